@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C ABI of embedcore: the only header that other languages need.
+//
+// Every function returns an ec_status and never throws, prints or aborts on input. On failure the
+// message, the name of the argument and the first offending row (or -1) are in *error.
+#ifndef EMBEDCORE_EMBEDCORE_H_
+#define EMBEDCORE_EMBEDCORE_H_
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define EC_API __declspec(dllexport)
+#else
+#define EC_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EC_ABI_VERSION 1
+
+typedef enum ec_status {
+  EC_OK = 0,
+  EC_INVALID_VALUE = 1,  // a wrong shape or value
+  EC_INVALID_TYPE = 2,   // a wrong dtype
+  EC_OUT_OF_MEMORY = 3,
+  EC_INTERRUPTED = 4,    // the monitor asked to stop
+  EC_UNSUPPORTED = 5     // this build or this processor cannot do it
+} ec_status;
+
+typedef struct ec_error {
+  int64_t row;        // first offending row, -1 where none
+  char argument[16];  // name of the offending argument, "" where none
+  char message[232];  // what must hold and what it was
+} ec_error;
+
+typedef enum ec_dtype { EC_FLOAT16 = 0, EC_BFLOAT16 = 1, EC_FLOAT32 = 2, EC_FLOAT64 = 3 } ec_dtype;
+
+// Rows of vectors. The last axis is contiguous; rows lie row_stride elements apart (may be 0 or negative).
+typedef struct ec_matrix {
+  const void* data;
+  int64_t rows;
+  int64_t columns;
+  int64_t row_stride;  // elements
+  ec_dtype dtype;
+} ec_matrix;
+
+// Called on the calling thread, a few times a second, with the fraction done; nonzero asks to stop.
+typedef struct ec_monitor {
+  int (*poll)(void* context, double fraction);
+  void* context;
+} ec_monitor;
+
+// ---- controls -------------------------------------------------------------------------------------
+
+EC_API int ec_abi_version(void);
+EC_API const char* ec_version(void);
+
+// Threads used by a call that does not name a number. 1 in a forked child of a process that used more.
+EC_API int ec_get_num_threads(void);
+EC_API void ec_set_num_threads(int threads);  // < 1 restores the default
+
+// Instruction sets: "baseline", "avx2", "avx512", "avx512dot"; "neon", "neondot".
+EC_API const char* ec_get_isa(void);
+EC_API ec_status ec_set_isa(const char* name, ec_error* error);  // NULL or "" restores the best one
+EC_API int ec_list_isas(const char** names, int capacity);       // those that this processor runs
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // EMBEDCORE_EMBEDCORE_H_

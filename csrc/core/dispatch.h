@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which instruction set a call uses. Kernel tables are looked up once per call, in the driver.
+#pragma once
+
+#include "capi/embedcore.h"
+
+namespace ec {
+
+// In order of preference, lowest first. The names are those of csrc/cmake/isa.cmake.
+enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Dot, kNeon, kNeonDot };
+constexpr int kIsaCount = 6;
+
+const char* isa_name(Isa isa);
+bool isa_compiled(Isa isa);   // this build has its kernels
+bool isa_runs(Isa isa);       // compiled, and this processor and operating system run it
+
+// The forced one (ec_set_isa, or EMBEDCORE_ISA read once at load), else the best that runs.
+Isa current_isa();
+
+}  // namespace ec
