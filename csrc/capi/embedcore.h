@@ -56,10 +56,12 @@ typedef struct ec_monitor {
 
 EC_API int ec_abi_version(void);
 EC_API const char* ec_version(void);
+EC_API const char* ec_build_info(void);  // compiler, architecture and build type, in words
 
 // Threads used by a call that does not name a number. 1 in a forked child of a process that used more.
 EC_API int ec_get_num_threads(void);
 EC_API void ec_set_num_threads(int threads);  // < 1 restores the default
+EC_API const char* ec_num_threads_source(void);  // what the number comes from, in words
 
 // Instruction sets: "baseline", "avx2", "avx512", "avx512dot"; "neon", "neondot".
 EC_API const char* ec_get_isa(void);

@@ -17,4 +17,7 @@ bool isa_runs(Isa isa);       // compiled, and this processor and operating syst
 // The forced one (ec_set_isa, or EMBEDCORE_ISA read once at load), else the best that runs.
 Isa current_isa();
 
+// Forces the named one; null or "" goes back to the best. What ec_set_isa does.
+ec_status force_isa(const char* name, ec_error* error);
+
 }  // namespace ec

@@ -11,6 +11,7 @@ namespace ec {
 
 int num_threads();                     // what a call uses when it names no number
 void set_num_threads(int threads);     // < 1 restores the default
+const char* num_threads_source();      // where num_threads() comes from, in words
 constexpr int kMaxThreads = 1024;
 
 // A task may run on any worker; worker is in [0, worker_count(...)) and no two tasks run at once with

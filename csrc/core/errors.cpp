@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/errors.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace ec {
+
+ec_status fail(ec_error* error, ec_status status, const char* argument, int64_t row,
+               const char* format, ...) {
+  if (error == nullptr) return status;
+  error->row = row;
+  std::snprintf(error->argument, sizeof(error->argument), "%s", argument != nullptr ? argument : "");
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(error->message, sizeof(error->message), format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+}  // namespace ec
