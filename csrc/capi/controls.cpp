@@ -4,10 +4,6 @@
 #include "core/dispatch.h"
 #include "core/parallel.h"
 
-#ifndef EC_BUILD_TYPE
-#define EC_BUILD_TYPE "unnamed build type"
-#endif
-
 int ec_abi_version(void) { return EC_ABI_VERSION; }
 
 const char* ec_version(void) { return EC_VERSION; }
@@ -33,7 +29,6 @@ int ec_list_isas(const char** names, int capacity) {
 
 const char* ec_num_threads_source(void) { return ec::num_threads_source(); }
 
-const char* ec_build_info(void) {
 #if defined(__clang__)
 #define EC_COMPILER "clang " __clang_version__
 #elif defined(__GNUC__)
@@ -48,5 +43,12 @@ const char* ec_build_info(void) {
 #else
 #define EC_ARCHITECTURE "unknown architecture"
 #endif
+#if defined(NDEBUG)
+#define EC_BUILD_TYPE "release"
+#else
+#define EC_BUILD_TYPE "debug"
+#endif
+
+const char* ec_build_info(void) {
   return EC_COMPILER ", " EC_ARCHITECTURE ", " EC_BUILD_TYPE;
 }

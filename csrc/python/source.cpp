@@ -21,7 +21,7 @@ struct Names {
   PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
   PyObject* dlpack_device = PyUnicode_InternFromString("__dlpack_device__");
   PyObject* requires_grad = PyUnicode_InternFromString("requires_grad");
-  Names() : ndarray(py::module_::import("numpy").attr("ndarray").release().ptr()) {}
+  Names() : ndarray(py::object(py::module_::import("numpy").attr("ndarray")).release().ptr()) {}
 };
 
 const Names& names() {
@@ -65,6 +65,8 @@ bool numpy_type(const py::dtype& dtype, dlpack::DataType* type) {
   return true;
 }
 
+std::string dtype_text(const py::dtype& dtype) { return py::str(dtype); }
+
 void refuse_mask(py::handle array, const Argument& argument) {
   if (!py::hasattr(array, "mask")) return;
   raise_type("%s: '%s' must not be a masked array, because the mask would be ignored; got %s.",
@@ -76,13 +78,13 @@ Source open_numpy(py::handle object, const Argument& argument) {
   const py::dtype dtype = array.dtype();
   Source source;
   if (!numpy_type(dtype, &source.type)) {
-    raise_type("%s: '%s' must have a numeric dtype; got %S.", argument.where, argument.name,
-               dtype.ptr());
+    raise_type("%s: '%s' must have a numeric dtype; got %s.", argument.where, argument.name,
+               dtype_text(dtype).c_str());
   }
   const char order = dtype.byteorder();
   if (order != '=' && order != '|') {
-    raise_type("%s: '%s' must be in this machine's byte order; got dtype %S.", argument.where,
-               argument.name, dtype.ptr());
+    raise_type("%s: '%s' must be in this machine's byte order; got dtype %s.", argument.where,
+               argument.name, dtype_text(dtype).c_str());
   }
   source.axes = static_cast<int>(array.ndim());
   for (int axis = 0; axis < source.axes && axis < 2; ++axis) {
