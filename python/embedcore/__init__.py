@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Native kernels for embeddings: statistical depth over NumPy, Torch and any DLPack array.
+
+The families are modules, loaded when first used: `depth`. `datasets` has sample data, `plot` draws
+with Matplotlib. The functions here are the controls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import _config, _core
+from ._config import (
+    get_isa,
+    get_num_threads,
+    list_isas,
+    set_isa,
+    set_num_threads,
+    show_config,
+    threads,
+)
+from ._threadpool import register_if_imported, register_threadpoolctl
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from . import datasets, depth, plot
+
+__all__ = [
+    "__version__",
+    "datasets",
+    "depth",
+    "get_isa",
+    "get_num_threads",
+    "list_isas",
+    "plot",
+    "register_threadpoolctl",
+    "set_isa",
+    "set_num_threads",
+    "show_config",
+    "threads",
+]
+
+__version__: str = _core.version
+
+_LAZY = ("datasets", "depth", "plot")
+
+_config.check_environment()
+register_if_imported()
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'embedcore' has no attribute {name!r}")
+    import importlib
+
+    register_if_imported()
+    return importlib.import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return __all__
