@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -179,18 +178,25 @@ def _facts() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "optional": {
-            name: _installed(name)
-            for name in ("torch", "cupy", "ml_dtypes", "matplotlib", "threadpoolctl")
+            "torch": _installed("torch"),
+            "cupy": _installed("cupy", "cupy-cuda13x", "cupy-cuda12x"),
+            "ml_dtypes": _installed("ml_dtypes"),
+            "matplotlib": _installed("matplotlib"),
+            "threadpoolctl": _installed("threadpoolctl"),
         },
     }
 
 
-def _installed(name: str) -> str:
-    """Version of an installed distribution; the module is not imported."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"
+def _installed(*distributions: str) -> str:
+    """Version of the first one that is installed; the module is not imported."""
+    from importlib import metadata  # costs more than the rest of this package
+
+    for distribution in distributions:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "absent"
 
 
 def check_environment() -> None:
