@@ -68,6 +68,50 @@ EC_API const char* ec_get_isa(void);
 EC_API ec_status ec_set_isa(const char* name, ec_error* error);  // NULL or "" restores the best one
 EC_API int ec_list_isas(const char** names, int capacity);       // those that this processor runs
 
+// ---- statistical depth ----------------------------------------------------------------------------
+// Definitions and sources: docs of embedcore.depth.
+
+typedef enum ec_depth_metric {
+  EC_DEPTH_COSINE = 0,
+  EC_DEPTH_CHORD = 1,
+  EC_DEPTH_ARC = 2,
+  EC_DEPTH_L2 = 3,
+  EC_DEPTH_SPATIAL = 4,
+  EC_DEPTH_HALFSPACE = 5,
+  EC_DEPTH_PROJECTION = 6,
+  EC_DEPTH_IRW = 7
+} ec_depth_metric;
+
+typedef enum ec_precision { EC_PRECISION_FLOAT32 = 0, EC_PRECISION_BFLOAT16 = 1, EC_PRECISION_INT8 = 2 } ec_precision;
+
+typedef struct ec_depth_options {
+  ec_depth_metric metric;
+  ec_precision precision;     // chord and arc; others ignore it
+  int32_t threads;            // < 1: ec_get_num_threads()
+  int32_t raw_sums;           // nonzero: sums over the corpus instead of depths (not the random directions)
+  const float* weights;       // one a corpus row, finite and >= 0; NULL: all 1
+  const int32_t* labels;      // group of each corpus row, in [0, groups); NULL: one group
+  int64_t groups;             // >= 1
+  const ec_matrix* directions;  // halfspace, projection, IRW: one direction a row
+  const ec_monitor* monitor;  // may be NULL
+} ec_depth_options;
+
+// depths[x.rows][groups]: the depth of each row of x in each group of the corpus. corpus == NULL: the
+// corpus is x, and each row is left out of its own group.
+// raw_sums: the weighted sum over the group of cos (cosine) or of the distance (chord, arc, L2).
+EC_API ec_status ec_depth_score(const ec_matrix* x, const ec_matrix* corpus,
+                                const ec_depth_options* options, double* depths, ec_error* error);
+
+// The sufficient statistic of cosine depth: sums[groups][columns] of weight * row / |row|, and
+// totals[groups] of the weights. options: weights, labels, groups, threads, monitor.
+EC_API ec_status ec_depth_direction_sums(const ec_matrix* corpus, const ec_depth_options* options,
+                                         double* sums, double* totals, ec_error* error);
+
+// cosine_sums[x.rows][groups]: (row / |row|) . sums[group].
+EC_API ec_status ec_depth_cosine_sums(const ec_matrix* x, const double* sums, int64_t groups,
+                                      int32_t threads, const ec_monitor* monitor, double* cosine_sums,
+                                      ec_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -23,7 +23,11 @@ endif()
 # No hidden contraction, no exceptions, no run-time types, no link-time optimisation across sets: a
 # template merged by the linker with a portable copy would run on machines without the instructions.
 set(EC_KERNEL_FLAGS -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-exceptions
-                    -fno-rtti -fno-lto -fno-stack-protector)
+                    -fno-rtti -fno-lto -fno-stack-protector -Wall -Wextra)
+# gcc 12 takes the undefined operands of its own intrinsics for mistakes.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND EC_KERNEL_FLAGS -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
 
 function(ec_add_isa_objects target)
   foreach(isa IN LISTS EC_ISAS)

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
+#include "core/errors.h"
+#include "depth/score.h"
+
+namespace ec {
+
+namespace {
+
+// int8 sums stay in 32 bits up to here: columns * 255 * 127 < 2^31.
+constexpr int64_t kMaxColumns = 65536;
+
+ec_status check_shape(const ec_matrix& matrix, const char* argument, ec_error* error) {
+  if (matrix.rows < 1 || matrix.columns < 1)
+    return fail(error, EC_INVALID_VALUE, argument, -1,
+                "'%s' must have at least one row and one column; got shape (%lld, %lld)", argument,
+                static_cast<long long>(matrix.rows), static_cast<long long>(matrix.columns));
+  if (matrix.columns > kMaxColumns)
+    return fail(error, EC_INVALID_VALUE, argument, -1, "'%s' must have at most %lld columns; got shape (%lld, %lld)",
+                argument, static_cast<long long>(kMaxColumns), static_cast<long long>(matrix.rows),
+                static_cast<long long>(matrix.columns));
+  return EC_OK;
+}
+
+ec_status check_parts(const ec_depth_options& options, int64_t rows, ec_error* error) {
+  for (int64_t j = 0; options.weights != nullptr && j < rows; ++j)
+    if (!(options.weights[j] >= 0.0f) || !std::isfinite(options.weights[j]))
+      return fail(error, EC_INVALID_VALUE, "weights", j,
+                  "'weights' must be finite and not negative; weight %lld is %g",
+                  static_cast<long long>(j), static_cast<double>(options.weights[j]));
+  if (options.groups < 1)
+    return fail(error, EC_INVALID_VALUE, "groups", -1, "'groups' must be at least 1; got %lld",
+                static_cast<long long>(options.groups));
+  for (int64_t j = 0; options.labels != nullptr && j < rows; ++j)
+    if (options.labels[j] < 0 || options.labels[j] >= options.groups)
+      return fail(error, EC_INVALID_VALUE, "labels", j,
+                  "'labels' must lie in [0, %lld); label %lld is %d",
+                  static_cast<long long>(options.groups), static_cast<long long>(j), options.labels[j]);
+  return EC_OK;
+}
+
+}  // namespace
+
+ec_status check_depth_call(const ec_matrix* x, const ec_matrix* corpus, const ec_depth_options* options,
+                           ec_error* error) {
+  ec_status status = check_shape(*x, "x", error);
+  if (status != EC_OK) return status;
+  if (corpus != nullptr) {
+    status = check_shape(*corpus, "corpus", error);
+    if (status != EC_OK) return status;
+    if (corpus->columns != x->columns)
+      return fail(error, EC_INVALID_VALUE, "corpus", -1,
+                  "'corpus' must have the same number of columns as 'x' (%lld); got shape (%lld, %lld)",
+                  static_cast<long long>(x->columns), static_cast<long long>(corpus->rows),
+                  static_cast<long long>(corpus->columns));
+  }
+  return check_parts(*options, corpus == nullptr ? x->rows : corpus->rows, error);
+}
+
+}  // namespace ec

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks of rows against blocks of panels. Every pair of a block goes through three steps while it is in
+// cache: the product (product.h), the pairs whose product lost their distance, and the sums.
+#include "depth/pairwise_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/isa_table.h"
+#include "core/parallel.h"
+#include "depth/exact_pairs.h"
+#include "depth/fixed_sums.h"
+#include "depth/shift.h"
+
+EC_IMPORT_TABLES(PairwiseKernels, pairwise)
+
+namespace ec {
+
+namespace {
+
+constexpr int64_t kBlockBytes = 384 * 1024;  // of packed rows: they stay in the second cache
+constexpr int64_t kMaxBlockPanels = 8;
+constexpr int64_t kChunkPanels = 32;   // columns of one task; float sums are emptied at its end
+constexpr int64_t kDepthOfBlock = 256;  // word groups multiplied at a time: a panel of that depth is cached
+
+struct Scratch {
+  float* c;           // [block rows][panel_rows]
+  float* row_sum;     // [block rows][lanes]
+  float* row_dot;     // [block rows][lanes]
+  float* column_sum;  // [panel_rows]
+  float* column_dot;  // [panel_rows]
+  float* rows;        // [2][columns]
+};
+
+class PairwiseRun {
+ public:
+  PairwiseRun(const PairwiseProblem& problem, const RunOptions& run, FirstFault* x_fault,
+              FirstFault* corpus_fault)
+      : problem_(problem),
+        run_(run),
+        product_(*product_kernels(run.isa)),
+        kernels_(*pairwise_kernels(run.isa)),
+        symmetric_(problem.corpus == nullptr),
+        corrected_(problem.precision != Precision::kFloat32),
+        corpus_(symmetric_ ? *problem.x : *problem.corpus),
+        x_fault_(*x_fault),
+        corpus_fault_(*corpus_fault) {}
+
+  ec_status execute(double* distance_sums, double* cosine_sums) {
+    ec_status status = prepare();
+    if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
+    plan();
+    const int workers = worker_count(tasks_, run_.threads);
+    if (!allocate_scratch(workers)) return EC_OUT_OF_MEMORY;
+    status = parallel_for(tasks_, run_.threads, run_.monitor, [&](int64_t task, int worker) {
+      run_task(task, scratch_of(worker));
+    });
+    if (status != EC_OK) return status;
+    distances_.read(problem_.metric == PairMetric::kL2 ? 1.0 / shift_.scale() : 1.0, distance_sums);
+    if (corrected_) cosines_.read(1.0, cosine_sums);
+    return EC_OK;
+  }
+
+ private:
+  ec_status prepare() {
+    const CorpusParts& parts = problem_.parts;
+    const int width = product_.panel_rows;
+    if (parts.labels != nullptr) {
+      if (!corpus_order_.build(parts.labels, corpus_.rows(), parts.groups, width)) return EC_OUT_OF_MEMORY;
+    } else if (!corpus_order_.build(corpus_.rows(), width)) {
+      return EC_OUT_OF_MEMORY;
+    }
+    if (!symmetric_ && !x_order_.build(problem_.x->rows(), width)) return EC_OUT_OF_MEMORY;
+    if (problem_.metric == PairMetric::kL2) {
+      if (!shift_.fit(corpus_, &corpus_fault_)) return EC_OUT_OF_MEMORY;
+      if (corpus_fault_.any()) return EC_OK;
+    }
+    ec_status status = pack();
+    if (status == EC_OK && (x_fault_.too_large() || corpus_fault_.too_large()) && !x_fault_.any() &&
+        !corpus_fault_.any()) {
+      shift_.rescale(corpus_, symmetric_ ? nullptr : problem_.x);
+      status = pack();
+    }
+    if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
+    return start_sums();
+  }
+
+  ec_status pack() {
+    RowTransform transform;
+    if (problem_.metric == PairMetric::kL2) transform = shift_.transform();
+    const ec_status status =
+        pack_panels(corpus_, corpus_order_, problem_.parts.weights, transform, problem_.precision, run_.isa,
+                    run_.threads, run_.monitor, &corpus_panels_, &corpus_fault_);
+    if (status != EC_OK || symmetric_) return status;
+    return pack_panels(*problem_.x, x_order_, nullptr, transform, problem_.precision, run_.isa, run_.threads,
+                       run_.monitor, &x_panels_, &x_fault_);
+  }
+
+  ec_status start_sums() {
+    double weight_total = 0.0;
+    for (int64_t slot = 0; slot < corpus_order_.slots; ++slot)
+      weight_total += static_cast<double>(corpus_panels_.weight.data()[slot]);
+    double bound = pair_bound(problem_.metric);
+    if (problem_.metric == PairMetric::kL2) bound = largest_norm(corpus_panels_, corpus_order_) +
+                                                   largest_norm(x_panels(), x_order());
+    const int64_t groups = corpus_order_.groups;
+    if (!distances_.start(problem_.x->rows(), groups, bound * weight_total)) return EC_OUT_OF_MEMORY;
+    if (corrected_ && !cosines_.start(problem_.x->rows(), groups, weight_total)) return EC_OUT_OF_MEMORY;
+    return EC_OK;
+  }
+
+  static double largest_norm(const Panels& panels, const SlotOrder& order) {
+    float largest = 0.0f;
+    for (int64_t slot = 0; slot < order.slots; ++slot)
+      largest = std::fmax(largest, panels.squared_norm.data()[slot]);
+    return std::sqrt(static_cast<double>(largest));
+  }
+
+  const Panels& x_panels() const { return symmetric_ ? corpus_panels_ : x_panels_; }
+  const SlotOrder& x_order() const { return symmetric_ ? corpus_order_ : x_order_; }
+
+  void plan() {
+    const int64_t panel_bytes = corpus_panels_.word_groups * product_.panel_rows * 4;
+    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, kMaxBlockPanels);
+    blocks_ = (x_order().panels + block_panels_ - 1) / block_panels_;
+    chunks_ = (corpus_order_.panels + kChunkPanels - 1) / kChunkPanels;
+    tasks_ = blocks_ * chunks_;
+  }
+
+  bool allocate_scratch(int workers) {
+    const int64_t block_rows = block_panels_ * product_.panel_rows;
+    scratch_each_ = block_rows * product_.panel_rows + 2 * block_rows * product_.lanes +
+                    2 * product_.panel_rows + 2 * round_up(corpus_.columns(), 16);
+    scratch_each_ = round_up(scratch_each_, 16);
+    return scratch_.allocate(workers * scratch_each_);
+  }
+
+  Scratch scratch_of(int worker) {
+    const int64_t block_rows = block_panels_ * product_.panel_rows;
+    Scratch s;
+    s.c = scratch_.data() + worker * scratch_each_;
+    s.row_sum = s.c + block_rows * product_.panel_rows;
+    s.row_dot = s.row_sum + block_rows * product_.lanes;
+    s.column_sum = s.row_dot + block_rows * product_.lanes;
+    s.column_dot = s.column_sum + product_.panel_rows;
+    s.rows = s.column_dot + product_.panel_rows;
+    return s;
+  }
+
+  void run_task(int64_t task, const Scratch& s) {
+    const int64_t first_row_panel = task / chunks_ * block_panels_;
+    const int64_t last_row_panel = std::min(first_row_panel + block_panels_, x_order().panels);
+    int64_t column_panel = task % chunks_ * kChunkPanels;
+    const int64_t end = std::min(column_panel + kChunkPanels, corpus_order_.panels);
+    // In the symmetric case only pairs with row slot < column slot are taken.
+    if (symmetric_ && column_panel < first_row_panel) column_panel = first_row_panel;
+    if (column_panel >= end) return;
+    clear_rows(s);
+    for (; column_panel < end; ++column_panel) {
+      multiply(first_row_panel, last_row_panel, column_panel, s);
+      reduce(first_row_panel, last_row_panel, column_panel, s);
+      const int32_t group = corpus_order_.group.data()[column_panel];
+      if (column_panel + 1 == end || corpus_order_.group.data()[column_panel + 1] != group)
+        empty_rows(first_row_panel, last_row_panel, group, s);
+    }
+  }
+
+  void multiply(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) const {
+    const int width = product_.panel_rows;
+    const int64_t groups = corpus_panels_.word_groups;
+    if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
+    const int64_t step = problem_.precision == Precision::kInt8 ? groups : kDepthOfBlock;
+    for (int64_t k = 0; k < groups; k += step) {
+      const int64_t count = k + step < groups ? step : groups - k;
+      const uint32_t* b = corpus_panels_.panel(column_panel) + k * width;
+      for (int64_t panel = first; panel < last; ++panel)
+        for (int r = 0; r < width; r += product_.tile_rows) {
+          const uint32_t* a = x_panels().panel(panel) + k * width + r;
+          float* c = s.c + ((panel - first) * width + r) * width;
+          if (problem_.precision == Precision::kFloat32)
+            product_.product_float(a, b, count, k > 0, c);
+          else if (problem_.precision == Precision::kBFloat16)
+            product_.product_bfloat(a, b, count, k > 0, c);
+          else
+            product_.product_int8(a, b, count, int8_scales(panel * width + r, column_panel * width), c);
+        }
+    }
+  }
+
+  Int8Scales int8_scales(int64_t row_slot, int64_t column_slot) const {
+    return {x_panels().scale.data() + row_slot, corpus_panels_.scale.data() + column_slot,
+            corpus_panels_.bias.data() + column_slot};
+  }
+
+  void reduce(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) {
+    const int width = product_.panel_rows;
+    if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
+    for (int64_t panel = first; panel < last; ++panel) {
+      for (int r = 0; r < width; r += product_.tile_rows)
+        reduce_tile(panel * width + r, (panel - first) * width + r, column_panel * width, s);
+      if (symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
+        empty_columns(column_panel, row_group(panel), s);
+    }
+  }
+
+  int32_t row_group(int64_t panel) const { return x_order().group.data()[panel]; }
+
+  void reduce_tile(int64_t row_slot, int64_t row_in_block, int64_t column_slot, const Scratch& s) {
+    const int width = product_.panel_rows;
+    PairTile tile;
+    tile.c = s.c + row_in_block * width;
+    tile.row_norm = tile.column_norm = nullptr;
+    if (problem_.metric == PairMetric::kL2) {
+      tile.row_norm = x_panels().squared_norm.data() + row_slot;
+      tile.column_norm = corpus_panels_.squared_norm.data() + column_slot;
+    }
+    tile.row_weight = x_panels().weight.data() + row_slot;
+    tile.column_weight = corpus_panels_.weight.data() + column_slot;
+    tile.row_sum = s.row_sum + row_in_block * product_.lanes;
+    tile.row_dot = s.row_dot + row_in_block * product_.lanes;
+    tile.column_sum = s.column_sum;
+    tile.column_dot = s.column_dot;
+    uint64_t skip[8] = {};
+    const bool skipping = skip_pairs(tile, row_slot, column_slot, s, skip);
+    tile.skip = skipping ? skip : nullptr;
+    kernels_.reduce[static_cast<int>(problem_.metric)][symmetric_][corrected_][skipping](tile);
+  }
+
+  // Sums the near pairs of a tile exactly; sets their bits, and those of pairs that are not to be taken.
+  bool skip_pairs(const PairTile& tile, int64_t row_slot, int64_t column_slot, const Scratch& s,
+                  uint64_t* skip) {
+    const float limit = near_limit(problem_.metric, problem_.precision);
+    const bool near = problem_.metric == PairMetric::kL2
+                          ? kernels_.near_l2(tile.c, tile.row_norm, tile.column_norm, limit, skip)
+                          : kernels_.near_unit(tile.c, limit, skip);
+    const bool diagonal = symmetric_ && column_slot < row_slot + product_.tile_rows;
+    if (!near && !diagonal) return false;
+    for (int r = 0; r < product_.tile_rows; ++r) {
+      uint64_t not_taken = 0;  // columns up to the row itself
+      if (diagonal && row_slot + r >= column_slot) {
+        const int64_t count = row_slot + r - column_slot + 1;
+        not_taken = count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+      }
+      const uint64_t exact = near ? skip[r] & ~not_taken : 0;
+      if (exact != 0) sum_exactly(row_slot + r, column_slot, exact, tile.c + r * product_.panel_rows, s);
+      skip[r] = (near ? skip[r] : 0) | not_taken;
+    }
+    return true;
+  }
+
+  void sum_exactly(int64_t row_slot, int64_t column_slot, uint64_t columns, const float* c,
+                   const Scratch& s) {
+    const int64_t row = x_order().row.data()[row_slot];
+    if (row < 0) return;
+    ExactPairs pairs(*problem_.x, corpus_, problem_.metric, shift_, *row_kernels(run_.isa), s.rows);
+    pairs.set_row(row);
+    for (; columns != 0; columns &= columns - 1) {
+      const int lane = __builtin_ctzll(columns);
+      const int64_t slot = column_slot + lane;
+      const int64_t other = corpus_order_.row.data()[slot];
+      if (other < 0) continue;
+      const ExactPair pair = pairs.distance_to(other, c[lane]);
+      add_pair(row, slot / product_.panel_rows, corpus_panels_.weight.data()[slot], pair);
+      if (symmetric_)
+        add_pair(other, row_slot / product_.panel_rows, corpus_panels_.weight.data()[row_slot], pair);
+    }
+  }
+
+  void add_pair(int64_t row, int64_t group_panel, float weight, const ExactPair& pair) {
+    const int32_t group = corpus_order_.group.data()[group_panel];
+    distances_.add(row, group, static_cast<double>(weight) * pair.distance);
+    if (corrected_) cosines_.add(row, group, static_cast<double>(weight) * pair.cosine);
+  }
+
+  void clear_rows(const Scratch& s) const {
+    const int64_t count = 2 * block_panels_ * product_.panel_rows * product_.lanes + 2 * product_.panel_rows;
+    std::memset(s.row_sum, 0, static_cast<size_t>(count) * sizeof(float));  // and what follows it
+  }
+
+  void empty_rows(int64_t first, int64_t last, int32_t group, const Scratch& s) {
+    const int width = product_.panel_rows, lanes = product_.lanes;
+    for (int64_t slot = first * width; slot < last * width; ++slot) {
+      const int64_t row = x_order().row.data()[slot];
+      if (row < 0) continue;
+      const int64_t at = (slot - first * width) * lanes;
+      distances_.add(row, group, take_lanes(s.row_sum + at, lanes));
+      if (corrected_) cosines_.add(row, group, take_lanes(s.row_dot + at, lanes));
+    }
+  }
+
+  void empty_columns(int64_t column_panel, int32_t group, const Scratch& s) {
+    const int width = product_.panel_rows;
+    for (int lane = 0; lane < width; ++lane) {
+      const int64_t row = corpus_order_.row.data()[column_panel * width + lane];
+      if (row < 0) continue;
+      distances_.add(row, group, take_lanes(s.column_sum + lane, 1));
+      if (corrected_) cosines_.add(row, group, take_lanes(s.column_dot + lane, 1));
+    }
+  }
+
+  static double take_lanes(float* lanes, int count) {
+    double total = 0.0;
+    for (int i = 0; i < count; ++i) {
+      total += static_cast<double>(lanes[i]);
+      lanes[i] = 0.0f;
+    }
+    return total;
+  }
+
+  const PairwiseProblem& problem_;
+  const RunOptions& run_;
+  const ProductKernels& product_;
+  const PairwiseKernels& kernels_;
+  const bool symmetric_, corrected_;
+  const MatrixRows& corpus_;
+  FirstFault &x_fault_, &corpus_fault_;
+  Shift shift_;
+  SlotOrder x_order_, corpus_order_;
+  Panels x_panels_, corpus_panels_;
+  FixedSums distances_, cosines_;
+  int64_t block_panels_ = 0, blocks_ = 0, chunks_ = 0, tasks_ = 0, scratch_each_ = 0;
+  AlignedBuffer<float> scratch_;
+};
+
+}  // namespace
+
+// A float32 c is off by about 2e-7, a bf16 or int8 one by far more, and the slope of chord and arc is
+// 1 / chord.
+float near_limit(PairMetric metric, Precision precision) {
+  if (metric == PairMetric::kL2) return 1.0f - 1.0f / 128.0f;
+  if (precision == Precision::kFloat32) return 1.0f - 1.0f / 512.0f;
+  return precision == Precision::kBFloat16 ? 0.90f : 0.85f;
+}
+
+ec_status sum_distances(const PairwiseProblem& problem, const RunOptions& run, double* distance_sums,
+                        double* cosine_sums, FirstFault* x_fault, FirstFault* corpus_fault) {
+  PairwiseRun pairwise(problem, run, x_fault, corpus_fault);
+  return pairwise.execute(distance_sums, cosine_sums);
+}
+
+}  // namespace ec

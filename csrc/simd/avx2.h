@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX2 with FMA and F16C: 8 lanes.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace ec {
+namespace EC_ISA {
+
+using VF = __m256;
+using VI = __m256i;
+using VM = __m256;  // all bits of a lane set or clear
+// Sums of int8 products. Not VI: gcc 12 keeps an array of VI in memory instead of registers.
+using VS = __v8si;
+
+constexpr int kLanes = 8;
+constexpr int kTileRows = 4;     // rows of a register tile
+constexpr int kTileVectors = 3;  // vectors of columns of a register tile: 12 accumulators of 16 registers
+
+static inline VF zero() { return _mm256_setzero_ps(); }
+static inline VF set1(float a) { return _mm256_set1_ps(a); }
+static inline VF load(const float* p) { return _mm256_loadu_ps(p); }
+static inline void store(float* p, VF a) { _mm256_storeu_ps(p, a); }
+static inline VF add(VF a, VF b) { return _mm256_add_ps(a, b); }
+static inline VF sub(VF a, VF b) { return _mm256_sub_ps(a, b); }
+static inline VF mul(VF a, VF b) { return _mm256_mul_ps(a, b); }
+static inline VF div(VF a, VF b) { return _mm256_div_ps(a, b); }
+static inline VF fma(VF a, VF b, VF c) { return _mm256_fmadd_ps(a, b, c); }    // a b + c
+static inline VF fnma(VF a, VF b, VF c) { return _mm256_fnmadd_ps(a, b, c); }  // c - a b
+static inline VF min(VF a, VF b) { return _mm256_min_ps(a, b); }
+static inline VF max(VF a, VF b) { return _mm256_max_ps(a, b); }
+static inline VF abs(VF a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline VF sqrt(VF a) { return _mm256_sqrt_ps(a); }
+// 1/sqrt(a) to about one unit in the last place. Requires a > 0 and normal.
+static inline VF rsqrt(VF a) { return _mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_sqrt_ps(a)); }
+// Sum of the lanes, added in float64.
+static inline double sum_wide(VF a) {
+  const __m256d pairs = _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+                                      _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)));
+  const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(pairs), _mm256_extractf128_pd(pairs, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+
+static inline VM greater(VF a, VF b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+static inline unsigned mask_bits(VM m) { return static_cast<unsigned>(_mm256_movemask_ps(m)); }
+static inline VM mask_from_bits(unsigned bits) {
+  const VI lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const VI set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane));
+}
+static inline VF select(VM m, VF if_set, VF if_clear) { return _mm256_blendv_ps(if_clear, if_set, m); }
+static inline VF zero_where(VM m, VF a) { return _mm256_andnot_ps(m, a); }
+
+static inline VI load_int(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+static inline void store_int(void* p, VI a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+static inline VI zero_int() { return _mm256_setzero_si256(); }
+static inline VI set1_int(int32_t a) { return _mm256_set1_epi32(a); }
+static inline VI add_int(VI a, VI b) { return _mm256_add_epi32(a, b); }
+static inline VI sub_int(VI a, VI b) { return _mm256_sub_epi32(a, b); }
+static inline VF as_float(VI a) { return _mm256_castsi256_ps(a); }
+static inline VF to_float(VI a) { return _mm256_cvtepi32_ps(a); }
+static inline VI round_to_int(VF a) { return _mm256_cvtps_epi32(a); }
+
+// kLanes numbers of each dtype as floats.
+static inline VF load_half(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline VF load_bfloat(const uint16_t* p) {
+  const VI wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+static inline VF load_double(const double* p) {
+  return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)),
+                         _mm256_cvtpd_ps(_mm256_loadu_pd(p)));
+}
+
+// Dot-product steps on 32-bit groups: bf16 pairs are widened, int8 numbers are held as int16 pairs.
+constexpr int kInt8Group = 2;
+constexpr int kInt8Bias = 0;
+
+static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
+  const VI high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  acc = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+                        _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)), acc);
+  return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(a, high)),
+                         _mm256_castsi256_ps(_mm256_and_si256(b, high)), acc);
+}
+static inline VI broadcast_group(const uint32_t* p) { return _mm256_set1_epi32(static_cast<int>(*p)); }
+static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
+static inline VS dot_int8(VS acc, VI a, VI b) {
+  return (VS)_mm256_add_epi32((VI)acc, _mm256_madd_epi16(a, b));
+}
+
+}  // namespace EC_ISA
+}  // namespace ec

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX-512 F/BW/DQ/VL: 16 lanes. Without the dot-product extensions bf16 and int8 are widened.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace ec {
+namespace EC_ISA {
+
+using VF = __m512;
+using VI = __m512i;
+using VM = __mmask16;
+// Sums of int8 products. Not VI: gcc 12 keeps an array of VI in memory instead of registers.
+using VS = __v16si;
+
+constexpr int kLanes = 16;
+constexpr int kTileRows = 8;     // rows of a register tile
+constexpr int kTileVectors = 3;  // vectors of columns of a register tile: 24 accumulators of 32 registers
+
+static inline VF zero() { return _mm512_setzero_ps(); }
+static inline VF set1(float a) { return _mm512_set1_ps(a); }
+static inline VF load(const float* p) { return _mm512_loadu_ps(p); }
+static inline void store(float* p, VF a) { _mm512_storeu_ps(p, a); }
+static inline VF add(VF a, VF b) { return _mm512_add_ps(a, b); }
+static inline VF sub(VF a, VF b) { return _mm512_sub_ps(a, b); }
+static inline VF mul(VF a, VF b) { return _mm512_mul_ps(a, b); }
+static inline VF div(VF a, VF b) { return _mm512_div_ps(a, b); }
+static inline VF fma(VF a, VF b, VF c) { return _mm512_fmadd_ps(a, b, c); }    // a b + c
+static inline VF fnma(VF a, VF b, VF c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a b
+static inline VF min(VF a, VF b) { return _mm512_min_ps(a, b); }
+static inline VF max(VF a, VF b) { return _mm512_max_ps(a, b); }
+static inline VF abs(VF a) { return _mm512_abs_ps(a); }
+static inline VF sqrt(VF a) { return _mm512_sqrt_ps(a); }
+// 1/sqrt(a) to about one unit in the last place. Requires a > 0 and normal.
+static inline VF rsqrt(VF a) {
+  const VF y = _mm512_rsqrt14_ps(a);
+  const VF h = _mm512_mul_ps(_mm512_set1_ps(0.5f), y);
+  const VF e = _mm512_fnmadd_ps(_mm512_mul_ps(a, y), h, _mm512_set1_ps(0.5f));
+  return _mm512_fmadd_ps(y, e, y);
+}
+// Sum of the lanes, added in float64.
+static inline double sum_wide(VF a) {
+  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+  const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+  return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
+}
+
+static inline VM greater(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+static inline unsigned mask_bits(VM m) { return m; }
+static inline VM mask_from_bits(unsigned bits) { return static_cast<VM>(bits); }
+static inline VF select(VM m, VF if_set, VF if_clear) { return _mm512_mask_blend_ps(m, if_clear, if_set); }
+static inline VF zero_where(VM m, VF a) { return _mm512_maskz_mov_ps(static_cast<VM>(~m), a); }
+
+static inline VI load_int(const void* p) { return _mm512_loadu_si512(p); }
+static inline void store_int(void* p, VI a) { _mm512_storeu_si512(p, a); }
+static inline VI zero_int() { return _mm512_setzero_si512(); }
+static inline VI set1_int(int32_t a) { return _mm512_set1_epi32(a); }
+static inline VI add_int(VI a, VI b) { return _mm512_add_epi32(a, b); }
+static inline VI sub_int(VI a, VI b) { return _mm512_sub_epi32(a, b); }
+static inline VF as_float(VI a) { return _mm512_castsi512_ps(a); }
+static inline VF to_float(VI a) { return _mm512_cvtepi32_ps(a); }
+static inline VI round_to_int(VF a) { return _mm512_cvtps_epi32(a); }
+
+// kLanes numbers of each dtype as floats.
+static inline VF load_half(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline VF load_bfloat(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+static inline VF load_double(const double* p) {
+  const __m256 low = _mm512_cvtpd_ps(_mm512_loadu_pd(p));
+  const __m256 high = _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8));
+  return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+
+// Dot-product steps on 32-bit groups. A group of b comes from a packed panel, a group of a is broadcast
+// from another (or the same) panel.
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+constexpr int kInt8Group = 4;  // int8 numbers in a 32-bit group
+
+static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
+  return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+static inline VI broadcast_group(const uint32_t* p) { return _mm512_set1_epi32(static_cast<int>(*p)); }
+// VPDPBUSD wants one side unsigned: a + 128 is used, and kInt8Bias times the sum of b taken off later.
+constexpr int kInt8Bias = 128;
+static inline VI broadcast_int8_group(const uint32_t* p) {
+  return _mm512_xor_si512(_mm512_set1_epi32(static_cast<int>(*p)),
+                          _mm512_set1_epi32(static_cast<int>(0x80808080u)));
+}
+static inline VS dot_int8(VS acc, VI a, VI b) {
+  return (VS)_mm512_dpbusd_epi32((VI)acc, a, b);
+}
+#else
+constexpr int kInt8Group = 2;  // held as int16 numbers
+constexpr int kInt8Bias = 0;
+
+static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
+  const VI high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)),
+                        _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
+  return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)),
+                         _mm512_castsi512_ps(_mm512_and_si512(b, high)), acc);
+}
+static inline VI broadcast_group(const uint32_t* p) { return _mm512_set1_epi32(static_cast<int>(*p)); }
+static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
+static inline VS dot_int8(VS acc, VI a, VI b) {
+  return (VS)_mm512_add_epi32((VI)acc, _mm512_madd_epi16(a, b));
+}
+#endif
+
+}  // namespace EC_ISA
+}  // namespace ec

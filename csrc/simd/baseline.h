@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// x86-64 baseline (SSE2): 4 lanes, and fma is a product and a sum with two roundings.
+#pragma once
+
+#include <emmintrin.h>
+#include <stdint.h>
+
+namespace ec {
+namespace EC_ISA {
+
+using VF = __m128;
+using VI = __m128i;
+using VM = __m128;  // all bits of a lane set or clear
+// Sums of int8 products. Not VI: gcc 12 keeps an array of VI in memory instead of registers.
+using VS = __v4si;
+
+constexpr int kLanes = 4;
+constexpr int kTileRows = 4;     // rows of a register tile
+constexpr int kTileVectors = 2;  // vectors of columns of a register tile: 8 accumulators of 16 registers
+
+static inline VF zero() { return _mm_setzero_ps(); }
+static inline VF set1(float a) { return _mm_set1_ps(a); }
+static inline VF load(const float* p) { return _mm_loadu_ps(p); }
+static inline void store(float* p, VF a) { _mm_storeu_ps(p, a); }
+static inline VF add(VF a, VF b) { return _mm_add_ps(a, b); }
+static inline VF sub(VF a, VF b) { return _mm_sub_ps(a, b); }
+static inline VF mul(VF a, VF b) { return _mm_mul_ps(a, b); }
+static inline VF div(VF a, VF b) { return _mm_div_ps(a, b); }
+static inline VF fma(VF a, VF b, VF c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }   // a b + c
+static inline VF fnma(VF a, VF b, VF c) { return _mm_sub_ps(c, _mm_mul_ps(a, b)); }  // c - a b
+static inline VF min(VF a, VF b) { return _mm_min_ps(a, b); }
+static inline VF max(VF a, VF b) { return _mm_max_ps(a, b); }
+static inline VF abs(VF a) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), a); }
+static inline VF sqrt(VF a) { return _mm_sqrt_ps(a); }
+// 1/sqrt(a) to about one unit in the last place. Requires a > 0 and normal.
+static inline VF rsqrt(VF a) { return _mm_div_ps(_mm_set1_ps(1.0f), _mm_sqrt_ps(a)); }
+// Sum of the lanes, added in float64.
+static inline double sum_wide(VF a) {
+  const __m128d s = _mm_add_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(_mm_movehl_ps(a, a)));
+  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+
+static inline VM greater(VF a, VF b) { return _mm_cmpgt_ps(a, b); }
+static inline unsigned mask_bits(VM m) { return static_cast<unsigned>(_mm_movemask_ps(m)); }
+static inline VM mask_from_bits(unsigned bits) {
+  const VI lane = _mm_setr_epi32(1, 2, 4, 8);
+  const VI set = _mm_and_si128(_mm_set1_epi32(static_cast<int>(bits)), lane);
+  return _mm_castsi128_ps(_mm_cmpeq_epi32(set, lane));
+}
+static inline VF zero_where(VM m, VF a) { return _mm_andnot_ps(m, a); }
+static inline VF select(VM m, VF if_set, VF if_clear) {
+  return _mm_or_ps(_mm_and_ps(m, if_set), _mm_andnot_ps(m, if_clear));
+}
+
+static inline VI load_int(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+static inline void store_int(void* p, VI a) { _mm_storeu_si128(static_cast<__m128i*>(p), a); }
+static inline VI zero_int() { return _mm_setzero_si128(); }
+static inline VI set1_int(int32_t a) { return _mm_set1_epi32(a); }
+static inline VI add_int(VI a, VI b) { return _mm_add_epi32(a, b); }
+static inline VI sub_int(VI a, VI b) { return _mm_sub_epi32(a, b); }
+static inline VF as_float(VI a) { return _mm_castsi128_ps(a); }
+static inline VF to_float(VI a) { return _mm_cvtepi32_ps(a); }
+static inline VI round_to_int(VF a) { return _mm_cvtps_epi32(a); }
+
+// kLanes numbers of each dtype as floats. Halves: the exponent is shifted into place and rebased by a
+// product, which also makes subnormal halves right; infinities and NaN are patched.
+static inline VF load_half(const uint16_t* p) {
+  const VI wide = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)),
+                                     _mm_setzero_si128());
+  const VI magnitude = _mm_and_si128(wide, _mm_set1_epi32(0x7fff));
+  const VI sign = _mm_slli_epi32(_mm_xor_si128(wide, magnitude), 16);
+  const VF scaled = _mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(magnitude, 13)),
+                               _mm_castsi128_ps(_mm_set1_epi32((127 + 112) << 23)));
+  const VI special = _mm_and_si128(_mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff)),
+                                   _mm_set1_epi32(0x7f800000));
+  return _mm_castsi128_ps(_mm_or_si128(_mm_or_si128(_mm_castps_si128(scaled), special), sign));
+}
+static inline VF load_bfloat(const uint16_t* p) {
+  const VI raw = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), raw));
+}
+static inline VF load_double(const double* p) {
+  return _mm_movelh_ps(_mm_cvtpd_ps(_mm_loadu_pd(p)), _mm_cvtpd_ps(_mm_loadu_pd(p + 2)));
+}
+
+// Dot-product steps on 32-bit groups: bf16 pairs are widened, int8 numbers are held as int16 pairs.
+constexpr int kInt8Group = 2;
+constexpr int kInt8Bias = 0;
+
+static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
+  const VI high = _mm_set1_epi32(static_cast<int>(0xffff0000u));
+  acc = fma(_mm_castsi128_ps(_mm_slli_epi32(a, 16)), _mm_castsi128_ps(_mm_slli_epi32(b, 16)), acc);
+  return fma(_mm_castsi128_ps(_mm_and_si128(a, high)), _mm_castsi128_ps(_mm_and_si128(b, high)), acc);
+}
+static inline VI broadcast_group(const uint32_t* p) { return _mm_set1_epi32(static_cast<int>(*p)); }
+static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
+static inline VS dot_int8(VS acc, VI a, VI b) {
+  return (VS)_mm_add_epi32((VI)acc, _mm_madd_epi16(a, b));
+}
+
+}  // namespace EC_ISA
+}  // namespace ec

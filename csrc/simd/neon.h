@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// aarch64 NEON: 4 lanes. With the dot-product and bf16 extensions their instructions are used.
+#pragma once
+
+#include <arm_neon.h>
+#include <stdint.h>
+
+namespace ec {
+namespace EC_ISA {
+
+using VF = float32x4_t;
+using VI = int32x4_t;
+using VM = uint32x4_t;  // all bits of a lane set or clear
+using VS = int32x4_t;  // sums of int8 products
+
+constexpr int kLanes = 4;
+constexpr int kTileRows = 8;     // rows of a register tile
+constexpr int kTileVectors = 2;  // vectors of columns of a register tile: 16 accumulators of 32 registers
+
+static inline VF zero() { return vdupq_n_f32(0.0f); }
+static inline VF set1(float a) { return vdupq_n_f32(a); }
+static inline VF load(const float* p) { return vld1q_f32(p); }
+static inline void store(float* p, VF a) { vst1q_f32(p, a); }
+static inline VF add(VF a, VF b) { return vaddq_f32(a, b); }
+static inline VF sub(VF a, VF b) { return vsubq_f32(a, b); }
+static inline VF mul(VF a, VF b) { return vmulq_f32(a, b); }
+static inline VF div(VF a, VF b) { return vdivq_f32(a, b); }
+static inline VF fma(VF a, VF b, VF c) { return vfmaq_f32(c, a, b); }   // a b + c
+static inline VF fnma(VF a, VF b, VF c) { return vfmsq_f32(c, a, b); }  // c - a b
+static inline VF min(VF a, VF b) { return vminq_f32(a, b); }
+static inline VF max(VF a, VF b) { return vmaxq_f32(a, b); }
+static inline VF abs(VF a) { return vabsq_f32(a); }
+static inline VF sqrt(VF a) { return vsqrtq_f32(a); }
+// 1/sqrt(a) to about one unit in the last place. Requires a > 0 and normal.
+static inline VF rsqrt(VF a) { return vdivq_f32(vdupq_n_f32(1.0f), vsqrtq_f32(a)); }
+// Sum of the lanes, added in float64.
+static inline double sum_wide(VF a) {
+  return vaddvq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(a)), vcvt_high_f64_f32(a)));
+}
+
+static inline VM greater(VF a, VF b) { return vcgtq_f32(a, b); }
+static inline unsigned mask_bits(VM m) {
+  static const uint32_t kBit[4] = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(m, vld1q_u32(kBit)));
+}
+static inline VM mask_from_bits(unsigned bits) {
+  static const uint32_t kBit[4] = {1, 2, 4, 8};
+  const uint32x4_t lane = vld1q_u32(kBit);
+  return vceqq_u32(vandq_u32(vdupq_n_u32(bits), lane), lane);
+}
+static inline VF select(VM m, VF if_set, VF if_clear) { return vbslq_f32(m, if_set, if_clear); }
+static inline VF zero_where(VM m, VF a) {
+  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), m));
+}
+
+static inline VI load_int(const void* p) { return vld1q_s32(static_cast<const int32_t*>(p)); }
+static inline void store_int(void* p, VI a) { vst1q_s32(static_cast<int32_t*>(p), a); }
+static inline VI zero_int() { return vdupq_n_s32(0); }
+static inline VI set1_int(int32_t a) { return vdupq_n_s32(a); }
+static inline VI add_int(VI a, VI b) { return vaddq_s32(a, b); }
+static inline VI sub_int(VI a, VI b) { return vsubq_s32(a, b); }
+static inline VF as_float(VI a) { return vreinterpretq_f32_s32(a); }
+static inline VF to_float(VI a) { return vcvtq_f32_s32(a); }
+static inline VI round_to_int(VF a) { return vcvtnq_s32_f32(a); }
+
+// kLanes numbers of each dtype as floats.
+static inline VF load_half(const uint16_t* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline VF load_bfloat(const uint16_t* p) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+static inline VF load_double(const double* p) {
+  return vcombine_f32(vcvt_f32_f64(vld1q_f64(p)), vcvt_f32_f64(vld1q_f64(p + 2)));
+}
+
+// Dot-product steps on 32-bit groups.
+constexpr int kInt8Bias = 0;
+
+static inline VI broadcast_group(const uint32_t* p) { return vdupq_n_s32(static_cast<int32_t>(*p)); }
+static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
+
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
+  return vbfdotq_f32(acc, vreinterpretq_bf16_s32(a), vreinterpretq_bf16_s32(b));
+}
+#else
+static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
+  const VI high = vdupq_n_s32(static_cast<int32_t>(0xffff0000u));
+  acc = fma(vreinterpretq_f32_s32(vshlq_n_s32(a, 16)), vreinterpretq_f32_s32(vshlq_n_s32(b, 16)), acc);
+  return fma(vreinterpretq_f32_s32(vandq_s32(a, high)), vreinterpretq_f32_s32(vandq_s32(b, high)), acc);
+}
+#endif
+
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int kInt8Group = 4;
+static inline VS dot_int8(VS acc, VI a, VI b) {
+  return vdotq_s32(acc, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b));
+}
+#else
+constexpr int kInt8Group = 2;  // held as int16 pairs
+static inline VS dot_int8(VS acc, VI a, VI b) {
+  const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
+  return vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(x, y)));
+}
+#endif
+
+}  // namespace EC_ISA
+}  // namespace ec
