@@ -21,6 +21,7 @@ struct Names {
   PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
   PyObject* dlpack_device = PyUnicode_InternFromString("__dlpack_device__");
   PyObject* requires_grad = PyUnicode_InternFromString("requires_grad");
+  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
   Names() : ndarray(py::object(py::module_::import("numpy").attr("ndarray")).release().ptr()) {}
 };
 
@@ -143,13 +144,20 @@ void read_tensor(const dlpack::Tensor& tensor, const Argument& argument, Source*
     }
     c_order *= tensor.shape[axis];
   }
+  if (tensor.data == nullptr && c_order != 0) {
+    raise_type("%s: '%s' must have memory; got an array without data (a fake or traced tensor?).",
+               argument.where, argument.name);
+  }
 }
 
-// Turns the pending exception into a TypeError that names the argument, with the old one as its cause.
+// Turns an exporter's exception into a TypeError that names the argument, with the old one as its
+// cause. Torch writes its stack below the first line.
 [[noreturn]] void raise_not_exported(const Argument& argument, py::error_already_set& cause) {
+  std::string reason = py::str(cause.value());
+  reason = reason.substr(0, reason.find('\n'));
   const std::string text = std::string(argument.where) + ": '" + argument.name +
                            "' must be an array that DLPack can describe; its own library says: " +
-                           std::string(py::str(cause.value()));
+                           reason;
   py::raise_from(cause, PyExc_TypeError, text.c_str());
   throw py::error_already_set();
 }
@@ -158,6 +166,7 @@ struct ExchangeType {
   PyTypeObject* type = nullptr;
   const dlpack::ExchangeApi* api = nullptr;
   bool has_requires_grad = false;
+  bool has_is_neg = false;
 };
 
 const dlpack::ExchangeApi* usable_api(PyObject* capsule) {
@@ -185,6 +194,7 @@ ExchangeType find_exchange(PyTypeObject* type) {
   found.type = type;
   found.api = usable_api(capsule.ptr());
   found.has_requires_grad = PyObject_HasAttr(type_object, names().requires_grad) != 0;
+  found.has_is_neg = PyObject_HasAttr(type_object, names().is_neg) != 0;
   for (ExchangeType& slot : remembered) {
     if (slot.type != nullptr) continue;
     Py_INCREF(type_object);
@@ -204,8 +214,21 @@ void refuse_grad(py::handle tensor, const Argument& argument) {
              argument.where, argument.name, argument.where, argument.name);
 }
 
+// Torch may hold a tensor as the negative of its memory (the imaginary part of a conjugate), which the
+// C exchange API passes over in silence.
+void refuse_negated(py::handle tensor, const Argument& argument) {
+  auto value =
+      py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), names().is_neg));
+  if (!value) throw py::error_already_set();
+  if (value.ptr() != Py_True) return;
+  raise_type("%s: '%s' must hold its values in memory; got a tensor with the negative bit. Use "
+             "%s.resolve_neg().",
+             argument.where, argument.name, argument.name);
+}
+
 Source open_exchange(py::handle tensor, const ExchangeType& type, const Argument& argument) {
   if (type.has_requires_grad) refuse_grad(tensor, argument);
+  if (type.has_is_neg) refuse_negated(tensor, argument);
   dlpack::VersionedTensor* exported = nullptr;
   if (type.api->tensor_from_object(tensor.ptr(), &exported) != 0) {
     py::error_already_set cause;
@@ -235,9 +258,12 @@ Source open_capsule(const py::object& capsule, const Argument& argument) {
     read_tensor(exported->tensor, argument, &source);
     return source;
   }
+  if (PyCapsule_IsValid(capsule.ptr(), "dltensor") == 0) {
+    raise_type("%s: '%s' must have a __dlpack__ method that returns a new DLPack capsule; got %s.",
+               argument.where, argument.name, Py_TYPE(capsule.ptr())->tp_name);
+  }
   auto* exported =
       static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-  if (exported == nullptr) throw py::error_already_set();
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
   source.owner = Owner(exported);
   source.writable = true;
@@ -316,7 +342,11 @@ std::string type_name(const dlpack::DataType& type) {
 }
 
 std::string shape_text(py::handle array) {
-  return py::str(py::tuple(py::getattr(array, "shape", py::tuple())));
+  py::list sizes;
+  if (py::hasattr(array, "shape")) {
+    for (py::handle size : array.attr("shape")) sizes.append(size);
+  }
+  return py::str(py::tuple(sizes));
 }
 
 }  // namespace ecpy
