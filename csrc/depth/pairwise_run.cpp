@@ -293,9 +293,11 @@ class PairwiseRun {
     const int width = product_.panel_rows;
     for (int lane = 0; lane < width; ++lane) {
       const int64_t row = corpus_order_.row.data()[column_panel * width + lane];
+      const double distance = take_lanes(s.column_sum + lane, 1);  // padding is emptied too
+      const double cosine = take_lanes(s.column_dot + lane, 1);
       if (row < 0) continue;
-      distances_.add(row, group, take_lanes(s.column_sum + lane, 1));
-      if (corrected_) cosines_.add(row, group, take_lanes(s.column_dot + lane, 1));
+      distances_.add(row, group, distance);
+      if (corrected_) cosines_.add(row, group, cosine);
     }
   }
 
