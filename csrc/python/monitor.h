@@ -5,12 +5,13 @@
 #include <pybind11/pybind11.h>
 
 #include "capi/embedcore.h"
+#include "python/gil.h"
 
 namespace ecpy {
 
 // An ec_monitor that lets Python handle signals and reports to progress(fraction), a callable or None.
-// Use: PyMonitor monitor(progress); release the GIL; pass monitor.get(). An exception from a signal
-// handler or from progress stops the work and stays pending for raise_error.
+// Use: PyMonitor monitor(progress); without_gil([&] { ... monitor.get() ... }). An exception from a
+// signal handler or from progress stops the work and stays pending for raise_error.
 class PyMonitor {
  public:
   explicit PyMonitor(pybind11::object progress = pybind11::none())
@@ -23,13 +24,20 @@ class PyMonitor {
  private:
   static int poll(void* context, double fraction) {
     const auto& self = *static_cast<PyMonitor*>(context);
-    pybind11::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) return 1;
-    if (self.progress_.is_none()) return 0;
-    PyObject* result = PyObject_CallFunction(self.progress_.ptr(), "d", fraction);
-    if (result == nullptr) return 1;
+    const PyGILState_STATE state = take_lock([] { return PyGILState_Ensure(); });
+    const int stop = self.ask(fraction) ? 0 : 1;
+    PyGILState_Release(state);
+    return stop;
+  }
+
+  // False, with an exception pending, to stop.
+  bool ask(double fraction) const {
+    if (PyErr_CheckSignals() != 0) return false;
+    if (progress_.is_none()) return true;
+    PyObject* result = PyObject_CallFunction(progress_.ptr(), "d", fraction);
+    if (result == nullptr) return false;
     Py_DECREF(result);
-    return 0;
+    return true;
   }
 
   pybind11::object progress_;
