@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The oracle of the rank-sum test against cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oracle.rank_sum import exact_pvalue, pair_share, quality_index, relabellings, standard_error
+
+
+def test_quality_index_counts_pairs_and_half_of_the_ties() -> None:
+    # (1,2) yes, (1,0) no, (2,2) half, (2,0) no
+    assert quality_index([1, 2], [2, 0]) == 1.5 / 4
+    assert quality_index([3, 3, 3], [3, 3]) == 0.5
+    assert quality_index([5, 6], [1, 2, 3]) == 0.0
+
+
+def test_relabellings_of_three_numbers() -> None:
+    # one of {1, 2, 3} is f: Q = 1, 1/2, 0
+    assert sorted(relabellings([1], [2, 3])) == [0.0, 0.5, 1.0]
+    assert exact_pvalue([1], [2, 3], "greater") == pytest.approx(1 / 3)
+    assert exact_pvalue([1], [2, 3], "less") == 1.0
+    assert exact_pvalue([1], [2, 3], "two-sided") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "depths", [([1, 4, 2], [3, 5]), ([1, 1, 2], [2, 2]), ([0, 0, 0, 1], [1, 2, 2])]
+)
+def test_standard_error_is_that_of_all_relabellings(depths: tuple[list[int], list[int]]) -> None:
+    assert standard_error(*depths) == pytest.approx(float(np.std(relabellings(*depths))))
+
+
+def test_pair_share_of_an_additive_table_is_zero() -> None:
+    a = np.array([0.0, 1.0, 3.0, 7.0, 8.0])
+    assert pair_share(a[:, None] + a[None, :]) == pytest.approx(0.0, abs=1e-20)
+
+
+def test_pair_share_of_independent_distances_is_near_one() -> None:
+    rng = np.random.default_rng(0)
+    table = np.triu(rng.standard_normal((60, 60)), 1)
+    assert pair_share(table + table.T) == pytest.approx(
+        1.0, abs=0.4
+    )  # sd of a variance of 60: 0.18
