@@ -201,9 +201,7 @@ def test_too_few_rows(n: int, m: int, options: dict[str, str], words: str) -> No
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(
-        ValueError, match=r"equal numbers of columns; got shapes \(4, 3\) and \(4, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"equal numbers of columns; got shapes .4, 3. and .4, 2."):
         depth.rank_sum_test(np.ones((4, 3)), np.ones((4, 2)))
     with pytest.raises(ValueError, match=r"two-dimensional .* got shapes \(4,\) and \(4, 2\)"):
         depth.rank_sum_test(np.ones(4), np.ones((4, 2)))
@@ -218,9 +216,7 @@ def test_a_bad_row_is_an_error_of_score() -> None:
                 depth.rank_sum_test(f, g, method=method, reference=reference)
 
 
-def _rejections(
-    method: str, n: int, m: int, draws: int, metric: str = "cosine"
-) -> dict[str, float]:
+def _rejections(method: str, n: int, m: int, draws: int) -> dict[str, float]:
     """Share of p-values of at most 0.05 for isotropic rows, the hardest case, of one population."""
     counts = dict.fromkeys(ALTERNATIVES, 0)
     for step in range(draws):
@@ -229,7 +225,6 @@ def _rejections(
             depth.rank_sum_test(
                 rows[:n],
                 rows[n:],
-                metric=metric,
                 method=method,
                 alternative=alternative,
                 n_resamples=79,

@@ -29,10 +29,8 @@ def test_order_keeps_equal_depths_in_the_order_of_the_rows() -> None:
 @pytest.mark.parametrize("metric", ["cosine", "arc", "spatial"])
 def test_order_agrees_with_the_oracle(metric: str) -> None:
     rows = np.random.default_rng(0).standard_normal((30, 5)) + 0.3
-    assert (
-        depth.order(rows, metric=metric).tolist()
-        == np.argsort(-score(rows, metric=metric)).tolist()
-    )
+    expected = np.argsort(-score(rows, metric=metric))
+    assert depth.order(rows, metric=metric).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -82,9 +80,8 @@ def test_spread_takes_distinct_evenly_spaced_ranks(n: int, k: int) -> None:
 def test_select_takes_torch_tensors() -> None:
     torch = pytest.importorskip("torch")
     rows = torch.from_numpy(LINE)
-    assert depth.select(rows, torch.zeros(5, dtype=torch.int64), 2, metric="l2").tolist() == [
-        [3, 2]
-    ]
+    labels = torch.zeros(5, dtype=torch.int64)
+    assert depth.select(rows, labels, 2, metric="l2").tolist() == [[3, 2]]
     assert depth.order(rows, metric="l2").tolist() == [3, 2, 4, 1, 0]
 
 

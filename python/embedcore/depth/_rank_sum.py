@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._arrays import is_torch, to_numpy
 from .._check import choose, integer
+from ._metrics import METRICS
 from ._null import (
     Floats,
     exchangeable_pvalue,
@@ -23,7 +24,7 @@ from ._null import (
 )
 from ._pairs import MEAN_DISTANCE, pair_share
 from ._permutation import permuted_quality
-from ._score import METRICS, score
+from ._score import score
 from ._subset import rows_numbered_in
 
 ALTERNATIVES = ("two-sided", "less", "greater")
@@ -194,7 +195,7 @@ def rank_sum_test(
     samples = (g, f) if swap else (f, g)
     method = _resolve(method, metric, len(samples[0]), len(samples[1]))
     _check_counts(where, method, reference, len(samples[0]), len(samples[1]))
-    options = {
+    options: dict[str, Any] = {
         "precision": precision,
         "n_directions": n_directions,
         "shrinkage": shrinkage,

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from .._arrays import is_torch, to_numpy
 from .._check import choose
 from ._labels import members_of
+from ._metrics import METRICS
 from ._null import Floats, combine, normal_pvalue, standard_error, tie_counts
 from ._pairs import MEAN_DISTANCE, pair_share
 from ._rank_sum import ALTERNATIVES, SPLIT_ROWS, float64, split_rows
-from ._score import METRICS, score
+from ._score import score
 from ._subset import rows_numbered_in
 
 METHODS = ("auto", "asymptotic", "split")
@@ -132,7 +133,7 @@ def rank_sum_matrix(
     group = np.empty(len(x), dtype=np.int64)
     for a, own in enumerate(members):
         group[own] = a
-    options = {
+    options: dict[str, Any] = {
         "metric": metric,
         "precision": precision,
         "n_directions": n_directions,
