@@ -87,8 +87,8 @@ void probe_processor(bool* runs) {
   runs[static_cast<int>(Isa::kAvx512Dot)] = vnni && bf16;
 }
 #elif defined(__aarch64__)
-// Bits of the kernel's ABI (arch/arm64/include/uapi/asm/hwcap.h), spelt here because old C libraries
-// lack the newer names.
+// Bits of the kernel's ABI (arch/arm64/include/uapi/asm/hwcap.h), spelt here because old C
+// libraries lack the newer names.
 void probe_processor(bool* runs) {
   constexpr unsigned long kHalfScalar = 1UL << 9;   // HWCAP_FPHP
   constexpr unsigned long kHalfVector = 1UL << 10;  // HWCAP_ASIMDHP
@@ -121,8 +121,8 @@ int find_running(const char* name) {
   return kNone;
 }
 
-// A value that does not run here is ignored: a library cannot report from its loading. A caller that
-// wants to know passes the value to ec_set_isa; the Python package does.
+// A value that does not run here is ignored: a library cannot report from its loading. A caller
+// that wants to know passes the value to ec_set_isa; the Python package does.
 int forced_by_environment() {
   const char* name = std::getenv("EMBEDCORE_ISA");
   return name != nullptr && name[0] != '\0' ? find_running(name) : kNone;

@@ -10,7 +10,8 @@ ec_status fail(ec_error* error, ec_status status, const char* argument, int64_t 
                const char* format, ...) {
   if (error == nullptr) return status;
   error->row = row;
-  std::snprintf(error->argument, sizeof(error->argument), "%s", argument != nullptr ? argument : "");
+  if (argument == nullptr) argument = "";
+  std::snprintf(error->argument, sizeof(error->argument), "%s", argument);
   std::va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(error->message, sizeof(error->message), format, arguments);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rounding and denormal mode of a thread. Workers take the caller's, so that a result does not depend
-// on which thread made it.
+// Rounding and denormal mode of a thread. Workers take the caller's, so that a result does not
+// depend on which thread made it.
 #pragma once
 
 #include <cstdint>

@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t kSpinNanoseconds = 20'000;
 constexpr int64_t kPollNanoseconds = 50'000'000;
 
-// ---- how many threads -----------------------------------------------------------------------------
+// ---- how many threads ---------------------------------------------------------------------------
 
 int affinity_count() {
   cpu_set_t set;
@@ -61,13 +61,13 @@ const DefaultThreads g_default_threads = find_default_threads();
 std::atomic<int> g_chosen_threads{0};  // 0: the default
 std::atomic<bool> g_forked_child{false};
 
-// ---- the pool -------------------------------------------------------------------------------------
+// ---- the pool -----------------------------------------------------------------------------------
 
-// One job at a time. The gate is one word, so that a worker joins a job and claims its number in it in
-// one compare-and-swap:   [ epoch : 32 | room : 16 | joined : 16 ]
-// A job is open while joined < room. The caller closes it by room = joined; from then on nobody joins,
-// and the caller waits only for those who did. The epoch makes each job's gate values unique, so a
-// worker that slept through several jobs cannot join with a stale value.
+// One job at a time. The gate is one word, so that a worker joins a job and claims its number in it
+// in one compare-and-swap:   [ epoch : 32 | room : 16 | joined : 16 ]
+// A job is open while joined < room. The caller closes it by room = joined; from then on nobody
+// joins, and the caller waits only for those who did. The epoch makes each job's gate values
+// unique, so a worker that slept through several jobs cannot join with a stale value.
 using Gate = uint64_t;
 constexpr Gate kJoinedMask = 0xffff;
 constexpr int kRoomShift = 16;
@@ -102,8 +102,8 @@ struct Pool {
   int started = 0;          // threads alive; touched by the owner alone
 };
 
-// Never freed: workers may be asleep in it when the process ends, and a forked child leaves behind the
-// parent's pool, whose locks may be held by threads that do not exist in the child.
+// Never freed: workers may be asleep in it when the process ends, and a forked child leaves behind
+// the parent's pool, whose locks may be held by threads that do not exist in the child.
 std::atomic<Pool*> g_pool{nullptr};
 std::atomic<uint32_t> g_fork_count{0};  // forks between the load of the library and this process
 
@@ -205,7 +205,7 @@ Pool* pool_of_this_process() {
   return pool;
 }
 
-// ---- one call -------------------------------------------------------------------------------------
+// ---- one call -----------------------------------------------------------------------------------
 
 // Asks the monitor at most every 50 ms. A monitor may fork (a Python callback can do anything): the
 // child has no workers and must not wait for them.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mutex, a condition and a clock over POSIX threads. The standard library's condition waits through
-// newer symbols than old Linux systems have, and through a call that thread sanitizers do not know.
+// A mutex, a condition and a clock over POSIX threads. The standard library's condition waits
+// through newer symbols than old Linux systems have, and through a call that thread sanitizers do
+// not know.
 #pragma once
 
 #include <pthread.h>

@@ -24,10 +24,11 @@ inline bool add_sizes(int64_t a, int64_t b, int64_t* sum) {
 // value rounded up to a multiple of step. Requires: 0 <= value <= INT64_MAX - step, step > 0.
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// Uninitialised memory for count values of T that starts on a cache line and is padded to whole ones.
+// Uninitialised memory for count values of T that starts on a cache line and is padded to whole
+// ones.
 template <class T>
 class AlignedBuffer {
-  static_assert(std::is_trivially_copyable<T>::value, "memory is neither constructed nor destroyed");
+  static_assert(std::is_trivially_copyable<T>::value, "values are neither made nor destroyed");
   static_assert(alignof(T) <= kCacheLineBytes, "a cache line is the alignment given");
 
  public:

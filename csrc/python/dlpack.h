@@ -7,9 +7,24 @@
 
 namespace ecpy::dlpack {
 
-enum DeviceType : int32_t { kCpu = 1, kCuda = 2, kCudaHost = 3, kMetal = 8, kRocm = 10,
-                            kRocmHost = 11, kCudaManaged = 13 };
-enum TypeCode : uint8_t { kInt = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6 };
+enum DeviceType : int32_t {
+  kCpu = 1,
+  kCuda = 2,
+  kCudaHost = 3,
+  kMetal = 8,
+  kRocm = 10,
+  kRocmHost = 11,
+  kCudaManaged = 13,
+};
+
+enum TypeCode : uint8_t {
+  kInt = 0,
+  kUnsigned = 1,
+  kFloat = 2,
+  kBfloat = 4,
+  kComplex = 5,
+  kBool = 6,
+};
 
 struct Version {
   uint32_t major;
@@ -54,8 +69,8 @@ struct VersionedTensor {
 };
 constexpr uint64_t kFlagReadOnly = 1;
 
-// type(x).__dlpack_c_exchange_api__, a capsule named "dlpack_exchange_api". Functions return 0, or -1
-// with a Python exception set.
+// type(x).__dlpack_c_exchange_api__, a capsule named "dlpack_exchange_api". Functions return 0, or
+// -1 with a Python exception set.
 struct ExchangeApi {
   Version version;
   ExchangeApi* previous;

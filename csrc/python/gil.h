@@ -2,9 +2,9 @@
 // Leaving and taking the interpreter lock in a way that survives the end of the process.
 //
 // Before Python 3.14 a daemon thread that asks for the lock of an ending interpreter is ended by
-// pthread_exit, which unwinds C++ frames: their destructors would then release Python objects without
-// the lock, and a noexcept frame (every destructor, gil_scoped_release's too) would end the process by
-// std::terminate. Here such a thread stops for good instead, as it does from 3.14 on.
+// pthread_exit, which unwinds C++ frames: their destructors would then release Python objects
+// without the lock, and a noexcept frame (every destructor, gil_scoped_release's too) would end the
+// process by std::terminate. Here such a thread stops for good instead, as it does from 3.14 on.
 #pragma once
 
 #include <cxxabi.h>

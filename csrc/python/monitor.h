@@ -9,9 +9,9 @@
 
 namespace ecpy {
 
-// An ec_monitor that lets Python handle signals and reports to progress(fraction), a callable or None.
-// Use: PyMonitor monitor(progress); without_gil([&] { ... monitor.get() ... }). An exception from a
-// signal handler or from progress stops the work and stays pending for raise_error.
+// An ec_monitor that lets Python handle signals and reports to progress(fraction), a callable or
+// None. Use: PyMonitor monitor(progress); without_gil([&] { ... monitor.get() ... }). An exception
+// from a signal handler or from progress stops the work and stays pending for raise_error.
 class PyMonitor {
  public:
   explicit PyMonitor(pybind11::object progress = pybind11::none())

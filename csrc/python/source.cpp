@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace ecpy {
 namespace {
 
-// ---- names that outlive the interpreter's modules --------------------------------------------------
+// ---- names that outlive the interpreter's modules -----------------------------------------------
 
 // Leaked on purpose: views may still be made while modules are torn down.
 struct Names {
@@ -30,7 +30,7 @@ const Names& names() {
   return *value;
 }
 
-// ---- NumPy ----------------------------------------------------------------------------------------
+// ---- NumPy --------------------------------------------------------------------------------------
 
 // NumPy's type numbers below kFirstUserType are fixed; those above are given out at run time.
 constexpr int kFirstUserType = 256;
@@ -98,7 +98,7 @@ Source open_numpy(py::handle object, const Argument& argument) {
   return source;
 }
 
-// ---- DLPack ---------------------------------------------------------------------------------------
+// ---- DLPack -------------------------------------------------------------------------------------
 
 std::string device_name(const dlpack::Device& device) {
   const char* name = "device type ";
@@ -214,8 +214,8 @@ void refuse_grad(py::handle tensor, const Argument& argument) {
              argument.where, argument.name, argument.where, argument.name);
 }
 
-// Torch may hold a tensor as the negative of its memory (the imaginary part of a conjugate), which the
-// C exchange API passes over in silence.
+// Torch may hold a tensor as the negative of its memory (the imaginary part of a conjugate), which
+// the C exchange API passes over in silence.
 void refuse_negated(py::handle tensor, const Argument& argument) {
   auto value =
       py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), names().is_neg));

@@ -22,9 +22,9 @@ struct Source {
   Owner owner;
 };
 
-// Opens any kind of array. Throws TypeError for what is no array, is not on the CPU, requires grad or
-// has a byte order, mask or dtype that no view can have. The dtype and the axes are the caller's to
-// check: source.type may be any integer, float, complex or boolean type.
+// Opens any kind of array. Throws TypeError for what is no array, is not on the CPU, requires grad
+// or has a byte order, mask or dtype that no view can have. The dtype and the axes are the caller's
+// to check: source.type may be any integer, float, complex or boolean type.
 Source open_source(pybind11::handle array, const Argument& argument);
 
 // "float32", "int64", ...

@@ -222,7 +222,8 @@ OutputView make_output(const dlpack::ExchangeApi* exchange, ec_dtype dtype, int 
                        std::array<int64_t, 2> shape) {
   OutputView output;
   if (exchange == nullptr) {
-    py::array array(numpy_dtype(dtype), py::array::ShapeContainer(shape.begin(), shape.begin() + axes));
+    const py::array::ShapeContainer sizes(shape.begin(), shape.begin() + axes);
+    py::array array(numpy_dtype(dtype), sizes);
     output.data_ = array.mutable_data();
     output.object_ = std::move(array);
     return output;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The only file that knows Python memory: any array kind becomes a view that the C ABI takes.
 //
-// NumPy arrays (with ml_dtypes.bfloat16), types with the DLPack C exchange API (Torch), objects with
-// __dlpack__, and objects with the buffer protocol are seen in place. Copied into scratch are only
-// arrays whose last axis is not contiguous, and misaligned ones. A view keeps its producer alive.
+// NumPy arrays (with ml_dtypes.bfloat16), types with the DLPack C exchange API (Torch), objects
+// with __dlpack__, and objects with the buffer protocol are seen in place. Copied into scratch are
+// only arrays whose last axis is not contiguous, and misaligned ones. A view keeps its producer
+// alive.
 //
-// Requires for all of it: the GIL, also for the destruction of a view. The data may be read without.
+// Requires for all of it: the GIL, also for the destruction of a view. The data may be read
+// without.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -85,7 +87,8 @@ class ArrayView {
 };
 
 // TypeError for another kind, dtype or device, ValueError for another number of axes.
-ArrayView view_array(pybind11::handle array, const Argument& argument, int least_axes, int most_axes);
+ArrayView view_array(pybind11::handle array, const Argument& argument, int least_axes,
+                     int most_axes);
 
 inline ArrayView view_matrix(pybind11::handle array, const Argument& argument) {
   return view_array(array, argument, 2, 2);
@@ -109,8 +112,8 @@ class IndexView {
   Owner owner_;
 };
 
-// TypeError for another kind, dtype or device, ValueError for another number of axes or a value that
-// int64 does not hold.
+// TypeError for another kind, dtype or device, ValueError for another number of axes or a value
+// that int64 does not hold.
 IndexView view_indices(pybind11::handle array, const Argument& argument);
 
 // Memory for a result, C-contiguous.
@@ -138,8 +141,8 @@ class OutputView {
 OutputView make_output(const dlpack::ExchangeApi* exchange, ec_dtype dtype, int axes,
                        std::array<int64_t, 2> shape);
 
-// The user's own array: TypeError for another kind, dtype or device, ValueError for another shape, and
-// for memory that is not C-contiguous or not writable.
+// The user's own array: TypeError for another kind, dtype or device, ValueError for another shape,
+// and for memory that is not C-contiguous or not writable.
 OutputView view_output(pybind11::handle array, const Argument& argument, ec_dtype dtype, int axes,
                        std::array<int64_t, 2> shape);
 

@@ -25,16 +25,15 @@ def is_torch(array: object) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
-def to_numpy(
-    array: Any, where: str = "embedcore", argument: str = "array"
-) -> npt.NDArray[Any]:
+def to_numpy(array: Any, where: str = "embedcore", argument: str = "array") -> npt.NDArray[Any]:
     """Return a NumPy array over the same memory where that can be had.
 
     Parameters
     ----------
     array : array-like
-        NumPy and Torch arrays, DLPack exporters and objects with the buffer protocol are not copied,
-        except Torch's bfloat16, which becomes float32 (every value is kept). Lists are copied.
+        NumPy and Torch arrays, DLPack exporters and objects with the buffer protocol are not
+        copied, except Torch's bfloat16, which becomes float32 (every value is kept). Lists are
+        copied.
     where, argument : str
         What an error names.
 

@@ -33,8 +33,9 @@ def get_num_threads() -> int:
     """Return the number of threads of a call that does not name one with ``threads=``.
 
     By default this is ``EMBEDCORE_NUM_THREADS`` where that is set, else the number of processors
-    that this process may use, or ``OMP_NUM_THREADS`` where that is smaller. In a forked child process
-    (``multiprocessing`` with fork, Torch's DataLoader workers) it is 1, until the child sets its own.
+    that this process may use, or ``OMP_NUM_THREADS`` where that is smaller. In a forked child
+    process (``multiprocessing`` with fork, Torch's DataLoader workers) it is 1, until the child
+    sets its own.
     """
     return _core.get_num_threads()
 
@@ -58,12 +59,10 @@ def set_num_threads(n: int | None) -> None:
     if n is None:
         _core.set_num_threads(0)
     else:
-        _core.set_num_threads(
-            integer("set_num_threads", "n", n, minimum=1, maximum=_MAX_THREADS)
-        )
+        _core.set_num_threads(integer("set_num_threads", "n", n, minimum=1, maximum=_MAX_THREADS))
 
 
-class threads:  # noqa: N801 - reads as a statement: with embedcore.threads(2):
+class threads:
     """Context manager: calls inside use `n` threads, in every Python thread of the process.
 
     Parameters
@@ -205,7 +204,7 @@ def check_environment() -> None:
     Raises
     ------
     ValueError
-        If ``EMBEDCORE_ISA`` or ``EMBEDCORE_NUM_THREADS`` is set to something that does not work here.
+        If ``EMBEDCORE_ISA`` or ``EMBEDCORE_NUM_THREADS`` is set to what does not work here.
     """
     name = os.environ.get("EMBEDCORE_ISA", "")
     if name:

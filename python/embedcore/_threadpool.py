@@ -12,7 +12,7 @@ _registered = False
 
 
 def register_if_imported() -> None:
-    """Register with threadpoolctl if the process uses it already; importing it is not ours to pay."""
+    """Register with threadpoolctl if the process has imported it; that cost is not ours to add."""
     if "threadpoolctl" in sys.modules and not _registered:
         register_threadpoolctl()
 

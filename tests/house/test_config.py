@@ -138,9 +138,9 @@ def test_an_empty_instruction_set_is_the_default() -> None:
 
 
 def test_unknown_instruction_sets_are_refused() -> None:
-    with pytest.raises(ValueError, match="^set_isa: 'name' must be one of .*; got 'mmx'"):
+    with pytest.raises(ValueError, match=r"^set_isa: 'name' must be one of .*; got 'mmx'"):
         embedcore.set_isa("mmx")
-    with pytest.raises(TypeError, match="^set_isa: 'name' must be a string, one of .*; got int"):
+    with pytest.raises(TypeError, match=r"^set_isa: 'name' must be a string, one of .*; got int"):
         embedcore.set_isa(2)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     for name in facts:
         assert re.search(f"^{name}: ", printed, re.MULTILINE)
     assert embedcore.get_isa() in printed
-    with pytest.raises(ValueError, match="^show_config: 'mode' must be one of .*did you mean 'dict'"):
+    with pytest.raises(ValueError, match=r"^show_config: 'mode' must be one .*did you mean 'dict'"):
         embedcore.show_config("dicts")  # type: ignore[call-overload]
 
 
@@ -179,7 +179,7 @@ def test_families_are_loaded_when_used() -> None:
         "print('depth' in dir(embedcore))"
     )
     assert output_of(code) == "True"
-    with pytest.raises(AttributeError, match="^module 'embedcore' has no attribute 'dept'$"):
+    with pytest.raises(AttributeError, match=r"^module 'embedcore' has no attribute 'dept'$"):
         embedcore.dept  # noqa: B018
 
 
@@ -198,7 +198,7 @@ def test_choose() -> None:
         (np.ones(2), TypeError, f"a string, one of {listed}; got ndarray."),
     ]
     for value, kind, text in cases:
-        with pytest.raises(kind, match="^" + re.escape(f"depth.score: 'metric' must be {text}")):
+        with pytest.raises(kind, match=r"^" + re.escape(f"depth.score: 'metric' must be {text}")):
             choose("depth.score", "metric", value, METRICS)
 
 
@@ -218,5 +218,5 @@ def test_integer() -> None:
         (np.ones(2, int), {}, TypeError, "an integer; got ndarray."),
     ]
     for value, bounds, kind, text in cases:
-        with pytest.raises(kind, match="^" + re.escape(f"f: 'k' must be {text}")):
+        with pytest.raises(kind, match=r"^" + re.escape(f"f: 'k' must be {text}")):
             integer("f", "k", value, **bounds)
