@@ -159,6 +159,16 @@ def test_narrow_dtypes_give_float32_depths(dtype: type) -> None:
     assert result.depths_f.dtype == np.float32 and 0 <= result.pvalue <= 1
 
 
+@pytest.mark.parametrize("method", ["asymptotic", "split", "permutation"])
+def test_samples_may_differ_in_dtype(method: str) -> None:
+    f, g = _samples(d=4)
+    f, g = np.round(f * 8) / 8, np.round(g * 8) / 8  # exact in float16
+    mixed = depth.rank_sum_test(f.astype(np.float16), g, method=method, n_resamples=99)
+    same = depth.rank_sum_test(f, g, method=method, n_resamples=99)
+    assert mixed.q == pytest.approx(same.q, abs=2e-3)
+    assert mixed.pvalue == pytest.approx(same.pvalue, abs=0.02)
+
+
 def test_torch_tensors_come_back_as_tensors() -> None:
     torch = pytest.importorskip("torch")
     f, g = (torch.from_numpy(rows) for rows in _samples())

@@ -91,7 +91,7 @@ _Outcome = tuple[float, float, float, Any, Any]
 
 
 def float64(array: Any) -> Floats:
-    """Return any array that score returns as float64 NumPy."""
+    """Return any array that score takes or returns as float64 NumPy."""
     return to_numpy(array).astype(np.float64)
 
 
@@ -270,7 +270,7 @@ def _split(test: _Test, reference: Any, other: Any) -> _Outcome:
 
 def _permutation(test: _Test, reference: Any, other: Any) -> _Outcome:
     own, others = test.depths(reference, other)
-    pooled = np.concatenate([to_numpy(reference), to_numpy(other)])
+    pooled = np.concatenate([float64(reference), float64(other)])  # the dtypes may differ
 
     def depths(a: NDArray[np.generic], b: NDArray[np.generic]) -> tuple[Floats, Floats]:
         x, y = test.depths(a, b)

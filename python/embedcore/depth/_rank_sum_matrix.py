@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import is_torch, to_numpy
-from .._check import choose
+from .._check import choose, integer
 from ._labels import members_of
 from ._metrics import METRICS
 from ._null import Floats, combine, normal_pvalue, standard_error, tie_counts
@@ -22,6 +22,8 @@ from ._subset import rows_numbered_in
 
 METHODS = ("auto", "asymptotic", "split")
 CORRECTIONS = ("holm", "bonferroni", "fdr_bh")
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,7 @@ def rank_sum_matrix(
     choose(where, "method", method, METHODS)
     if correction is not None:
         choose(where, "correction", correction, CORRECTIONS)
+    seed = integer(where, "seed", seed, minimum=0)
     if method == "auto":
         method = "asymptotic" if metric in MEAN_DISTANCE else "split"
     x = x if is_torch(x) else to_numpy(x, where, "x")
@@ -130,9 +133,6 @@ def rank_sum_matrix(
     labels, members = members_of(where, "groups", groups, len(x), least)
     if len(labels) < 2:
         raise ValueError(f"{where}: 'groups' must name at least 2 groups; got {len(labels)}.")
-    group = np.empty(len(x), dtype=np.int64)
-    for a, own in enumerate(members):
-        group[own] = a
     options: dict[str, Any] = {
         "metric": metric,
         "precision": precision,
@@ -142,17 +142,8 @@ def rank_sum_matrix(
         "threads": threads,
     }
     rng = np.random.default_rng(seed)
-    compared = np.ones(len(x), dtype=bool)
-    if method == "split":
-        builders = _builders(members, rng)
-        compared[builders] = False
-        with rows_numbered_in(x, metric):
-            depths = float64(score(x, x[builders], groups=group[builders], **options))
-        shares = np.zeros(len(labels))
-    else:
-        depths = float64(score(x, groups=group, **options))
-        shares = _pair_shares(x, members, depths, metric, rng)
-    q, pairs, errors = _compare(depths, members, compared, shares)
+    take_depths = _split_depths if method == "split" else _left_out_depths
+    q, pairs, errors = _compare(*take_depths(x, members, options, rng), members)
     off = ~np.eye(len(labels), dtype=bool)
     zscore = np.divide(q - 0.5, errors, out=np.zeros_like(q), where=off & (errors > 0))
     pvalue, adjusted = np.ones_like(q), np.ones_like(q)
@@ -164,25 +155,47 @@ def rank_sum_matrix(
     return RankSumMatrixResult(q, statistic, zscore, pvalue, adjusted, labels, method)
 
 
-def _builders(members: list[NDArray[np.int64]], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows that build the depths: a random half of each group, in the order of the rows."""
-    return np.sort(np.concatenate([own[split_rows(len(own), rng)[0]] for own in members]))
+# Depths of all rows in each group, which rows stand for their group as a reference, and the part of
+# each group's depth variance that pairs share.
+_Depths = tuple[Floats, NDArray[np.bool_], Floats]
 
 
-def _pair_shares(
-    x: Any, members: list[NDArray[np.int64]], depths: Floats, metric: str, rng: np.random.Generator
-) -> Floats:
+def _left_out_depths(
+    x: Any, members: list[Rows], options: dict[str, Any], rng: np.random.Generator
+) -> _Depths:
+    depths = float64(score(x, groups=_codes(members, len(x)), **options))
     shares = np.zeros(len(members))
+    metric = options["metric"]
     if metric in MEAN_DISTANCE:
         rows = to_numpy(x)
         for a, own in enumerate(members):
             means = MEAN_DISTANCE[metric](depths[own, a])
             shares[a] = pair_share(rows[own], means, metric, rng)
-    return shares
+    return depths, np.ones(len(x), dtype=bool), shares
+
+
+def _split_depths(
+    x: Any, members: list[Rows], options: dict[str, Any], rng: np.random.Generator
+) -> _Depths:
+    """Let a random half of each group build its depths and the other half stand for it."""
+    builders = np.sort(np.concatenate([own[split_rows(len(own), rng)[0]] for own in members]))
+    group = _codes(members, len(x))[builders]
+    with rows_numbered_in(x, options["metric"]):
+        depths = float64(score(x, x[builders], groups=group, **options))
+    held_out = np.ones(len(x), dtype=bool)
+    held_out[builders] = False
+    return depths, held_out, np.zeros(len(members))
+
+
+def _codes(members: list[Rows], count: int) -> Rows:
+    codes = np.empty(count, dtype=np.int64)
+    for a, own in enumerate(members):
+        codes[own] = a
+    return codes
 
 
 def _compare(
-    depths: Floats, members: list[NDArray[np.int64]], compared: NDArray[np.bool_], shares: Floats
+    depths: Floats, compared: NDArray[np.bool_], shares: Floats, members: list[Rows]
 ) -> tuple[Floats, Floats, Floats]:
     """Q, numbers of pairs and standard errors of Q; each group's compared rows as reference."""
     count = len(members)
