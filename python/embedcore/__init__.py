@@ -19,6 +19,7 @@ from ._config import (
     show_config,
     threads,
 )
+from ._paths import get_cmake_dir, get_include, get_library
 from ._threadpool import register_if_imported, register_threadpoolctl
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ __all__ = [
     "__version__",
     "datasets",
     "depth",
+    "get_cmake_dir",
+    "get_include",
     "get_isa",
+    "get_library",
     "get_num_threads",
     "list_isas",
     "plot",

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Object files: kernels stay in their instruction set, share no code, and keep vectors in registers."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+import pytest
+from support.binaries import Instruction, instructions, symbols
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64 alone")
+
+ISAS = ("baseline", "avx2", "avx512", "avx512dot")
+KERNELS = ("product", "rows", "pairwise")
+# What gcc may call for a loop or a square root; none of it is compiled here.
+ALLOWED_CALLS = {"memcpy", "memmove", "memset", "sqrt", "sqrtf", "_GLOBAL_OFFSET_TABLE_"}
+# Functions of each product; the compiler may or may not inline one into the other.
+HOT = {
+    "float": r"product_float|::FloatStep",
+    "bfloat": r"product_bfloat|::BFloatStep",
+    "int8": r"product_int8|::Int8Step",
+}
+# Sets without the dot-product instruction need more steps, and so more registers than there are.
+# Packed bfloat and int8 still move fewer bytes there.
+KNOWN_TO_SPILL = {("avx2", "bfloat"), ("avx2", "int8"), ("avx512", "bfloat"), ("avx512", "int8")}
+
+
+def objects_of(build_dir: Path, target: str) -> list[Path]:
+    return sorted((build_dir / "CMakeFiles" / f"{target}.dir").rglob("*.o"))
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def kernels(build_dir: Path, isa: str) -> list[Path]:
+    found = objects_of(build_dir, f"embedcore_{isa}")
+    names = {path.name.partition(".")[0] for path in found}
+    assert names >= set(KERNELS), f"{build_dir} holds no build of these kernels"
+    return found
+
+
+def test_a_kernel_exports_its_table_alone(kernels: list[Path], isa: str) -> None:
+    for path in kernels:
+        exported = [s.name for s in symbols(path, "--defined-only") if s.kind.isupper()]
+        assert len(exported) == 1, (path.name, exported)
+        assert re.fullmatch(rf"ec_\w+_kernels_{isa}", exported[0]), (path.name, exported)
+
+
+def test_a_kernel_has_no_symbol_that_the_linker_could_merge(kernels: list[Path]) -> None:
+    weak = [(path.name, s) for path in kernels for s in symbols(path) if s.kind in "wWvVu"]
+    assert weak == []
+
+
+def test_a_kernel_calls_nothing_from_outside(kernels: list[Path]) -> None:
+    foreign = {s.name for path in kernels for s in symbols(path) if s.kind == "U"}
+    assert foreign <= ALLOWED_CALLS
+
+
+def test_a_kernel_holds_nothing_of_the_standard_library(kernels: list[Path]) -> None:
+    standard = [(path.name, s) for path in kernels for s in symbols(path) if "std::" in s.name]
+    assert standard == []
+
+
+def above_the_set(isa: str, instruction: Instruction) -> bool:
+    """Whether an instruction is of a set above `isa`."""
+    _, mnemonic, operands = instruction
+    if isa == "baseline":
+        return mnemonic.startswith("v") and mnemonic not in ("verr", "verw")
+    if isa == "avx2":
+        return re.search(r"%zmm|%[xy]mm(1[6-9]|[23]\d)|%k[0-7]", operands) is not None
+    if isa == "avx512":
+        return re.match(r"vdpbf16|vcvtne|vpdp", mnemonic) is not None
+    return False
+
+
+def test_a_kernel_stays_in_its_instruction_set(kernels: list[Path], isa: str) -> None:
+    above = [i for path in kernels for i in instructions(path) if above_the_set(isa, i)]
+    assert above[:5] == []
+
+
+def test_the_instruction_sets_are_really_used(build_dir: Path) -> None:
+    marks = {"avx2": "%ymm", "avx512": "%zmm", "avx512dot": "%zmm"}
+    for isa, register in marks.items():
+        (product,) = (
+            p for p in objects_of(build_dir, f"embedcore_{isa}") if p.name.startswith("product")
+        )
+        assert any(register in i.operands for i in instructions(product)), isa
+
+
+def test_drivers_run_on_every_processor(build_dir: Path) -> None:
+    drivers = objects_of(build_dir, "embedcore")
+    assert any(path.name.startswith("dispatch") for path in drivers)
+    above = [i for path in drivers for i in instructions(path) if above_the_set("baseline", i)]
+    assert above[:5] == []
+
+
+def spills(path: Path, functions: str) -> list[Instruction]:
+    """Loads and stores of whole vector registers on the stack."""
+    return [
+        i
+        for i in instructions(path)
+        if re.search(functions, i.function)
+        and re.search(r"\(%r[sb]p", i.operands)
+        and re.search(r"%[yz]mm", i.operands)
+    ]
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512dot"])
+@pytest.mark.parametrize("product", list(HOT))
+def test_a_hot_kernel_keeps_its_vectors_in_registers(
+    build_dir: Path, isa: str, product: str
+) -> None:
+    (path,) = (
+        p for p in objects_of(build_dir, f"embedcore_{isa}") if p.name.startswith("product")
+    )
+    found = spills(path, HOT[product])
+    if (isa, product) in KNOWN_TO_SPILL:
+        assert found, f"{isa} {product} spills no more: take it out of KNOWN_TO_SPILL"
+    else:
+        assert found == []
