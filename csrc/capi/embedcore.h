@@ -102,6 +102,10 @@ typedef struct ec_depth_options {
 EC_API ec_status ec_depth_score(const ec_matrix* x, const ec_matrix* corpus,
                                 const ec_depth_options* options, double* depths, ec_error* error);
 
+// Checks the arguments of ec_depth_score, the values of both matrices included, and computes nothing.
+EC_API ec_status ec_depth_check(const ec_matrix* x, const ec_matrix* corpus,
+                                const ec_depth_options* options, ec_error* error);
+
 // The sufficient statistic of cosine depth: sums[groups][columns] of weight * row / |row|, and
 // totals[groups] of the weights. options: weights, labels, groups, threads, monitor.
 EC_API ec_status ec_depth_direction_sums(const ec_matrix* corpus, const ec_depth_options* options,

@@ -3,6 +3,7 @@
 
 #include "core/errors.h"
 #include "depth/score.h"
+#include "product/matrix_rows.h"
 
 namespace ec {
 
@@ -42,6 +43,21 @@ ec_status check_parts(const ec_depth_options& options, int64_t rows, ec_error* e
 
 }  // namespace
 
+namespace {
+
+ec_status check_values(const ec_matrix& matrix, const char* argument, ec_error* error) {
+  const MatrixRows rows(matrix, *row_kernels(current_isa()));
+  for (int64_t row = 0; row < matrix.rows; ++row)
+    if (!std::isfinite(rows.largest(row))) {
+      FirstFault fault;
+      fault.report(row, RowFault::kNotFinite);
+      return fault.raise(argument, error);
+    }
+  return EC_OK;
+}
+
+}  // namespace
+
 ec_status check_depth_call(const ec_matrix* x, const ec_matrix* corpus, const ec_depth_options* options,
                            ec_error* error) {
   ec_status status = check_shape(*x, "x", error);
@@ -59,3 +75,11 @@ ec_status check_depth_call(const ec_matrix* x, const ec_matrix* corpus, const ec
 }
 
 }  // namespace ec
+
+extern "C" ec_status ec_depth_check(const ec_matrix* x, const ec_matrix* corpus,
+                                    const ec_depth_options* options, ec_error* error) {
+  ec_status status = ec::check_depth_call(x, corpus, options, error);
+  if (status == EC_OK) status = ec::check_values(*x, "x", error);
+  if (status == EC_OK && corpus != nullptr) status = ec::check_values(*corpus, "corpus", error);
+  return status;
+}

@@ -139,6 +139,31 @@ py::object depth_score(const char* where, py::handle x, py::handle corpus, int m
   return output.object();
 }
 
+// The checks of depth_score alone, for metrics whose arithmetic is NumPy's.
+void depth_check(const char* where, py::handle x, py::handle corpus, py::handle weights) {
+  const ArrayView x_view = ecpy::view_matrix(x, {where, "x"});
+  std::optional<ArrayView> corpus_view;
+  if (!corpus.is_none()) corpus_view = ecpy::view_matrix(corpus, {where, "corpus"});
+  Options options(where, EC_DEPTH_L2, EC_PRECISION_FLOAT32, 0, false);
+  options.set_weights(weights, corpus_view ? corpus_view->rows() : x_view.rows());
+  ec_error error = {};
+  const ec_status status = ec_depth_check(
+      &x_view.matrix(), corpus_view ? &corpus_view->matrix() : nullptr, &options.get(), &error);
+  ecpy::check_status(where, status, error);
+}
+
+// Writes float64 depths, one or two axes, into the user's out= for x.
+py::object depth_write(const char* where, py::handle x, py::handle depths, py::handle out) {
+  const ArrayView x_view = ecpy::view_matrix(x, {where, "x"});
+  const ArrayView from = ecpy::view_array(depths, {where, "depths"}, 1, 2);
+  const ec_dtype dtype = x_view.result_dtype();
+  ecpy::OutputView output =
+      ecpy::view_output(out, {where, "out"}, dtype, from.axes(), {from.rows(), from.columns()});
+  write_result(static_cast<const double*>(from.matrix().data), from.rows() * from.columns(), dtype,
+               output.data());
+  return output.object();
+}
+
 // Adds the statistic of one chunk: sums[groups][columns] and totals[groups] are float64 arrays.
 void depth_direction_sums(const char* where, py::handle corpus, py::handle weights, py::handle labels,
                           int64_t groups, int threads, py::handle sums, py::handle totals,
@@ -184,6 +209,8 @@ py::object depth_cosine_sums(const char* where, py::handle x, py::handle sums, i
 
 void register_depth(py::module_& module) {
   module.def("depth_score", &depth_score);
+  module.def("depth_check", &depth_check);
+  module.def("depth_write", &depth_write);
   module.def("depth_direction_sums", &depth_direction_sums);
   module.def("depth_cosine_sums", &depth_cosine_sums);
 }

@@ -122,7 +122,7 @@ class PairwiseRun {
 
   void plan() {
     const int64_t panel_bytes = corpus_panels_.word_groups * product_.panel_rows * 4;
-    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, kMaxBlockPanels);
+    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
     blocks_ = (x_order().panels + block_panels_ - 1) / block_panels_;
     chunks_ = (corpus_order_.panels + kChunkPanels - 1) / kChunkPanels;
     tasks_ = blocks_ * chunks_;
@@ -175,7 +175,8 @@ class PairwiseRun {
       const int64_t count = k + step < groups ? step : groups - k;
       const uint32_t* b = corpus_panels_.panel(column_panel) + k * width;
       for (int64_t panel = first; panel < last; ++panel)
-        for (int r = 0; r < width; r += product_.tile_rows) {
+        for (int r = 0; r < width && x_order().row.data()[panel * width + r] >= 0;
+             r += product_.tile_rows) {  // padding comes last
           const uint32_t* a = x_panels().panel(panel) + k * width + r;
           float* c = s.c + ((panel - first) * width + r) * width;
           if (problem_.precision == Precision::kFloat32)
@@ -197,7 +198,7 @@ class PairwiseRun {
     const int width = product_.panel_rows;
     if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
     for (int64_t panel = first; panel < last; ++panel) {
-      for (int r = 0; r < width; r += product_.tile_rows)
+      for (int r = 0; r < width && x_order().row.data()[panel * width + r] >= 0; r += product_.tile_rows)
         reduce_tile(panel * width + r, (panel - first) * width + r, column_panel * width, s);
       if (symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
         empty_columns(column_panel, row_group(panel), s);

@@ -62,7 +62,11 @@ class Packer {
   void pack_panel(int64_t panel, float* scratch) {
     const int width = panels_.panel_rows;
     uint32_t* words = panels_.words.data() + panel * panels_.word_groups * width;
-    std::memset(words, 0, static_cast<size_t>(panels_.word_groups * width) * sizeof(uint32_t));
+    // The last row is padding if any is; and a last group of columns may be filled in part only.
+    const bool padded = order_.row.data()[(panel + 1) * width - 1] < 0;
+    const int64_t kept = padded ? 0 : panels_.word_groups - 1;
+    std::memset(words + kept * width, 0,
+                static_cast<size_t>((panels_.word_groups - kept) * width) * sizeof(uint32_t));
     for (int r = 0; r < width; ++r) {
       const int64_t slot = panel * width + r;
       const int64_t row = order_.row.data()[slot];

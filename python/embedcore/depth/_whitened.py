@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mahalanobis depth and affine-invariant IRW: the depths that need a covariance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from .._arrays import to_kind_of, to_numpy
+from ._covariance import Whitener, whitener
+from ._metrics import NATIVE_METRIC
+
+WHERE = "depth.score"
+
+
+class _CheckedRows:
+    """Matrices for the metrics whose linear algebra is NumPy's, checked as the native side checks."""
+
+    def __init__(self, x: Any, corpus: Any, weights: Any) -> None:
+        # The native view speaks first: kinds, dtypes, devices, shapes, values and weights.
+        _core.depth_check(WHERE, x, corpus, weights)
+        self.left_out = corpus is None
+        self.x = to_numpy(x, WHERE, "x")
+        self.corpus = self.x if corpus is None else to_numpy(corpus, WHERE, "corpus")
+        self.weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+
+    def member_weights(self, member: NDArray[np.bool_] | slice) -> NDArray[np.float64] | None:
+        return None if self.weights is None else self.weights[member]
+
+
+def _shrinkage(value: float | str) -> float | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(
+            f"{WHERE}: 'shrinkage' must be 'auto' or a number in [0, 1]; got {value!r}."
+        )
+    if not 0.0 <= float(value) <= 1.0:
+        raise ValueError(f"{WHERE}: 'shrinkage' must lie in [0, 1]; got {value!r}.")
+    return float(value)
+
+
+def _members(labels: NDArray[np.int64] | None, group: int) -> NDArray[np.bool_] | slice:
+    return slice(None) if labels is None else labels == group
+
+
+def _fit(rows: _CheckedRows, member: NDArray[np.bool_] | slice, shrinkage: float | str) -> Whitener:
+    least = 3 if rows.left_out else 2
+    corpus = rows.corpus[member]
+    if len(corpus) < least:
+        raise ValueError(
+            f"{WHERE}: '{'x' if rows.left_out else 'corpus'}' must have at least {least} rows in each "
+            f"group for a covariance; got {len(corpus)}."
+        )
+    return whitener(WHERE, corpus, rows.member_weights(member), shrinkage)
+
+
+def _finish(x: Any, result: NDArray[np.float64], grouped: bool, out: Any) -> Any:
+    """Write the depths (n, G) where `score` puts them: `out`, or an array of the kind of `x`."""
+    depths = result if grouped else result[:, 0]
+    if out is None:
+        wide = to_numpy(x, WHERE, "x").dtype == np.float64
+        return to_kind_of(x, np.ascontiguousarray(depths, np.float64 if wide else np.float32))
+    return _core.depth_write(WHERE, x, np.ascontiguousarray(depths), out)
+
+
+def mahalanobis(
+    x: Any,
+    corpus: Any,
+    weights: Any,
+    labels: NDArray[np.int64] | None,
+    count: int,
+    shrinkage: float | str,
+    out: Any,
+) -> Any:
+    rows = _CheckedRows(x, corpus, weights)
+    wanted = _shrinkage(shrinkage)
+    result = np.empty((len(rows.x), count))
+    for group in range(count):
+        member = _members(labels, group)
+        fitted = _fit(rows, member, wanted)
+        result[:, group] = fitted.squared_distances(rows.x)
+        if rows.left_out:
+            result[member, group] = fitted.squared_distances_left_out(
+                rows.x[member], rows.member_weights(member)
+            )
+    return _finish(x, 1.0 / (1.0 + result), labels is not None, out)
+
+
+def ai_irw(
+    x: Any,
+    corpus: Any,
+    weights: Any,
+    labels: NDArray[np.int64] | None,
+    count: int,
+    directions: Any,
+    shrinkage: float | str,
+    threads: int,
+    report: Any,
+    out: Any,
+) -> Any:
+    """IRW along whitened directions; each group has its own, so groups are taken one by one."""
+    rows = _CheckedRows(x, corpus, weights)
+    wanted = _shrinkage(shrinkage)
+    result = np.empty((len(rows.x), count))
+    irw = NATIVE_METRIC["irw"]
+    for group in range(count):
+        member = _members(labels, group)
+        along = _fit(rows, member, wanted).whiten_directions(directions)
+        own = rows.corpus[member]
+        w = rows.member_weights(member)
+
+        def depths(of: Any, within: Any, along: Any = along, w: Any = w) -> Any:
+            return _core.depth_score(
+                WHERE, of, within, irw, 0, w, None, 1, along, threads, False, None, report
+            )
+
+        if rows.left_out:
+            result[member, group] = depths(own, None)
+            if labels is not None and not bool(np.all(member)):
+                result[~member, group] = depths(rows.x[~member], own)  # type: ignore[operator]
+        else:
+            result[:, group] = depths(rows.x, own)
+    return _finish(x, result, labels is not None, out)
