@@ -116,9 +116,7 @@ def spills(path: Path, functions: str) -> list[Instruction]:
 def test_a_hot_kernel_keeps_its_vectors_in_registers(
     build_dir: Path, isa: str, product: str
 ) -> None:
-    (path,) = (
-        p for p in objects_of(build_dir, f"embedcore_{isa}") if p.name.startswith("product")
-    )
+    (path,) = (p for p in objects_of(build_dir, f"embedcore_{isa}") if p.name.startswith("product"))
     found = spills(path, HOT[product])
     if (isa, product) in KNOWN_TO_SPILL:
         assert found, f"{isa} {product} spills no more: take it out of KNOWN_TO_SPILL"
