@@ -273,9 +273,9 @@ def test_outputs_are_freed() -> None:
         for _ in range(20):
             _core._output_like(x, None, "f", "float32")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(500):  # 500 MiB if they stayed
+        for _ in range(1000):  # 1 GiB if they stayed; a sanitizer keeps 256 MiB for a while
             _core._output_like(x, None, "f", "float32")
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
 
 def test_guarded_memory_ends_at_an_unreadable_page() -> None:
