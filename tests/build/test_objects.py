@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Object files: kernels stay in their instruction set, share no code, and keep vectors in registers."""
+"""Object files: kernels stay in their instruction set, share no code and do not spill."""
 
 from __future__ import annotations
 
