@@ -98,7 +98,8 @@ typedef struct ec_depth_options {
 
 // depths[x.rows][groups]: the depth of each row of x in each group of the corpus. corpus == NULL: the
 // corpus is x, and each row is left out of its own group.
-// raw_sums: the weighted sum over the group of cos (cosine) or of the distance (chord, arc, L2).
+// raw_sums: the weighted sum over the group of cos (cosine), of the distance (chord, arc, L2), or of the
+// unit differences (spatial: depths[x.rows][groups][columns]).
 EC_API ec_status ec_depth_score(const ec_matrix* x, const ec_matrix* corpus,
                                 const ec_depth_options* options, double* depths, ec_error* error);
 

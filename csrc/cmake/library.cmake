@@ -16,6 +16,8 @@ target_include_directories(
 target_compile_options(embedcore PRIVATE -O2 -ffp-contract=off -Wall -Wextra)
 target_compile_definitions(embedcore PRIVATE EC_VERSION="${PROJECT_VERSION}")
 target_link_libraries(embedcore PRIVATE Threads::Threads)
+# Sleeping workers run its code: it is never unloaded.
+target_link_options(embedcore PRIVATE -Wl,-z,nodelete)
 ec_add_isa_objects(embedcore ${EC_KERNEL_SOURCES})
 
 install(TARGETS embedcore EXPORT embedcoreTargets LIBRARY DESTINATION embedcore/lib)

@@ -56,6 +56,32 @@ ec_status check_values(const ec_matrix& matrix, const char* argument, ec_error* 
   return EC_OK;
 }
 
+// Their values are checked where they are packed.
+ec_status check_directions(const ec_depth_options& options, const ec_matrix& x, int64_t corpus_rows,
+                           ec_error* error) {
+  if (options.metric != EC_DEPTH_HALFSPACE && options.metric != EC_DEPTH_PROJECTION &&
+      options.metric != EC_DEPTH_IRW)
+    return EC_OK;
+  const ec_matrix* directions = options.directions;
+  if (directions == nullptr)
+    return fail(error, EC_INVALID_VALUE, "directions", -1,
+                "'directions' must be given for metrics 'halfspace', 'projection' and 'irw'");
+  const ec_status status = check_shape(*directions, "directions", error);
+  if (status != EC_OK) return status;
+  if (directions->columns != x.columns)
+    return fail(error, EC_INVALID_VALUE, "directions", -1,
+                "'directions' must have the same number of columns as 'x' (%lld); got shape (%lld, %lld)",
+                static_cast<long long>(x.columns), static_cast<long long>(directions->rows),
+                static_cast<long long>(directions->columns));
+  if (options.metric == EC_DEPTH_PROJECTION && options.weights != nullptr)
+    return fail(error, EC_INVALID_VALUE, "weights", -1, "'weights' are not supported by metric 'projection'");
+  if (corpus_rows > INT32_MAX)
+    return fail(error, EC_INVALID_VALUE, "corpus", -1,
+                "the corpus must have fewer than 2^31 rows for metrics over directions; got %lld",
+                static_cast<long long>(corpus_rows));
+  return EC_OK;
+}
+
 }  // namespace
 
 ec_status check_depth_call(const ec_matrix* x, const ec_matrix* corpus, const ec_depth_options* options,
@@ -71,7 +97,9 @@ ec_status check_depth_call(const ec_matrix* x, const ec_matrix* corpus, const ec
                   static_cast<long long>(x->columns), static_cast<long long>(corpus->rows),
                   static_cast<long long>(corpus->columns));
   }
-  return check_parts(*options, corpus == nullptr ? x->rows : corpus->rows, error);
+  const int64_t corpus_rows = corpus == nullptr ? x->rows : corpus->rows;
+  status = check_directions(*options, *x, corpus_rows, error);
+  return status != EC_OK ? status : check_parts(*options, corpus_rows, error);
 }
 
 }  // namespace ec

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/workspace.h"
+#include "python/gil.h"
 #include "python/monitor.h"
 #include "python/raise.h"
 #include "python/view.h"
@@ -22,8 +23,7 @@ constexpr int64_t kKeepGilBelow = 1 << 22;  // multiplications: below, releasing
 template <class Call>
 ec_status run_released(bool large, Call&& call) {
   if (!large) return call();
-  py::gil_scoped_release release;
-  return call();
+  return ecpy::without_gil(call);
 }
 
 [[noreturn]] void raise_no_memory(const char* where) {
@@ -50,7 +50,7 @@ class Options {
     if (weights.is_none()) return;
     const ArrayView view = ecpy::view_vector(weights, {where_, "weights"});
     if (view.rows() != rows)
-      ecpy::raise_value("%s: 'weights' must have one number for each row (%lld); got shape (%lld,)", where_,
+      ecpy::raise_value("%s: 'weights' must have one number for each row (%lld); got shape (%lld,).", where_,
                         static_cast<long long>(rows), static_cast<long long>(view.rows()));
     if (!weights_.allocate(rows)) raise_no_memory(where_);
     const ec_matrix& matrix = view.matrix();
@@ -61,7 +61,7 @@ class Options {
       else if (matrix.dtype == EC_FLOAT64)
         weights_.data()[j] = static_cast<float>(static_cast<const double*>(matrix.data)[at]);
       else
-        ecpy::raise_type("%s: 'weights' must be float32 or float64; got %s", where_,
+        ecpy::raise_type("%s: 'weights' must be float32 or float64; got %s.", where_,
                          ecpy::dtype_name(matrix.dtype));
     }
     options_.weights = weights_.data();
@@ -72,7 +72,7 @@ class Options {
     if (labels.is_none()) return;
     const ecpy::IndexView view = ecpy::view_indices(labels, {where_, "groups"});
     if (view.size() != rows)
-      ecpy::raise_value("%s: 'groups' must have one label for each row (%lld); got shape (%lld,)", where_,
+      ecpy::raise_value("%s: 'groups' must have one label for each row (%lld); got shape (%lld,).", where_,
                         static_cast<long long>(rows), static_cast<long long>(view.size()));
     if (!labels_.allocate(rows)) raise_no_memory(where_);
     for (int64_t j = 0; j < rows; ++j) {
@@ -191,7 +191,7 @@ py::object depth_cosine_sums(const char* where, py::handle x, py::handle sums, i
   const ArrayView sums_view = ecpy::view_matrix(sums, {where, "sums"});
   if (sums_view.dtype() != EC_FLOAT64 || sums_view.columns() != view.columns() ||
       (sums_view.rows() > 1 && sums_view.matrix().row_stride != sums_view.columns()))
-    ecpy::raise_value("%s: 'x' must have %lld columns; got %lld", where,
+    ecpy::raise_value("%s: 'x' must have %lld columns; got %lld.", where,
                       static_cast<long long>(sums_view.columns()), static_cast<long long>(view.columns()));
   const int64_t groups = sums_view.rows();
   ecpy::OutputView output = ecpy::make_output(nullptr, EC_FLOAT64, 2, {view.rows(), groups});

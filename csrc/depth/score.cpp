@@ -9,6 +9,7 @@
 #include "depth/mean_direction.h"
 #include "depth/pairwise_run.h"
 #include "depth/score.h"
+#include "depth/spatial.h"
 
 namespace ec {
 
@@ -80,12 +81,18 @@ class Scorer {
   ec_status run(ec_error* error) {
     ec_status status = total_weights(error);
     if (status != EC_OK) return status;
-    status = is_pairwise(options_.metric) ? pairwise() : cosine();
+    status = run_metric();
     if (status == EC_OK) status = raise_fault(x_fault_, corpus_fault_, self_, error);
     return finish_status(status, error);
   }
 
  private:
+  ec_status run_metric() {
+    if (is_pairwise(options_.metric)) return pairwise();
+    if (options_.metric == EC_DEPTH_SPATIAL) return spatial();
+    return cosine();
+  }
+
   // Weight of each group; with leave-one-out every row must leave some weight behind.
   ec_status total_weights(ec_error* error) {
     if (!totals_.allocate(parts_.groups)) return finish_status(EC_OUT_OF_MEMORY, error);
@@ -155,6 +162,19 @@ class Scorer {
     if (options_.raw_sums != 0) return EC_OK;
     for_each([&](int64_t row, int64_t group, double* value) {
       *value = depth_of_mean_distance(problem.metric, *value / remaining_weight(row, group));
+    });
+    return EC_OK;
+  }
+
+  ec_status spatial() {
+    const SpatialProblem problem = {&x_, self_ ? nullptr : &corpus_, parts_};
+    const bool raw = options_.raw_sums != 0;
+    const ec_status status =
+        sum_unit_differences(problem, run_, raw ? SpatialResult::kVector : SpatialResult::kLength, depths_,
+                             &x_fault_, &corpus_fault_);
+    if (status != EC_OK || raw) return status;
+    for_each([this](int64_t row, int64_t group, double* value) {
+      *value = std::fmax(0.0, 1.0 - *value / remaining_weight(row, group));
     });
     return EC_OK;
   }

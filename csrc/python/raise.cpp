@@ -2,6 +2,7 @@
 #include "python/raise.h"
 
 #include <cstdarg>
+#include <cstring>
 
 namespace py = pybind11;
 
@@ -26,7 +27,9 @@ void raise_error(const char* where, ec_status status, const ec_error& error) {
     default:
       break;
   }
-  PyErr_Format(type, "%s: %s", where, error.message);
+  const size_t length = std::strlen(error.message);
+  const char* end = length > 0 && error.message[length - 1] == '.' ? "" : ".";
+  PyErr_Format(type, "%s: %s%s", where, error.message, end);
   throw py::error_already_set();
 }
 

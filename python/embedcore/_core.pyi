@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Callable
 from typing import Any
 
 version: str
@@ -14,3 +15,41 @@ def _describe(array: object, where: str, name: str) -> dict[str, Any]: ...
 def _describe_indices(array: object, where: str, name: str) -> list[int]: ...
 def _output_like(like: object, out: object, where: str, dtype: str) -> Any: ...
 def _touch(array: object) -> None: ...
+def depth_score(
+    where: str,
+    x: object,
+    corpus: object,
+    metric: int,
+    precision: int,
+    weights: object,
+    labels: object,
+    groups: int,
+    directions: object,
+    threads: int,
+    raw_sums: bool,
+    out: object,
+    progress: Callable[[float], object] | None,
+    /,
+) -> Any: ...
+def depth_check(where: str, x: object, corpus: object, weights: object, /) -> None: ...
+def depth_write(where: str, x: object, depths: object, out: object, /) -> Any: ...
+def depth_direction_sums(
+    where: str,
+    corpus: object,
+    weights: object,
+    labels: object,
+    groups: int,
+    threads: int,
+    sums: object,
+    totals: object,
+    progress: Callable[[float], object] | None,
+    /,
+) -> None: ...
+def depth_cosine_sums(
+    where: str,
+    x: object,
+    sums: object,
+    threads: int,
+    progress: Callable[[float], object] | None,
+    /,
+) -> Any: ...
