@@ -104,30 +104,32 @@ def test_distances_and_their_means_match_the_depth(metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "chord", "arc", "l2"])
-def test_pair_share_of_all_pairs_is_the_least_squares_estimate(metric: str) -> None:
+def test_pair_terms_of_all_pairs_match_the_oracle(metric: str) -> None:
     rows = np.random.default_rng(4).standard_normal((30, 6)) + 0.3
     table = _distance_table(rows, metric)
-    rng = np.random.default_rng(0)
-    got = _pairs.pair_share(rows, table.sum(axis=1) / 29, metric, rng)
-    assert got == pytest.approx(min(1.0, oracle.pair_share(table)), rel=1e-9)
+    means = table.sum(axis=1) / 29
+    got = _pairs.pair_terms(rows, means, metric, np.random.default_rng(0))
+    assert got.share == pytest.approx(min(1.0, oracle.pair_share(table)), rel=1e-9)
+    shift = oracle.pair_shift(table, _pairs.kernel_width(means))
+    assert got.shift == pytest.approx(shift, rel=1e-9)
 
 
-def test_pair_share_of_sampled_pairs_is_near_that_of_all_pairs() -> None:
-    rows = np.random.default_rng(5).standard_normal((300, 20)) + 0.4
+def test_pair_terms_of_sampled_pairs_are_near_those_of_all_pairs() -> None:
+    rows = np.random.default_rng(5).standard_normal((200, 20)) + 0.4
     table = _distance_table(rows, "cosine")
-    means = table.sum(axis=1) / 299
-    additive = 299 / 298 * (means - means.mean())
-    error = table - means.mean() - additive[:, None] - additive[None, :]
-    np.fill_diagonal(error, 0)
-    expected = (error**2).sum() / (300 * 297) / 299 / means.var(ddof=1)
-    got = _pairs.pair_share(rows, means, "cosine", np.random.default_rng(0))
-    assert got == pytest.approx(expected, rel=0.1)  # about 9,000 of 45,000 pairs
+    means = table.sum(axis=1) / 199
+    got = _pairs.pair_terms(rows, means, "cosine", np.random.default_rng(0))
+    assert got.share == pytest.approx(oracle.pair_share(table), rel=0.1)  # 6,000 of 20,000 pairs
+    shift = oracle.pair_shift(table, _pairs.kernel_width(means))
+    assert got.shift == pytest.approx(shift, abs=0.3 / 200)  # a few hundredths of an error of Q
 
 
-def test_pair_share_at_the_edges() -> None:
+def test_pair_terms_at_the_edges() -> None:
     rng = np.random.default_rng(6)
-    assert _pairs.pair_share(np.eye(3), np.array([1.0, 2, 3]), "l2", rng) == 1.0
-    assert _pairs.pair_share(np.ones((5, 2)), np.zeros(5), "l2", rng) == 0.0
+    assert _pairs.pair_terms(np.eye(3), np.array([1.0, 2, 3]), "l2", rng) == (1.0, 0.0)
+    assert _pairs.pair_terms(np.ones((5, 2)), np.zeros(5), "l2", rng) == (0.0, 0.0)
+    means = np.array([1.0, 2, 2, 2, 2, 2, 3])  # the middle half is tied
+    assert _pairs.kernel_width(means) == pytest.approx(0.9 * means.std(ddof=1) * 7**-0.2)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "chord", "arc", "l2"])

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from embedcore import depth
+from embedcore.depth._pairs import kernel_width
 from oracle import rank_sum as oracle
 from oracle.depths import score
 
@@ -34,23 +35,26 @@ def test_asymptotic_matches_the_oracle(metric: str, reference: str) -> None:
     q = oracle.quality_index(x, y)
     assert result.q == pytest.approx(q, abs=1e-12)
     assert result.statistic == pytest.approx(q * 40 * 30, rel=1e-12)
-    share = _share(f if reference == "f" else g, metric)
+    share, shift = _pair_terms(f if reference == "f" else g, metric)
     n = 40 if reference == "f" else 30
     error = math.sqrt((71 / (40 * 30) + share / n) / 12)
-    assert result.zscore == pytest.approx((q - 0.5) / error, rel=1e-5)
+    expected = 0.5 + shift if reference == "f" else 0.5 - shift
+    assert result.zscore == pytest.approx((q - expected) / error, rel=1e-4)
     assert result.pvalue == pytest.approx(math.erfc(abs(result.zscore) / math.sqrt(2)))
     assert result.method == "asymptotic"
 
 
-def _share(rows: np.ndarray, metric: str) -> float:
+def _pair_terms(rows: np.ndarray, metric: str) -> tuple[float, float]:
     if metric == "spatial":
-        return 0.0
+        return 0.0, 0.0
     table = np.zeros((len(rows), len(rows)))
     for i, row in enumerate(rows):
         one = score(rows, row[None], metric=metric)  # depth in a single row: its distance to it
         distance = {"cosine": 2 - one, "chord": 2 - one, "arc": math.pi - one, "l2": 1 / one - 1}
         table[i] = distance[metric]
-    return min(1.0, oracle.pair_share(table))
+    np.fill_diagonal(table, 0)
+    width = kernel_width(table.sum(axis=1) / (len(rows) - 1))
+    return min(1.0, oracle.pair_share(table)), oracle.pair_shift(table, width)
 
 
 def test_statistic_and_alternatives_are_those_of_scipy_on_the_depths() -> None:

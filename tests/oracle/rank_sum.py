@@ -51,21 +51,45 @@ def standard_error(depths_f: ArrayLike, depths_g: ArrayLike) -> float:
     return math.sqrt((total + 1 - ties / (total * (total - 1))) / (12 * n * m))
 
 
-def pair_share(distances: ArrayLike) -> float:
-    """Share of Var(mean distance of a row to the others) that is the pair term of the distance.
-
-    distance[i, j] = mu + a[i] + a[j] + e[i, j] off the diagonal, fitted by least squares with the
-    design written out. The share is Var(e) / (n - 1) / Var(mean distance), and Var(e) has n (n - 3)
-    / 2 degrees of freedom.
-    """
+def fit_pairs(distances: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least squares of distance[i, j] = mu + a[i] + a[j] + e[i, j], i != j: a (sum 0) and e."""
     matrix = np.asarray(distances, dtype=np.float64)
     n = len(matrix)
     pairs = list(itertools.combinations(range(n), 2))
     design = np.zeros((len(pairs), n))
     for row, (i, j) in enumerate(pairs):
-        design[row, i] = design[row, j] = 1.0  # mu is in the span: it is spread over the a[i]
+        design[row, i] = design[row, j] = 1.0  # mu is in the span: half of it is in each a[i]
     values = np.array([matrix[i, j] for i, j in pairs])
-    fitted = design @ np.linalg.lstsq(design, values, rcond=None)[0]
-    residual_variance = float(((values - fitted) ** 2).sum()) / (len(pairs) - n)
-    means = (matrix.sum(axis=1) - np.diag(matrix)) / (n - 1)
-    return residual_variance / (n - 1) / float(np.var(means, ddof=1))
+    a = np.linalg.lstsq(design, values, rcond=None)[0]
+    errors = np.zeros((n, n))
+    for i, j in pairs:
+        errors[i, j] = errors[j, i] = matrix[i, j] - a[i] - a[j]
+    return a - a.mean(), errors
+
+
+def _mean_distances(distances: ArrayLike) -> NDArray[np.float64]:
+    matrix = np.asarray(distances, dtype=np.float64)
+    return (matrix.sum(axis=1) - np.diag(matrix)) / (len(matrix) - 1)
+
+
+def pair_share(distances: ArrayLike) -> float:
+    """Share of Var(mean distance of a row to the others) that is the pair term of the distance.
+
+    The share is Var(e) / (n - 1) / Var(mean distance), and Var(e) has n (n - 3) / 2 degrees of
+    freedom.
+    """
+    errors = fit_pairs(distances)[1]
+    n = len(errors)
+    residual_variance = float((errors**2).sum()) / 2 / (n * (n - 3) / 2)
+    return residual_variance / (n - 1) / float(np.var(_mean_distances(distances), ddof=1))
+
+
+def pair_shift(distances: ArrayLike, width: float) -> float:
+    """-1/n times the mean of (a[i] + e[i, j]) phi((D[i] - D[j]) / width) / width over i != j."""
+    a, errors = fit_pairs(distances)
+    means, n = _mean_distances(distances), len(a)
+    total = 0.0
+    for i, j in itertools.permutations(range(n), 2):
+        gap = (means[i] - means[j]) / width
+        total += (a[i] + errors[i, j]) * math.exp(-gap * gap / 2) / math.sqrt(2 * math.pi) / width
+    return -total / (n * (n - 1)) / n

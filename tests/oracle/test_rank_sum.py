@@ -6,7 +6,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oracle.rank_sum import exact_pvalue, pair_share, quality_index, relabellings, standard_error
+from oracle.rank_sum import (
+    exact_pvalue,
+    fit_pairs,
+    pair_share,
+    pair_shift,
+    quality_index,
+    relabellings,
+    standard_error,
+)
 
 
 def test_quality_index_counts_pairs_and_half_of_the_ties() -> None:
@@ -42,3 +50,23 @@ def test_pair_share_of_independent_distances_is_near_one() -> None:
     assert pair_share(table + table.T) == pytest.approx(
         1.0, abs=0.4
     )  # sd of a variance of 60: 0.18
+
+
+def test_fit_of_pairs_by_hand() -> None:
+    # e adds to 0 in each row; the mean distances are 2/3, 1, 1, 4/3.
+    a = np.array([-1.0, 0, 0, 1])
+    e = np.array([[0, 1, -1, 0], [1, 0, 0, -1], [-1, 0, 0, 1], [0, -1, 1, 0]], dtype=float)
+    fitted, errors = fit_pairs(1 + a[:, None] + a[None, :] + e)
+    assert np.allclose(fitted, a) and np.allclose(errors, e)
+    # A kernel so wide that all pairs weigh the same: a and e add to 0.
+    assert pair_shift(1 + a[:, None] + a[None, :] + e, 1e9) == pytest.approx(0, abs=1e-20)
+    # A kernel so narrow that only rows 1 and 2, equally deep, count: a = e = 0 there.
+    assert pair_shift(1 + a[:, None] + a[None, :] + e, 0.01) == pytest.approx(0, abs=1e-12)
+
+
+def test_pair_shift_of_equally_deep_rows() -> None:
+    e = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]]) - 2 / 3
+    np.fill_diagonal(e, 0)
+    table = 5 + e  # all a are 0, all mean distances are equal, the errors add to 0
+    assert pair_shift(table, 1.0) == pytest.approx(0, abs=1e-15)
+    assert np.allclose(fit_pairs(table)[1], e)

@@ -36,7 +36,7 @@ def standard_error(n: int, m: int, ties: NDArray[np.int64], pair_share: float = 
     """Of Q under the null hypothesis.
 
     ``pair_share`` 0: exact for exchangeable depths, ties included. Otherwise Var(Q) grows by
-    pair_share / (12 n), the covariance that leave-one-out depths share: see ``_pair_share.py``.
+    pair_share / (12 n), the covariance that leave-one-out depths share: see ``_pairs.py``.
     """
     total = n + m
     tied = float((ties.astype(np.float64) ** 3 - ties).sum())

@@ -22,7 +22,7 @@ from ._null import (
     standard_error,
     tie_counts,
 )
-from ._pairs import MEAN_DISTANCE, pair_share
+from ._pairs import MEAN_DISTANCE, PairTerms, pair_terms
 from ._permutation import permuted_quality
 from ._score import score
 from ._subset import rows_numbered_in
@@ -49,8 +49,9 @@ class RankSumResult:
         Liu-Singh Q(f, g) = P[D(x) < D(y)] + P[D(x) = D(y)] / 2. One half when both samples are
         alike, less when g is the more outlying one.
     zscore : float
-        (q - 1/2) over its standard error under the null hypothesis; for ``method="permutation"``, q
-        less the mean of the permuted q, over their standard deviation. 0 when all depths are equal.
+        (q - E[q]) over its standard error, both under the null hypothesis. E[q] is 1/2, but for
+        "asymptotic" 1/2 plus the O(1 / n) that leaving one out moves it, and for "permutation" the
+        mean of the permuted q (the error is their standard deviation). 0 when all depths are equal.
     depths_f, depths_g : array
         The depths that were compared. With ``method="split"`` those of the reference sample are of
         its held-out rows alone, in the order of the rows.
@@ -128,9 +129,9 @@ def rank_sum_test(
         rows of g are less deep, g is the more outlying sample. "greater": q > 1/2, the rows of g
         are deeper than those of f. "two-sided": either.
     method : {"auto", "asymptotic", "split", "permutation"}
-        "asymptotic": normal, with the tie correction, no continuity correction, and a standard
-        error that knows of the pair distances which leave-one-out depths share (Notes). For cosine,
-        chord, arc and l2; for other metrics it leaves that part out and may reject too often.
+        "asymptotic": normal, with the tie correction, no continuity correction, and a mean and a
+        standard error that know of the pair distances which leave-one-out depths share (Notes). For
+        cosine, chord, arc and l2; for other metrics that part is missing: it may reject too often.
         "split": a seeded random half of the reference sample builds the depth, the other half is
         compared. Those depths are exchangeable, so the Mann-Whitney distribution holds for every
         metric: counted when there are no ties and at most 10,000 pairs, drawn with `n_resamples`
@@ -172,7 +173,10 @@ def rank_sum_test(
     and ties, n rows in the reference. s, between 0 and 1, is the share of the variance of a depth
     that is due to single pairs of rows. It is near 1 when the rows have no common direction or
     centre, and then the textbook value s = 0 rejects a true hypothesis up to three times as often
-    as it should. Measured false positives are printed by ``bench/depth/calibration.py``.
+    as it should. The mean of q is corrected for rows being left out of their own depth, too.
+
+    Measured false positives at the 5 % level lie between 3.5 and 6.5 % with "auto" for 50 to 2,000
+    rows, isotropic, anisotropic and real embeddings: ``bench/depth/calibration.py`` prints them.
 
     Sources: Liu and Singh, J. Am. Stat. Assoc. 88 (1993); Zuo and He, Ann. Stat. 34 (2006),
     arXiv:0708.0167. The shared part is ours.
@@ -239,13 +243,13 @@ def _check_counts(where: str, method: str, reference: str, n: int, m: int) -> No
 def _asymptotic(test: _Test, reference: Any, other: Any) -> _Outcome:
     own, others = test.depths(reference, other)
     x, y = float64(own), float64(others)
-    share = 0.0
+    terms = PairTerms()
     if test.metric in MEAN_DISTANCE:
         means = MEAN_DISTANCE[test.metric](x)
-        share = pair_share(to_numpy(reference), means, test.metric, test.rng)
+        terms = pair_terms(to_numpy(reference), means, test.metric, test.rng)
     q = quality_index(x, y)
-    error = standard_error(len(x), len(y), tie_counts(np.concatenate([x, y])), share)
-    zscore = (q - 0.5) / error if error > 0 else 0.0
+    error = standard_error(len(x), len(y), tie_counts(np.concatenate([x, y])), terms.share)
+    zscore = (q - 0.5 - terms.shift) / error if error > 0 else 0.0
     return q, zscore, normal_pvalue(zscore, test.alternative), own, others
 
 

@@ -15,7 +15,7 @@ from .._check import choose, integer
 from ._labels import members_of
 from ._metrics import METRICS
 from ._null import Floats, combine, normal_pvalue, standard_error, tie_counts
-from ._pairs import MEAN_DISTANCE, pair_share
+from ._pairs import MEAN_DISTANCE, PairTerms, pair_terms
 from ._rank_sum import ALTERNATIVES, SPLIT_ROWS, float64, split_rows
 from ._score import score
 from ._subset import rows_numbered_in
@@ -39,7 +39,8 @@ class RankSumMatrixResult:
     statistic : ndarray, float64, shape (G, G)
         ``q`` times the number of pairs of rows that were compared.
     zscore : ndarray, float64, shape (G, G)
-        (q - 1/2) over its standard error under the null hypothesis. The diagonal is 0.
+        (q - E[q]) over its standard error, both under the null hypothesis, as in
+        :func:`rank_sum_test`. The diagonal is 0.
     pvalue, pvalue_adjusted : ndarray, float64, shape (G, G)
         As computed, and corrected for all G (G - 1) tests. The diagonal is 1: nothing is tested
         there.
@@ -143,35 +144,37 @@ def rank_sum_matrix(
     }
     rng = np.random.default_rng(seed)
     take_depths = _split_depths if method == "split" else _left_out_depths
-    q, pairs, errors = _compare(*take_depths(x, members, options, rng), members)
+    depths, compared, terms = take_depths(x, members, options, rng)
+    q, pairs, errors = _compare(depths, compared, terms, members)
+    gap = q - 0.5 - np.array([term.shift for term in terms])[:, None]
     off = ~np.eye(len(labels), dtype=bool)
-    zscore = np.divide(q - 0.5, errors, out=np.zeros_like(q), where=off & (errors > 0))
+    zscore = np.divide(gap, errors, out=np.zeros_like(q), where=off & (errors > 0))
     pvalue, adjusted = np.ones_like(q), np.ones_like(q)
     half_pair = 0.5 / pairs if method == "split" else np.zeros_like(pairs)
     for a, b in np.argwhere(off & (errors > 0)):
-        pvalue[a, b] = _pvalue(q[a, b] - 0.5, errors[a, b], half_pair[a, b], alternative)
+        pvalue[a, b] = _pvalue(gap[a, b], errors[a, b], half_pair[a, b], alternative)
     adjusted[off] = adjust(pvalue[off], correction)
     statistic = np.rint(2 * q * pairs) / 2  # whole pairs and halves
     return RankSumMatrixResult(q, statistic, zscore, pvalue, adjusted, labels, method)
 
 
-# Depths of all rows in each group, which rows stand for their group as a reference, and the part of
-# each group's depth variance that pairs share.
-_Depths = tuple[Floats, NDArray[np.bool_], Floats]
+# Depths of all rows in each group, which rows stand for their group as a reference, and what pairs
+# of rows do in each group.
+_Depths = tuple[Floats, NDArray[np.bool_], list[PairTerms]]
 
 
 def _left_out_depths(
     x: Any, members: list[Rows], options: dict[str, Any], rng: np.random.Generator
 ) -> _Depths:
     depths = float64(score(x, groups=_codes(members, len(x)), **options))
-    shares = np.zeros(len(members))
+    terms = [PairTerms()] * len(members)
     metric = options["metric"]
     if metric in MEAN_DISTANCE:
         rows = to_numpy(x)
         for a, own in enumerate(members):
             means = MEAN_DISTANCE[metric](depths[own, a])
-            shares[a] = pair_share(rows[own], means, metric, rng)
-    return depths, np.ones(len(x), dtype=bool), shares
+            terms[a] = pair_terms(rows[own], means, metric, rng)
+    return depths, np.ones(len(x), dtype=bool), terms
 
 
 def _split_depths(
@@ -184,7 +187,7 @@ def _split_depths(
         depths = float64(score(x, x[builders], groups=group, **options))
     held_out = np.ones(len(x), dtype=bool)
     held_out[builders] = False
-    return depths, held_out, np.zeros(len(members))
+    return depths, held_out, [PairTerms()] * len(members)
 
 
 def _codes(members: list[Rows], count: int) -> Rows:
@@ -195,7 +198,7 @@ def _codes(members: list[Rows], count: int) -> Rows:
 
 
 def _compare(
-    depths: Floats, compared: NDArray[np.bool_], shares: Floats, members: list[Rows]
+    depths: Floats, compared: NDArray[np.bool_], terms: list[PairTerms], members: list[Rows]
 ) -> tuple[Floats, Floats, Floats]:
     """Q, numbers of pairs and standard errors of Q; each group's compared rows as reference."""
     count = len(members)
@@ -211,7 +214,7 @@ def _compare(
             m = len(other)
             values = np.concatenate([reference, column[other]]) if tied else column[:0]
             q[a, b], pairs[a, b] = twice[other].sum() / (2 * n * m), n * m
-            errors[a, b] = standard_error(n, m, tie_counts(values), shares[a])
+            errors[a, b] = standard_error(n, m, tie_counts(values), terms[a].share)
         q[a, a], pairs[a, a] = 0.5, n * n
     return q, pairs, errors
 
