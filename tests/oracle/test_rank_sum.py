@@ -53,7 +53,7 @@ def test_pair_share_of_independent_distances_is_near_one() -> None:
 
 
 def test_fit_of_pairs_by_hand() -> None:
-    # e adds to 0 in each row; the mean distances are 2/3, 1, 1, 4/3.
+    # e adds to 0 in each row; the mean distances are 1/3, 1, 1, 5/3.
     a = np.array([-1.0, 0, 0, 1])
     e = np.array([[0, 1, -1, 0], [1, 0, 0, -1], [-1, 0, 0, 1], [0, -1, 1, 0]], dtype=float)
     fitted, errors = fit_pairs(1 + a[:, None] + a[None, :] + e)
