@@ -200,6 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
                         print(line, flush=True)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
+        if lines and 0 < lines[-1].draws < options.draws:
+            print(lines[-1])
         lines = [line for line in lines if line.draws]
     report(lines, options)
     return 1 if any(line.verdict() == "no" for line in lines) else 0
