@@ -116,11 +116,14 @@ py::object depth_score(const char* where, py::handle x, py::handle corpus, int m
   options.set_labels(labels, groups, corpus_rows);
   options.set_directions(direction_view ? &*direction_view : nullptr);
   const ec_dtype dtype = raw_sums ? EC_FLOAT64 : x_view.result_dtype();
-  const int axes = labels.is_none() ? 1 : 2;
+  // Raw spatial sums are vectors: [rows][groups * columns].
+  const bool vectors = raw_sums && metric == EC_DEPTH_SPATIAL;
+  const int64_t per_row = vectors ? groups * x_view.columns() : groups;
+  const int axes = labels.is_none() && !vectors ? 1 : 2;
   ecpy::OutputView output =
-      ecpy::open_output(out, {where, "out"}, x_view, dtype, axes, {x_view.rows(), groups});
+      ecpy::open_output(out, {where, "out"}, x_view, dtype, axes, {x_view.rows(), per_row});
   ec::AlignedBuffer<double> depths;
-  const int64_t count = x_view.rows() * groups;
+  const int64_t count = x_view.rows() * per_row;
   double* target = dtype == EC_FLOAT64 ? output.as<double>() : nullptr;
   if (target == nullptr) {
     if (!depths.allocate(count)) raise_no_memory(where);

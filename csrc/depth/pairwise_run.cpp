@@ -181,17 +181,23 @@ class PairwiseRun {
           float* c = s.c + ((panel - first) * width + r) * width;
           if (problem_.precision == Precision::kFloat32)
             product_.product_float(a, b, count, k > 0, c);
-          else if (problem_.precision == Precision::kBFloat16)
-            product_.product_bfloat(a, b, count, k > 0, c);
           else
-            product_.product_int8(a, b, count, int8_scales(panel * width + r, column_panel * width), c);
+            multiply_rounded(a, b, count, k, panel * width + r, column_panel * width, c);
         }
     }
   }
 
-  Int8Scales int8_scales(int64_t row_slot, int64_t column_slot) const {
-    return {x_panels().scale.data() + row_slot, corpus_panels_.scale.data() + column_slot,
-            corpus_panels_.bias.data() + column_slot};
+  void multiply_rounded(const uint32_t* a, const uint32_t* b, int64_t count, int64_t k, int64_t row_slot,
+                        int64_t column_slot, float* c) const {
+    const float* row_scale = x_panels().scale.data() + row_slot;
+    const float* column_scale = corpus_panels_.scale.data() + column_slot;
+    if (problem_.precision == Precision::kInt8) {
+      product_.product_int8(a, b, count, {row_scale, column_scale, corpus_panels_.bias.data() + column_slot},
+                            c);
+      return;
+    }
+    product_.product_bfloat(a, b, count, k > 0, c);
+    if (k + count == corpus_panels_.word_groups) product_.scale(row_scale, column_scale, c);
   }
 
   void reduce(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) {

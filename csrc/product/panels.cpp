@@ -72,10 +72,8 @@ class Packer {
       const int64_t row = order_.row.data()[slot];
       panels_.weight.data()[slot] = row < 0 ? 0.0f : weights_ == nullptr ? 1.0f : weights_[row];
       panels_.squared_norm.data()[slot] = 0.0f;
-      if (panels_.precision == Precision::kInt8) {
-        panels_.scale.data()[slot] = 0.0f;
-        panels_.bias.data()[slot] = 0;
-      }
+      if (panels_.precision != Precision::kFloat32) panels_.scale.data()[slot] = 0.0f;
+      if (panels_.precision == Precision::kInt8) panels_.bias.data()[slot] = 0;
       if (row >= 0) pack_slot(slot, row, words + r, scratch);
     }
   }
@@ -101,7 +99,7 @@ class Packer {
     if (panels_.precision == Precision::kFloat32)
       row_kernels_.pack_float(values, columns, to);
     else if (panels_.precision == Precision::kBFloat16)
-      row_kernels_.pack_bfloat(values, columns, to);
+      row_kernels_.pack_bfloat(values, columns, to, &panels_.scale.data()[slot]);
     else
       row_kernels_.pack_int8(values, columns, to, &panels_.scale.data()[slot],
                              &panels_.bias.data()[slot]);
@@ -135,9 +133,8 @@ ec_status pack_panels(const MatrixRows& rows, const SlotOrder& order, const floa
   if (!panels->words.allocate(words) || !panels->squared_norm.allocate(order.slots) ||
       !panels->weight.allocate(order.slots))
     return EC_OUT_OF_MEMORY;
-  if (precision == Precision::kInt8 &&
-      (!panels->scale.allocate(order.slots) || !panels->bias.allocate(order.slots)))
-    return EC_OUT_OF_MEMORY;
+  if (precision != Precision::kFloat32 && !panels->scale.allocate(order.slots)) return EC_OUT_OF_MEMORY;
+  if (precision == Precision::kInt8 && !panels->bias.allocate(order.slots)) return EC_OUT_OF_MEMORY;
   // Several panels a task, so that small problems stay on one thread.
   const int64_t panels_per_task = 1 + (int64_t{1} << 17) / (product.panel_rows * rows.columns() + 1);
   const int64_t tasks = (order.panels + panels_per_task - 1) / panels_per_task;

@@ -34,7 +34,7 @@ struct Panels {
   AlignedBuffer<uint32_t> words;      // [panels][word_groups][panel_rows]
   AlignedBuffer<float> squared_norm;  // [slots], of the rows as packed
   AlignedBuffer<float> weight;        // [slots]
-  AlignedBuffer<float> scale;         // [slots], int8 only
+  AlignedBuffer<float> scale;         // [slots], bfloat16 and int8: of the rounded rows
   AlignedBuffer<int32_t> bias;        // [slots], int8 only
 
   const uint32_t* panel(int64_t index) const { return words.data() + index * word_groups * panel_rows; }

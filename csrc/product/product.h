@@ -36,6 +36,8 @@ struct ProductKernels {
   // Numerics: float32 sums in order of the columns (int32, exact, for int8).
   void (*product_float)(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c);
   void (*product_bfloat)(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c);
+  // c[i][j] *= row_scale[i] * column_scale[j]
+  void (*scale)(const float* row_scale, const float* column_scale, float* c);
   void (*product_int8)(const uint32_t* a, const uint32_t* b, int64_t groups, const Int8Scales& scales,
                        float* c);
 };

@@ -79,6 +79,14 @@ static void product_bfloat(const uint32_t* a, const uint32_t* b, int64_t groups,
   multiply_to_float<BFloatStep>(a, b, groups, accumulate, c);
 }
 
+static void scale(const float* row_scale, const float* column_scale, float* c) {
+  for (int r = 0; r < kTileRows; ++r)
+    for (int v = 0; v < kTileVectors; ++v) {
+      float* at = c + r * kPanelRows + v * kLanes;
+      store(at, mul(load(at), mul(load(column_scale + v * kLanes), set1(row_scale[r]))));
+    }
+}
+
 static void product_int8(const uint32_t* a, const uint32_t* b, int64_t groups, const Int8Scales& scales,
                          float* c) {
   Tile<Int8Step> tile;
@@ -90,8 +98,8 @@ static void product_int8(const uint32_t* a, const uint32_t* b, int64_t groups, c
   }
 }
 
-static const ProductKernels kTable = {kLanes,     kTileRows,     kPanelRows,     kInt8Group,
-                                      kInt8Bias,  product_float, product_bfloat, product_int8};
+static const ProductKernels kTable = {kLanes,    kTileRows,     kPanelRows,     kInt8Group, kInt8Bias,
+                                      product_float, product_bfloat, scale,      product_int8};
 
 }  // namespace EC_ISA
 }  // namespace ec

@@ -24,8 +24,10 @@ struct RowKernels {
   // One row of a panel: to[k * panel_rows] for each 32-bit group k (see product.h). Columns beyond the
   // last are zero.
   void (*pack_float)(const float* row, int64_t columns, uint32_t* to);
-  void (*pack_bfloat)(const float* row, int64_t columns, uint32_t* to);
-  // Rounds row to int8 steps of max|row| / 127. Sets what Int8Scales needs.
+  // Rounded rows q come with the scale (row . q) / (q . q), so that the rounding error of scale * q is
+  // orthogonal to q: products of close rows then lose nothing to first order.
+  void (*pack_bfloat)(const float* row, int64_t columns, uint32_t* to, float* scale);
+  // Steps of max|row| / 127. bias: see Int8Scales.
   void (*pack_int8)(const float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias);
 };
 

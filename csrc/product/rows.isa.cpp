@@ -119,11 +119,33 @@ static inline uint32_t bfloat_bits(float value) {
   return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 
-static void pack_bfloat(const float* row, int64_t columns, uint32_t* to) {
+// Sums that give the scale of a rounded row.
+struct RoundedSums {
+  float product = 0.0f;  // row . q
+  float square = 0.0f;   // q . q
+
+  inline void add(float value, float rounded) {
+    product += value * rounded;
+    square += rounded * rounded;
+  }
+  inline float scale() const { return square > 0.0f ? product / square : 0.0f; }
+};
+
+static inline uint32_t add_bfloat(float value, RoundedSums* sums) {
+  const uint32_t bits = bfloat_bits(value);
+  sums->add(value, bfloat_to_float(static_cast<uint16_t>(bits)));
+  return bits;
+}
+
+static void pack_bfloat(const float* row, int64_t columns, uint32_t* to, float* scale) {
   const int64_t pairs = columns / 2;
-  for (int64_t k = 0; k < pairs; ++k)
-    to[k * kPanelRows] = bfloat_bits(row[2 * k]) | (bfloat_bits(row[2 * k + 1]) << 16);
-  if (columns & 1) to[pairs * kPanelRows] = bfloat_bits(row[columns - 1]);
+  RoundedSums sums;
+  for (int64_t k = 0; k < pairs; ++k) {
+    const uint32_t low = add_bfloat(row[2 * k], &sums);
+    to[k * kPanelRows] = low | (add_bfloat(row[2 * k + 1], &sums) << 16);
+  }
+  if (columns & 1) to[pairs * kPanelRows] = add_bfloat(row[columns - 1], &sums);
+  *scale = sums.scale();
 }
 
 static inline int32_t steps(float value, float per_step) {
@@ -131,11 +153,13 @@ static inline int32_t steps(float value, float per_step) {
   return static_cast<int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
 }
 
-static inline uint32_t pack_group(const float* row, int count, float per_step, int32_t* total) {
+static inline uint32_t pack_group(const float* row, int count, float per_step, int32_t* total,
+                                  RoundedSums* sums) {
   uint32_t group = 0;
   for (int i = 0; i < count; ++i) {
     const int32_t step = steps(row[i], per_step);
     *total += step;
+    sums->add(row[i], static_cast<float>(step));
     group |= kInt8Group == 4 ? (static_cast<uint32_t>(step) & 0xffu) << (8 * i)
                              : (static_cast<uint32_t>(step) & 0xffffu) << (16 * i);
   }
@@ -156,11 +180,12 @@ static void pack_int8(const float* row, int64_t columns, uint32_t* to, float* sc
   const float per_step = largest > 0.0f ? 127.0f / largest : 0.0f;
   const int64_t groups = columns / kInt8Group;
   int32_t total = 0;
+  RoundedSums sums;
   for (int64_t k = 0; k < groups; ++k)
-    to[k * kPanelRows] = pack_group(row + k * kInt8Group, kInt8Group, per_step, &total);
+    to[k * kPanelRows] = pack_group(row + k * kInt8Group, kInt8Group, per_step, &total, &sums);
   const int rest = static_cast<int>(columns - groups * kInt8Group);
-  if (rest != 0) to[groups * kPanelRows] = pack_group(row + groups * kInt8Group, rest, per_step, &total);
-  *scale = largest / 127.0f;
+  if (rest != 0) to[groups * kPanelRows] = pack_group(row + groups * kInt8Group, rest, per_step, &total, &sums);
+  *scale = sums.scale();
   *bias = kInt8Bias * total;
 }
 
