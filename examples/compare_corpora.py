@@ -38,7 +38,7 @@ def main() -> None:
         print(
             f"{result.labels[a]:<20} {result.labels[b]:<20} {result.q[a, b]:6.3f} "
             f"{result.zscore[a, b]:7.2f} {result.pvalue_adjusted[a, b]:9.2g} "
-            f"{'differs' if different else 'alike'}"
+            f"{'they differ' if different else 'no difference found'}"
         )
     if path:
         from embedcore import plot

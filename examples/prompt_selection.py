@@ -22,7 +22,7 @@ def prompt(glosses: datasets.Glosses, chosen: dict[str, list[int]], question: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-k", type=int, default=2, help="examples per class")
+    parser.add_argument("-k", type=int, default=3, help="examples per class")
     k = parser.parse_args().k
 
     glosses = datasets.load_glosses()
