@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from .._arrays import to_numpy
 from .._check import choose, integer
 from .._progress import Progress, reporter
 from ._groups import group_codes
@@ -145,7 +146,7 @@ def score(
     wanted = 0 if threads is None else integer(_WHERE, "threads", threads, minimum=1, maximum=1024)
     labels, count = None, 1
     if groups is not None or offsets is not None:
-        labels, count = group_codes(_WHERE, groups, offsets, len(x if corpus is None else corpus))
+        labels, count = group_codes(_WHERE, groups, offsets, _corpus_rows(x, corpus))
     if metric == "mahalanobis":
         return mahalanobis(x, corpus, weights, labels, count, shrinkage, out)
     directions = None
@@ -167,6 +168,15 @@ def score(
         return run(None)
     with reporter(progress, _WHERE) as report:
         return run(report)
+
+
+def _corpus_rows(x: Any, corpus: Any) -> int:
+    array = x if corpus is None else corpus
+    shape = getattr(array, "shape", ())
+    if len(shape) != 2:
+        _core.depth_check(_WHERE, x, corpus, None)  # says what is wrong, if anything is
+        shape = to_numpy(array, _WHERE, "x" if corpus is None else "corpus").shape
+    return int(shape[0])
 
 
 def _check_precision(metric: str, precision: str) -> None:

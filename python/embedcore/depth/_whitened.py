@@ -16,6 +16,14 @@ from ._metrics import NATIVE_METRIC
 WHERE = "depth.score"
 
 
+# Sums of squares of numbers in between neither overflow nor lose digits.
+_SMALLEST_SAFE, _LARGEST_SAFE = 1e-120, 1e120
+
+
+def _float64(weights: Any) -> NDArray[np.float64]:
+    return to_numpy(weights, WHERE, "weights").astype(np.float64)
+
+
 class _CheckedRows:
     """Matrices for the metrics whose linear algebra is NumPy's, checked as the native side checks."""
 
@@ -25,7 +33,21 @@ class _CheckedRows:
         self.left_out = corpus is None
         self.x = to_numpy(x, WHERE, "x")
         self.corpus = self.x if corpus is None else to_numpy(corpus, WHERE, "corpus")
-        self.weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+        self.weights = None if weights is None else _float64(weights)
+        largest = float(np.abs(self.corpus).max())
+        if not _SMALLEST_SAFE < largest < _LARGEST_SAFE:
+            self._rescale(largest)
+
+    def _rescale(self, largest: float) -> None:
+        """Divide by a power of two, which no depth here sees, so that no square leaves float64."""
+        if largest == 0.0:
+            return
+        exponent = 1 - int(np.frexp(largest)[1])
+        with np.errstate(over="ignore"):
+            far = np.ldexp(self.x.astype(np.float64), exponent)
+            corpus = far if self.left_out else np.ldexp(self.corpus.astype(np.float64), exponent)
+        self.corpus = corpus
+        self.x = np.clip(far, -_LARGEST_SAFE, _LARGEST_SAFE)
 
     def member_weights(self, member: NDArray[np.bool_] | slice) -> NDArray[np.float64] | None:
         return None if self.weights is None else self.weights[member]
@@ -49,13 +71,15 @@ def _members(labels: NDArray[np.int64] | None, group: int) -> NDArray[np.bool_] 
 
 def _fit(rows: _CheckedRows, member: NDArray[np.bool_] | slice, shrinkage: float | str) -> Whitener:
     least = 3 if rows.left_out else 2
-    corpus = rows.corpus[member]
-    if len(corpus) < least:
+    corpus, weights = rows.corpus[member], rows.member_weights(member)
+    count = len(corpus) if weights is None else int(np.count_nonzero(weights))
+    if count < least:
+        weighty = "" if weights is None else " of positive weight"
         raise ValueError(
-            f"{WHERE}: '{'x' if rows.left_out else 'corpus'}' must have at least {least} rows in each "
-            f"group for a covariance; got {len(corpus)}."
+            f"{WHERE}: '{'x' if rows.left_out else 'corpus'}' must have at least {least} rows{weighty} "
+            f"in each group for a covariance; got {count}."
         )
-    return whitener(WHERE, corpus, rows.member_weights(member), shrinkage)
+    return whitener(WHERE, corpus, weights, shrinkage)
 
 
 def _finish(x: Any, result: NDArray[np.float64], grouped: bool, out: Any) -> Any:
