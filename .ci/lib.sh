@@ -71,7 +71,16 @@ readme_block() {
 # build_wheel <python> <folder>: the wheel, built in isolation; prints its path.
 build_wheel() {
   rm -rf "$2"
-  "$1" -m pip wheel --quiet --no-deps --wheel-dir "$2" . >&2 && echo "$2"/embedcore-*.whl
+  "$1" -m pip wheel -qq --no-deps --wheel-dir "$2" . >&2 && echo "$2"/embedcore-*.whl
+}
+
+# sanitized_wheel <flags> <folder> <environment>: a wheel with line numbers, installed.
+sanitized_wheel() {
+  rm -rf "$2"
+  "$PYTHON" -m pip wheel -qq --no-deps --wheel-dir "$2" . -C install.strip=false \
+    -C "cmake.define.CMAKE_CXX_FLAGS=$1 -g1 -fno-omit-frame-pointer"
+  new_venv "$3"
+  "$3/bin/python" -m pip install -qq "$(echo "$2"/*.whl)[test]"
 }
 
 # preload <sanitizer>...: the run-time libraries that Python, itself without a sanitizer, must load first.
