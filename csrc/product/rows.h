@@ -24,11 +24,11 @@ struct RowKernels {
   // One row of a panel: to[k * panel_rows] for each 32-bit group k (see product.h). Columns beyond the
   // last are zero.
   void (*pack_float)(const float* row, int64_t columns, uint32_t* to);
-  // Rounded rows q come with the scale (row . q) / (q . q), so that the rounding error of scale * q is
+  // Rounded rows q replace the row and come with the scale (row . q) / (q . q), so that the rounding error of scale * q is
   // orthogonal to q: products of close rows then lose nothing to first order.
-  void (*pack_bfloat)(const float* row, int64_t columns, uint32_t* to, float* scale);
+  void (*pack_bfloat)(float* row, int64_t columns, uint32_t* to, float* scale);
   // Steps of max|row| / 127. bias: see Int8Scales.
-  void (*pack_int8)(const float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias);
+  void (*pack_int8)(float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias);
 };
 
 const RowKernels* row_kernels(Isa isa);

@@ -112,80 +112,86 @@ static void pack_float(const float* row, int64_t columns, uint32_t* to) {
   for (int64_t i = 0; i < columns; ++i) memcpy(to + i * kPanelRows, row + i, sizeof(float));
 }
 
-// Round to nearest even. Requires: finite, so that the carry never reaches an infinity that is wrong.
-static inline uint32_t bfloat_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+// Replaces row by its rounded values and returns the scale (row . q) / (q . q). Rounding is what rounds a
+// vector; the last, partial vector is padded with zeros.
+template <class Rounding>
+static inline float round_row(float* row, int64_t columns, const Rounding& rounding) {
+  VF product = zero(), square = zero();
+  int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes) {
+    const VF value = load(row + i);
+    const VF rounded = rounding(value);
+    product = fma(value, rounded, product);
+    square = fma(rounded, rounded, square);
+    store(row + i, rounded);
+  }
+  if (i < columns) {
+    float padded[kLanes] = {};
+    memcpy(padded, row + i, static_cast<size_t>(columns - i) * sizeof(float));
+    const VF value = load(padded);
+    const VF rounded = rounding(value);
+    product = fma(value, rounded, product);
+    square = fma(rounded, rounded, square);
+    store(padded, rounded);
+    memcpy(row + i, padded, static_cast<size_t>(columns - i) * sizeof(float));
+  }
+  const double squares = sum_wide(square);
+  return squares > 0.0 ? static_cast<float>(sum_wide(product) / squares) : 0.0f;
 }
 
-// Sums that give the scale of a rounded row.
-struct RoundedSums {
-  float product = 0.0f;  // row . q
-  float square = 0.0f;   // q . q
-
-  inline void add(float value, float rounded) {
-    product += value * rounded;
-    square += rounded * rounded;
-  }
-  inline float scale() const { return square > 0.0f ? product / square : 0.0f; }
-};
-
-static inline uint32_t add_bfloat(float value, RoundedSums* sums) {
-  const uint32_t bits = bfloat_bits(value);
-  sums->add(value, bfloat_to_float(static_cast<uint16_t>(bits)));
+static inline uint32_t float_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-static void pack_bfloat(const float* row, int64_t columns, uint32_t* to, float* scale) {
+static void pack_bfloat(float* row, int64_t columns, uint32_t* to, float* scale) {
+  *scale = round_row(row, columns, [](VF value) { return round_to_bfloat(value); });
   const int64_t pairs = columns / 2;
-  RoundedSums sums;
-  for (int64_t k = 0; k < pairs; ++k) {
-    const uint32_t low = add_bfloat(row[2 * k], &sums);
-    to[k * kPanelRows] = low | (add_bfloat(row[2 * k + 1], &sums) << 16);
+  for (int64_t k = 0; k < pairs; ++k)
+    to[k * kPanelRows] = (float_bits(row[2 * k]) >> 16) | float_bits(row[2 * k + 1]);
+  if (columns & 1) to[pairs * kPanelRows] = float_bits(row[columns - 1]) >> 16;
+}
+
+static inline float largest_magnitude(const float* row, int64_t columns) {
+  VF lanes_largest = zero();
+  int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes) lanes_largest = max(lanes_largest, abs(load(row + i)));
+  float lanes[kLanes], largest = 0.0f;
+  store(lanes, lanes_largest);
+  for (int lane = 0; lane < kLanes; ++lane) largest = lanes[lane] > largest ? lanes[lane] : largest;
+  for (; i < columns; ++i) {
+    const float size = row[i] < 0.0f ? -row[i] : row[i];
+    largest = size > largest ? size : largest;
   }
-  if (columns & 1) to[pairs * kPanelRows] = add_bfloat(row[columns - 1], &sums);
-  *scale = sums.scale();
+  return largest;
 }
 
-static inline int32_t steps(float value, float per_step) {
-  const float scaled = value * per_step;
-  return static_cast<int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
-}
-
-static inline uint32_t pack_group(const float* row, int count, float per_step, int32_t* total,
-                                  RoundedSums* sums) {
+// A 32-bit group of steps. Requires: row holds whole numbers in [-127, 127].
+static inline uint32_t step_group(const float* row, int64_t count, int32_t* total) {
   uint32_t group = 0;
-  for (int i = 0; i < count; ++i) {
-    const int32_t step = steps(row[i], per_step);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t step = static_cast<int32_t>(row[i]);
     *total += step;
-    sums->add(row[i], static_cast<float>(step));
     group |= kInt8Group == 4 ? (static_cast<uint32_t>(step) & 0xffu) << (8 * i)
                              : (static_cast<uint32_t>(step) & 0xffffu) << (16 * i);
   }
   return group;
 }
 
-static void pack_int8(const float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias) {
-  VF largest_lanes = zero();
-  int64_t i = 0;
-  for (; i + kLanes <= columns; i += kLanes) largest_lanes = max(largest_lanes, abs(load(row + i)));
-  float lanes[kLanes], largest = 0.0f;
-  store(lanes, largest_lanes);
-  for (int lane = 0; lane < kLanes; ++lane) largest = lanes[lane] > largest ? lanes[lane] : largest;
-  for (; i < columns; ++i) {
-    const float size = row[i] < 0.0f ? -row[i] : row[i];
-    largest = size > largest ? size : largest;
-  }
+static void pack_int8(float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias) {
+  const float largest = largest_magnitude(row, columns);
   const float per_step = largest > 0.0f ? 127.0f / largest : 0.0f;
+  const float step_scale = round_row(row, columns, [per_step](VF value) {
+    return to_float(round_to_int(mul(value, set1(per_step))));
+  });
   const int64_t groups = columns / kInt8Group;
   int32_t total = 0;
-  RoundedSums sums;
   for (int64_t k = 0; k < groups; ++k)
-    to[k * kPanelRows] = pack_group(row + k * kInt8Group, kInt8Group, per_step, &total, &sums);
-  const int rest = static_cast<int>(columns - groups * kInt8Group);
-  if (rest != 0) to[groups * kPanelRows] = pack_group(row + groups * kInt8Group, rest, per_step, &total, &sums);
-  *scale = sums.scale();
+    to[k * kPanelRows] = step_group(row + k * kInt8Group, kInt8Group, &total);
+  const int64_t rest = columns - groups * kInt8Group;
+  if (rest != 0) to[groups * kPanelRows] = step_group(row + groups * kInt8Group, rest, &total);
+  *scale = step_scale;
   *bias = kInt8Bias * total;
 }
 

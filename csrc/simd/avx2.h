@@ -64,6 +64,14 @@ static inline VF as_float(VI a) { return _mm256_castsi256_ps(a); }
 static inline VF to_float(VI a) { return _mm256_cvtepi32_ps(a); }
 static inline VI round_to_int(VF a) { return _mm256_cvtps_epi32(a); }
 
+// Nearest bf16 number, ties to even, as a float.
+static inline VF round_to_bfloat(VF a) {
+  const VI bits = _mm256_castps_si256(a);
+  const VI odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const VI sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  return _mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 // kLanes numbers of each dtype as floats.
 static inline VF load_half(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

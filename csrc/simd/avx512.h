@@ -62,6 +62,14 @@ static inline VF as_float(VI a) { return _mm512_castsi512_ps(a); }
 static inline VF to_float(VI a) { return _mm512_cvtepi32_ps(a); }
 static inline VI round_to_int(VF a) { return _mm512_cvtps_epi32(a); }
 
+// Nearest bf16 number, ties to even, as a float.
+static inline VF round_to_bfloat(VF a) {
+  const VI bits = _mm512_castps_si512(a);
+  const VI odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const VI sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 // kLanes numbers of each dtype as floats.
 static inline VF load_half(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

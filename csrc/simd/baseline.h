@@ -62,6 +62,14 @@ static inline VF as_float(VI a) { return _mm_castsi128_ps(a); }
 static inline VF to_float(VI a) { return _mm_cvtepi32_ps(a); }
 static inline VI round_to_int(VF a) { return _mm_cvtps_epi32(a); }
 
+// Nearest bf16 number, ties to even, as a float.
+static inline VF round_to_bfloat(VF a) {
+  const VI bits = _mm_castps_si128(a);
+  const VI odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+  const VI sum = _mm_add_epi32(_mm_add_epi32(bits, _mm_set1_epi32(0x7fff)), odd);
+  return _mm_castsi128_ps(_mm_and_si128(sum, _mm_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 // kLanes numbers of each dtype as floats. Halves: the exponent is shifted into place and rebased by a
 // product, which also makes subnormal halves right; infinities and NaN are patched.
 static inline VF load_half(const uint16_t* p) {

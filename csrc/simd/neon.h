@@ -63,6 +63,14 @@ static inline VF as_float(VI a) { return vreinterpretq_f32_s32(a); }
 static inline VF to_float(VI a) { return vcvtq_f32_s32(a); }
 static inline VI round_to_int(VF a) { return vcvtnq_s32_f32(a); }
 
+// Nearest bf16 number, ties to even, as a float.
+static inline VF round_to_bfloat(VF a) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(a);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t sum = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+  return vreinterpretq_f32_u32(vandq_u32(sum, vdupq_n_u32(0xffff0000u)));
+}
+
 // kLanes numbers of each dtype as floats.
 static inline VF load_half(const uint16_t* p) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
