@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""embedcore's bench: time, error, ratio to the floor and ratio to the best peer found installed.
+
+    python -m bench                 # short: under two minutes on two cores
+    python -m bench --full          # the shapes of the targets, 100,000 x 100,000 included
+    python -m bench --full --record # also renews bench/results/<machine>/ and bench/RESULTS.md
+
+Writes JSON and a chart into build/bench, or where --output says. Ctrl-C stops and keeps what has
+been measured. The status is 1 when an answer of embedcore was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    mode = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("quick", "small shapes (default)"),
+        ("full", "all shapes; about half an hour on two cores"),
+        ("smoke", "tiny shapes: does the bench itself work"),
+    ):
+        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this text")
+    parser.add_argument("--threads", type=int, nargs="+", help="default: 1 and all, at most 2")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", default=ROOT / "build" / "bench")
+    parser.add_argument("--record", action="store_true", help="renew bench/results and RESULTS.md")
+    parser.add_argument("--machine", metavar="NAME", help="folder name under bench/results")
+    parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    parser.set_defaults(mode="quick")
+    options = parser.parse_args(arguments)
+    if options.threads and min(options.threads) < 1:
+        parser.error("argument --threads: must be at least 1")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the bench; the status is 0, 1 for a wrong answer, 130 after Ctrl-C."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # for "python bench/runner.py"
+    options = _parse(argv)
+    from bench import machine, report, session
+    from bench.depth.cases import cases_of
+
+    if options.list:
+        print("\n".join(case.name for case in cases_of(options.mode, options.only)))
+        return 0
+    threads = options.threads or sorted({1, min(2, machine.cores())})
+    result = session.run(options.mode, options.only, threads, report.case_text)
+    print(report.closing_text(result))
+    folder = options.output
+    if options.record:
+        folder = ROOT / "bench" / "results" / (options.machine or result["machine"]["name"])
+    for file in report.write(result, folder):
+        print(f"wrote {file}")
+    if options.record:
+        print(f"wrote {report.write_page(ROOT / 'bench')}")
+    if result["interrupted"]:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 1 if report.wrong_answers(result) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
