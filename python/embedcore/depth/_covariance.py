@@ -162,7 +162,8 @@ def whitener(
     ddof = 1 if weights is None else 0
     if shrinkage == "auto":
         # Leaving a row out must leave full rank.
-        if len(rows) > len(moments.mean) + 1:
+        used = len(rows) if weights is None else int(np.count_nonzero(weights))
+        if used > len(moments.mean) + 1:
             plain = Whitener(moments, 0.0, ddof)
             if not plain.singular:
                 return plain

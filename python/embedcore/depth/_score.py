@@ -172,7 +172,7 @@ def score(
 
 def _corpus_rows(x: Any, corpus: Any) -> int:
     array = x if corpus is None else corpus
-    shape = getattr(array, "shape", ())
+    shape: tuple[int, ...] = getattr(array, "shape", ())
     if len(shape) != 2:
         _core.depth_check(_WHERE, x, corpus, None)  # says what is wrong, if anything is
         shape = to_numpy(array, _WHERE, "x" if corpus is None else "corpus").shape
