@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import embedcore
 import pytest
+from embedcore import _core
 
 
 def _from_environment(variable: str, what: str) -> Path:
@@ -21,8 +21,8 @@ def _from_environment(variable: str, what: str) -> Path:
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """Return the folder of the package that the tests import."""
-    return Path(embedcore.__file__).parent
+    """Return the folder of the package, as it is installed, that the tests import."""
+    return Path(_core.__file__).parent
 
 
 @pytest.fixture(scope="session")
