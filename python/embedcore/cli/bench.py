@@ -16,22 +16,29 @@ the benchmarks are not part of the installed package. Get the source tree, with 
 and either run this command inside it or name the folder with --bench-dir."""
 
 
+_OPTIONS = """\
+Other options go to the benchmarks as they are, among them:
+  --full           all shapes, in place of small ones
+  --only TEXT      cases whose name has this text
+  --threads N ...  numbers of threads
+  --output FOLDER  where JSON and the chart go
+  --list           print the names of the cases"""
+
+
 def add_to(commands: Any) -> None:
     help_text = "time the kernels against their floors and their peers (needs the source tree)"
     parser = commands.add_parser(
         "bench",
         help=help_text,
         description=help_text,
-        epilog="Other options go to the benchmarks as they are.",
+        epilog=_OPTIONS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--bench-dir", type=Path, metavar="DIR",
         help="the folder bench/ (default: the one in this directory or in one above it)",
     )  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="every shape; takes long")
-    parser.add_argument("--filter", metavar="TEXT", help="only cases whose name contains TEXT")
-    parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
-    parser.add_argument("--chart", metavar="FILE", help="write a chart as PNG")
     parser.set_defaults(run=run, others=[])
 
 
@@ -41,17 +48,7 @@ def run(options: argparse.Namespace) -> int:
         raise FileNotFoundError(_HOW_TO_GET)
     with _importable(folder.parent):
         runner = importlib.import_module("bench.runner")
-        return int(runner.main(arguments(options)) or 0)
-
-
-def arguments(options: argparse.Namespace) -> list[str]:
-    """Return the command line of the benchmarks."""
-    passed = ["--full"] if options.full else []
-    for name in ("filter", "json", "chart"):
-        value = getattr(options, name)
-        if value is not None:
-            passed.append(f"--{name}={value}")
-    return [*passed, *options.others]
+        return int(runner.main(options.others) or 0)
 
 
 def find_bench(given: Path | None, start: Path) -> Path | None:
