@@ -137,7 +137,8 @@ def test_permutation_of_other_metrics_scores_each_labelling() -> None:
     ("metric", "n", "m", "method"),
     [
         ("cosine", 10, 10, "asymptotic"),
-        ("l2", 40, 12, "asymptotic"),
+        ("l2", 120, 100, "asymptotic"),
+        ("l2", 120, 99, "permutation"),
         ("arc", 9, 40, "permutation"),
         ("cosine", 5, 1996, "split"),
         ("chord", 3, 1998, "permutation"),
