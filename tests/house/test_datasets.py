@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from embedcore import datasets
 
 ROOT = Path(__file__).resolve().parents[2]
