@@ -76,39 +76,86 @@ def case_text(case: dict[str, Any]) -> str:
 
 
 def target_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return one row for each target of time, error, memory and overhead: what, measured, met."""
+    """Return one row for each target of time, error, overhead and memory: what, measured, met."""
     rows = []
     for case in result["cases"]:
         for line in case["lines"]:
-            if line.get("target") is None or "seconds" not in line:
-                continue
-            measured = f"{line['ratio_to_floor']:.3g} x {line['floor']}"
-            what = f"{_title(case)}, {line['name'].split()[-1]}"
-            rows.append(
-                [what, f"<= {line['target']:.2f}", measured, "yes" if line["met"] else "NO"]
-            )
+            if line["role"] == "ours" and "seconds" in line:
+                rows += _case_targets(case, line)
+    rows += _peer_target(result)
     for entry in result["overhead"]:
         if entry["kind"] in ("NumPy", "Torch"):
             what = f"call of {entry['metric']} (8, 8, 384) from {entry['kind']}"
-            met = "yes" if entry["seconds"] <= 10e-6 else "NO"
+            met = _yes(entry["seconds"] <= 10e-6)
             rows.append([what, "<= 10 us", seconds_text(entry["seconds"]), met])
     for entry in result["memory"]:
         extra, allowed = entry["extra_bytes"], entry["allowed_bytes"]
-        met = "yes" if extra <= allowed else "NO"
-        rows.append(
-            [
-                f"extra memory, {_memory_title(entry)}",
-                f"<= {allowed / 2**20:.0f} MiB",
-                f"{extra / 2**20:.0f} MiB in {seconds_text(entry['seconds'])}",
-                met,
-            ]
-        )
+        measured = f"{extra / 2**20:.0f} MiB in {seconds_text(entry['seconds'])}"
+        measured += _scaled_ratio(result, entry)
+        limit = f"<= {allowed / 2**20:.0f} MiB"
+        rows.append([f"memory, {_memory_title(entry)}", limit, measured, _yes(extra <= allowed)])
     return rows
 
 
+def _yes(met: bool) -> str:
+    return "yes" if met else "NO"
+
+
+def _case_targets(case: dict[str, Any], line: dict[str, Any]) -> list[list[str]]:
+    what = f"{_title(case)}, {line['name'].split()[-1]}"
+    rows = []
+    if line["target"] is not None:
+        measured = f"{line['ratio_to_floor']:.3g} x {line['floor']}"
+        rows.append([what, f"<= {line['target']:.2f}", measured, _yes(line["met"])])
+    if case["data"] not in ("made", "lengths"):
+        limit = line["error_limit"]
+        met = _yes(line["error"] <= limit)
+        rows.append([f"error, {what}", f"<= {limit:.0e}", f"{line['error']:.1e}", met])
+    return rows
+
+
+def _peer_target(result: dict[str, Any]) -> list[list[str]]:
+    """Whether every peer is beaten at equal or better error where n and m are 1,000 or more."""
+    peers = [
+        (case, line)
+        for case in result["cases"]
+        if min(case["n"], case["m"] or case["n"]) >= 1000
+        for line in case["lines"]
+        if "beaten" in line
+    ]
+    if not peers:
+        return []
+    ahead = [f"{line['name']} in {_title(case)}" for case, line in peers if not line["beaten"]]
+    measured = f"{len(peers) - len(ahead)} of {len(peers)}"
+    rows = [["peers beaten at equal or better error", "all", measured, _yes(not ahead)]]
+    return rows + [[f"not beaten: {name}", "", "", "NO"] for name in ahead]
+
+
+def _scaled_ratio(result: dict[str, Any], entry: dict[str, Any]) -> str:
+    """Compare a problem whose product does not fit memory with a smaller product, scaled."""
+    if entry["n"] < 100_000:
+        return ""
+    for case in result["cases"]:
+        same = (case["metric"], case["m"], case["d"], case["threads"]) == (
+            entry["metric"],
+            entry["m"],
+            entry["d"],
+            entry["threads"],
+        )
+        for line in case["lines"] if same and case["n"] == 10_000 else ():
+            if line["name"] == "SGEMM":
+                ratio = entry["seconds"] / (line["seconds"] * (entry["n"] / case["n"]) ** 2)
+                return f", {ratio:.2f} x SGEMM scaled from 10,000 rows"
+    return ""
+
+
 def _memory_title(entry: dict[str, Any]) -> str:
-    shape = f"{entry['n']:,} x " + ("self" if entry["m"] is None else f"{entry['m']:,}")
-    return f"{entry['metric']} {entry['precision']} {shape} x {entry['d']}, {entry['threads']} thr."
+    shape = f"{entry['n']:,} " + ("self" if entry["m"] is None else f"x {entry['m']:,}")
+    plural = "s" if entry["threads"] > 1 else ""
+    return (
+        f"{entry['metric']} {entry['precision']} {shape} x {entry['d']}, "
+        f"{entry['threads']} thread{plural}"
+    )
 
 
 def wrong_answers(result: dict[str, Any]) -> list[str]:
@@ -131,10 +178,17 @@ def closing_text(result: dict[str, Any]) -> str:
         )
     rows = target_rows(result)
     if rows:
-        text += ["", f"{'target':<62}{'':<12}{'measured':<24}met"]
-        text += [f"{a:<62}{b:<12}{c:<24}{d}" for a, b, c, d in rows]
+        rows.insert(0, ["target", "", "measured", "met"])
+        widths = [max(len(row[i]) for row in rows) + 2 for i in range(3)] + [0]
+        text.append("")
+        for row in rows:
+            cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            text.append("".join(cells))
     wrong = wrong_answers(result)
-    text += ["", "wrong answers:", *wrong] if wrong else ["", "every answer agrees with the oracle"]
+    if wrong:
+        text += ["", "wrong answers:", *wrong]
+    elif result["cases"]:
+        text += ["", "every answer agrees with the oracle"]
     return "\n".join(text)
 
 

@@ -39,6 +39,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.threads and min(options.threads) < 1:
         parser.error("argument --threads: must be at least 1")
+    if options.record and options.mode == "smoke":
+        parser.error("argument --record: a smoke run measures nothing worth keeping")
     return options
 
 

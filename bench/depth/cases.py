@@ -67,6 +67,8 @@ class Case:
             return 4.0 / reference_rows  # two pairs of neighbours that float32 cannot tell apart
         if self.metric == "projection":
             return 1e-5
+        if self.metric == "spatial":
+            return 2e-6
         return ERROR_LIMITS[precision]
 
 

@@ -97,8 +97,9 @@ def _spread(work: Callable[[int], Any], threads: int) -> Run:
     """Return what runs `work` of 0..threads-1 at once, BLAS with one thread in each."""
     if threads == 1:
         return lambda: [work(0)]
-    import threadpoolctl
-
+    threadpoolctl = optional("threadpoolctl")
+    if threadpoolctl is None:
+        return lambda: [work(i) for i in range(threads)]  # BLAS alone has threads then
     controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
     workers = ThreadPoolExecutor(threads)
 
