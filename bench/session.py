@@ -150,7 +150,7 @@ def _run_case(
                 line["failed"] = f"wrong answer: off by {line['error']:.1e}"
                 continue
         right.append(contestant)
-    samples = interleave(right, first, rounds=ROUNDS[mode], cold=case.cold)
+    samples = interleave(right, first, rounds=ROUNDS[mode], cold=case.cold, settle=threads > 1)
     _compare(right, samples, lines)
     return {
         "name": case.name,
@@ -196,7 +196,7 @@ def _compare(right: list[Contestant], samples: dict[str, Samples], lines: list[A
         if peers:
             best = min(peers, key=lambda name: samples[name].seconds())
             line |= {"best_peer": best, "ratio_to_peer": own.ratio_to(samples[best])}
-    for one in right:
+    for one in right if any(one.role == "ours" for one in right) else ():
         if one.role == "peer":
             by_name[one.name]["beaten"] = _beaten(by_name[one.name], lines)
 

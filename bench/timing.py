@@ -124,6 +124,7 @@ def interleave(
     *,
     rounds: int,
     cold: bool = False,
+    settle: bool = True,
 ) -> dict[str, Samples]:
     """Time every contestant `rounds` times in turns; each round starts with another one.
 
@@ -144,7 +145,7 @@ def interleave(
             wall, cpu = _one_sample(contestant.run, repeats)
             kept.wall.append(wall * contestant.scale)
             kept.cpu.append(cpu * contestant.scale)
-            if wall * repeats > SETTLE_ABOVE:
+            if settle and wall * repeats > SETTLE_ABOVE:
                 time.sleep(SETTLE_SECONDS)
     return samples
 

@@ -50,7 +50,23 @@ def test_peers_agree_with_the_oracle(smoke: tuple[str, dict[str, Any]]) -> None:
         for line in peers:
             assert "failed" not in line, line
             if line["error"] is not None and "bfloat16" not in line["name"]:
-                assert line["error"] < 0.05 if case["metric"] == "halfspace" else 1e-3
+                assert line["error"] < (0.05 if case["metric"] == "halfspace" else 1e-3)
+
+
+@pytest.mark.slow
+def test_the_page_has_every_case(
+    smoke: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, result = smoke
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench import report
+
+    folder = tmp_path / "results" / "here"
+    files = report.write(result, folder)
+    assert files[0] == folder / "depth-smoke.json"
+    text = report.write_page(tmp_path).read_text()
+    assert all(f"### {case['name']}, " in text for case in result["cases"])
+    assert ("![" in text) == (len(files) == 2)
 
 
 @pytest.mark.slow
