@@ -19,7 +19,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     """Run it once; return what it printed and the JSON."""
     folder = tmp_path_factory.mktemp("bench")
     command = [sys.executable, str(ROOT / "bench" / "runner.py"), "--smoke", "--output", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads((folder / "depth-smoke.json").read_text())
 
