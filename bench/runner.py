@@ -46,8 +46,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the bench; the status is 0, 1 for a wrong answer, 130 after Ctrl-C."""
+    # For "python bench/runner.py", which puts bench/ there: its "depth" would hide data-depth's.
+    sys.path[:] = [folder for folder in sys.path if folder != str(ROOT / "bench")]
     if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))  # for "python bench/runner.py"
+        sys.path.insert(0, str(ROOT))
     options = _parse(argv)
     from bench import machine, report, session
     from bench.depth.cases import cases_of
