@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Corpora that are kept as their rows, and the depths that are summed over them block by block.
+
+Rows are never copied as a whole: a block is a slice of what the user gave, or a few small chunks
+put side by side, and everything that is computed from it is added in float64.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ._covariance import Floats
+
+Rows = NDArray[Any]
+Weights = NDArray[np.float32]
+
+BLOCK_BYTES = 32 << 20  # of a block of rows, and of one block's projections
+
+
+def block_rows(columns: int) -> int:
+    """Rows of a block; few enough for scratch, enough to hide the packing of both sides."""
+    return max(1024, BLOCK_BYTES // (4 * columns))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows (m, d) as the user gave them, and their weights (m,), None for all 1."""
+
+    rows: Rows
+    weights: Weights | None
+
+    def part(self, start: int, stop: int) -> Chunk:
+        weights = None if self.weights is None else self.weights[start:stop]
+        return Chunk(self.rows[start:stop], weights)
+
+
+def joined(parts: list[Chunk]) -> Chunk:
+    """Return `parts`, which have one dtype, as one chunk."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate([weights_of(part) for part in parts])
+    return Chunk(np.concatenate([part.rows for part in parts]), weights)
+
+
+def weights_of(chunk: Chunk) -> Weights:
+    """Return the weights of a chunk's rows, written out."""
+    return np.ones(len(chunk.rows), np.float32) if chunk.weights is None else chunk.weights
+
+
+def blocks(chunks: tuple[Chunk, ...]) -> Iterator[Chunk]:
+    """Yield the rows in order, in blocks of one dtype; blocks without weight are left out."""
+    if not chunks:
+        return
+    size = block_rows(chunks[0].rows.shape[1])
+    waiting: list[Chunk] = []
+    held = 0
+    for chunk in chunks:
+        for start in range(0, len(chunk.rows), size):
+            part = chunk.part(start, start + size)
+            full = held + len(part.rows) > size
+            if waiting and (full or part.rows.dtype != waiting[0].rows.dtype):
+                yield from _with_weight(joined(waiting))
+                waiting, held = [], 0
+            waiting.append(part)
+            held += len(part.rows)
+    yield from _with_weight(joined(waiting))
+
+
+def _with_weight(block: Chunk) -> Iterator[Chunk]:
+    if block.weights is None or block.weights.any():
+        yield block
+
+
+def is_mapped(rows: Rows) -> bool:
+    """Tell whether the rows lie in a memory-mapped file."""
+    owner: Any = rows
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    return isinstance(owner, mmap.mmap)
+
+
+def pair_sums(
+    where: str, x: Rows, block: Chunk, metric: int, precision: int, threads: int
+) -> Floats:
+    """Weighted sums (n,) over a block of the distances from each row of `x`."""
+    sums: Floats = _core.depth_score(
+        where, x, block.rows, metric, precision, block.weights, None, 1, None, threads, True, None,
+        None,
+    )  # fmt: skip
+    return sums
+
+
+_SPATIAL_X, _SPATIAL_CORPUS, _NEAR_PAIRS = 512, 4096, 4096
+
+
+def spatial_sums(x: Rows, block: Chunk, origin: Floats) -> Floats:
+    """Weighted sums (n, d) over a block of the unit vectors from its rows to each row of `x`.
+
+    Rows are taken about `origin`, so that products lose little. Pairs whose distance is lost to
+    rounding all the same are taken from their difference; a zero difference contributes zero.
+    """
+    total = np.zeros(x.shape)
+    for start in range(0, len(x), _SPATIAL_X):
+        own = x[start : start + _SPATIAL_X].astype(np.float64) - origin
+        for first in range(0, len(block.rows), _SPATIAL_CORPUS):
+            part = block.part(first, first + _SPATIAL_CORPUS)
+            rows = part.rows.astype(np.float64) - origin
+            total[start : start + _SPATIAL_X] += _unit_vectors(own, rows, weights_of(part))
+    return total
+
+
+def _unit_vectors(x: Floats, rows: Floats, weights: Weights) -> Floats:
+    size = (x * x).sum(axis=1)[:, None] + (rows * rows).sum(axis=1)
+    squared = size - 2.0 * (x @ rows.T)
+    near = squared <= 1e-10 * size
+    squared[near] = np.inf
+    pull = weights / np.sqrt(squared)
+    total: Floats = x * pull.sum(axis=1)[:, None] - pull @ rows
+    queries, others = np.nonzero(near)
+    for first in range(0, len(queries), _NEAR_PAIRS):
+        i, j = queries[first : first + _NEAR_PAIRS], others[first : first + _NEAR_PAIRS]
+        gap = x[i] - rows[j]
+        length = np.sqrt((gap * gap).sum(axis=1, keepdims=True))
+        unit = np.divide(gap, length, out=np.zeros_like(gap), where=length > 0.0)
+        np.add.at(total, i, unit * weights[j][:, None])
+    return total
+
+
+_ORIGIN_ROWS, _PROJECTED_ROWS = 1024, 4096
+
+
+def directional_depths(
+    where: str, x: Rows, chunks: tuple[Chunk, ...], metric: int, along: Floats, threads: int
+) -> Iterator[tuple[int, Floats]]:
+    """Yield (directions, depths (n,) over them) for blocks of the directions `along` (p, d).
+
+    The whole corpus is projected on a few directions at a time, in float64 rounded to float32, and
+    the native kernel gets the projections as columns of their own. Equal rows get equal projections
+    whatever chunk they are in.
+    """
+    used = list(blocks(chunks))
+    rows = sum(len(block.rows) for block in used)
+    weights = None
+    if any(block.weights is not None for block in used):
+        weights = np.concatenate([weights_of(block) for block in used])
+    size = max(1, min(len(along), BLOCK_BYTES // (4 * max(rows, len(x)))))
+    # Ranks do not change when all rows are moved and scaled; what they have in common would cost
+    # digits.
+    sample = used[0].rows[:_ORIGIN_ROWS].astype(np.float64)
+    origin = np.median(sample, axis=0)
+    along = along / (float(np.abs(sample).max()) or 1.0)
+    for first in range(0, len(along), size):
+        u = along[first : first + size]
+        lengths = np.sqrt((u * u).sum(axis=1))
+        axes = _Axes(u, u @ origin, 1e-13 * float(np.sqrt(origin @ origin)) * lengths)
+        values = np.empty((rows, len(u)), np.float32)
+        at = 0
+        for block in used:
+            _project(block.rows, axes, values[at : at + len(block.rows)])
+            at += len(block.rows)
+        own = np.empty((len(x), len(u)), np.float32)
+        _project(x, axes, own)
+        identity = np.eye(len(u), dtype=np.float32)
+        depths = _core.depth_score(
+            where, own, values, metric, 0, weights, None, 1, identity, threads, False, None, None
+        )
+        yield len(u), depths.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Directions (p, d), each with the projection of the origin and the rounding error of it."""
+
+    along: Floats
+    origin: Floats
+    noise: Floats
+
+
+def _project(rows: Rows, axes: _Axes, out: NDArray[np.float32]) -> None:
+    for start in range(0, len(rows), _PROJECTED_ROWS):
+        part = rows[start : start + _PROJECTED_ROWS].astype(np.float64) @ axes.along.T
+        part -= axes.origin
+        # Rows equal to the origin differ by rounding alone, which must not rank them.
+        part[np.abs(part) <= axes.noise] = 0.0
+        out[start : start + len(part)] = part
