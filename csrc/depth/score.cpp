@@ -8,6 +8,7 @@
 #include "core/errors.h"
 #include "depth/mean_direction.h"
 #include "depth/pairwise_run.h"
+#include "depth/projection_run.h"
 #include "depth/score.h"
 #include "depth/spatial.h"
 
@@ -23,6 +24,10 @@ constexpr int64_t kSampledPairs = 2048;
 
 bool is_pairwise(ec_depth_metric metric) {
   return metric == EC_DEPTH_CHORD || metric == EC_DEPTH_ARC || metric == EC_DEPTH_L2;
+}
+
+bool is_projected(ec_depth_metric metric) {
+  return metric == EC_DEPTH_HALFSPACE || metric == EC_DEPTH_PROJECTION || metric == EC_DEPTH_IRW;
 }
 
 PairMetric pair_metric(ec_depth_metric metric) {
@@ -82,6 +87,7 @@ class Scorer {
     ec_status status = total_weights(error);
     if (status != EC_OK) return status;
     status = run_metric();
+    if (status == EC_OK && direction_fault_.any()) return direction_fault_.raise("directions", error);
     if (status == EC_OK) status = raise_fault(x_fault_, corpus_fault_, self_, error);
     return finish_status(status, error);
   }
@@ -90,6 +96,7 @@ class Scorer {
   ec_status run_metric() {
     if (is_pairwise(options_.metric)) return pairwise();
     if (options_.metric == EC_DEPTH_SPATIAL) return spatial();
+    if (is_projected(options_.metric)) return projected();
     return cosine();
   }
 
@@ -179,6 +186,12 @@ class Scorer {
     return EC_OK;
   }
 
+  ec_status projected() {
+    const ProjectionProblem problem = {&x_, self_ ? nullptr : &corpus_, parts_, options_.directions,
+                                       options_.metric};
+    return project_depths(problem, run_, depths_, &x_fault_, &corpus_fault_, &direction_fault_);
+  }
+
   ec_status choose_precision(PairwiseProblem* problem) const {
     if (options_.precision == EC_PRECISION_FLOAT32 || options_.metric == EC_DEPTH_L2) return EC_OK;
     AlignedBuffer<float> scratch;
@@ -216,7 +229,7 @@ class Scorer {
   const CorpusParts parts_;
   double* const depths_;
   AlignedBuffer<double> totals_;
-  FirstFault x_fault_, corpus_fault_;
+  FirstFault x_fault_, corpus_fault_, direction_fault_;
 };
 
 }  // namespace
