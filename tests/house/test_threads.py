@@ -184,6 +184,8 @@ def test_signals_stop_long_work() -> None:
                 raise AssertionError("was not stopped")
             assert works()
         signal.setitimer(signal.ITIMER_REAL, 0)
+        # A shell starts what it runs in the background with SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         def interrupt():
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
