@@ -16,11 +16,12 @@ Array = np.ndarray[Any, Any]
 DIRECTIONS = 40
 SEED = 3
 
-# float32 unit rows: a cosine is off by a few 2^-24 (rows and products rounded), about 2e-7 at any width.
-# chord and arc multiply it by at most 1 / chord = 16, as pairs with |cosine| > 1 - 1/512 are taken from
-# their difference; that is the bound of one pair, and means over pairs lie far below it. For l2 and
-# spatial a squared distance is at least 1/128 of the squared norms that cancel in it: a distance is good
-# to 64 times 2e-7, and depth to a quarter of that for l2. float32 results add pi * 2^-25.
+# float32 unit rows: a cosine is off by a few 2^-24 (rows and products rounded), about 2e-7 at any
+# width. chord and arc multiply it by at most 1 / chord = 16, as pairs with |cosine| > 1 - 1/512 are
+# taken from their difference; that is the bound of one pair, and means over pairs lie far below it.
+# For l2 and spatial a squared distance is at least 1/128 of the squared norms that cancel in it: a
+# distance is good to 64 times 2e-7, and depth to a quarter of that for l2. float32 results add
+# pi * 2^-25.
 TOLERANCES = {
     "cosine": 6e-7,
     "chord": 3.2e-6,
@@ -35,8 +36,8 @@ def tolerance_of(metric: str, corpus_rows: int) -> float:
     """Largest error of one depth."""
     if metric in TOLERANCES:
         return TOLERANCES[metric]
-    # Projections are float32: a value may change sides with a neighbour 1e-7 away, one row in a tail.
-    # MAD divides an error of 1e-6 by its own size.
+    # Projections are float32: a value may change sides with a neighbour 1e-7 away, one row in a
+    # tail. MAD divides an error of 1e-6 by its own size.
     return 1e-4 if metric == "projection" else 1.01 / corpus_rows + 1e-7
 
 

@@ -112,7 +112,9 @@ def test_many_small_groups(metric: str, own: bool, agrees: Callable[..., Array])
     options = {"shrinkage": 0.25} if metric == "mahalanobis" else {}
     if metric in DIRECTIONAL:
         # Tails of so few rows are multiples of 1 / rows, and a MAD may be tiny.
-        got = depth.score(corpus if own else x, None if own else corpus, metric=metric, groups=labels)
+        got = depth.score(
+            corpus if own else x, None if own else corpus, metric=metric, groups=labels
+        )
         assert got.shape[1] == 45 and np.isfinite(got).all()
         return
     if x is None:

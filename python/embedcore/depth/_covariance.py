@@ -21,7 +21,8 @@ _CHUNK_ROWS = 8192
 def chunks(rows: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
     """Yield (first row, float64 copy) of blocks of rows."""
     for start in range(0, len(rows), _CHUNK_ROWS):
-        yield start, rows[start : start + _CHUNK_ROWS].astype(np.float64)
+        # In one order, so that equal rows give equal bits in whatever layout they come.
+        yield start, rows[start : start + _CHUNK_ROWS].astype(np.float64, order="C")
 
 
 @dataclass
