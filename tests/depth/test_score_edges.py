@@ -16,8 +16,8 @@ from oracle import depths as oracle
 Array = np.ndarray[Any, Any]
 
 ONE_SCALE = (
-    "rows are rounded to float32 about one centre and in one unit, also those taken exactly: groups "
-    "or clusters much tighter than the corpus is wide lose digits"
+    "rows are rounded to float32 about one centre and in one unit, also those taken exactly: "
+    "groups or clusters much tighter than the corpus is wide lose digits"
 )
 FLOAT_WEIGHTS = "weights are kept in float32, without a common unit"
 
