@@ -8,7 +8,6 @@ second moments of its unit rows; only the mean of the small rest is left to the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,22 +19,13 @@ from .._arrays import to_kind_of, to_numpy
 from .._check import choose, integer
 from ._covariance import Floats
 from ._metrics import NATIVE_METRIC
+from ._sample_fit import Places, Spread, fit, largest_distance, pairs
 
 _WHERE = "depth.estimate"
 _METRICS = ("arc", "chord", "cosine")
 _LEAST_SAMPLE = 20
-_BLOCK_COSINES = 1 << 18
+_BLOCK_COSINES = 1 << 17
 _MOMENT_ROWS = 8192
-
-# One-sided 98.75 % point of the normal distribution, and -log(1.25 %): see `_interval`.
-_NORMAL_POINT = 2.2414
-_UNSEEN = math.log(80.0)
-# Float32 cosines are off by 1e-7, which must not look like spread. Cosines that are all equal, or
-# have two values, leave a coefficient open, which is then taken small; the first is never touched.
-_LEAST_SPREAD = 1e-3
-_RIDGE = np.diag([0.0, 1e-5, 1e-5])
-# Where the rest beyond the sampled cosines is looked at.
-_GRID = np.cos(np.linspace(np.pi, 0.0, 65))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,24 +171,26 @@ class _Problem:
         self._rows, self._corpus, self._metric = rows, corpus, metric
         self._sample, self._left_out = sample, left_out
         self._sampled = _unit_rows(corpus[sample])
-        self._top = math.pi if metric == "arc" else 2.0
 
     def solve(self, mean_cosines: Floats) -> tuple[Floats, Floats, Floats]:
         """Return depths, and the ends of their intervals; mean cosines (n,) are exact."""
-        moments = self._second_moments()
+        moments = self._second_moments().astype(np.float32)
+        top = largest_distance(self._metric)
         depths, low, high = (np.empty(len(self._rows)) for _ in range(3))
         size = max(1, _BLOCK_COSINES // len(self._sample))
+        others = len(self._corpus)
         for start in range(0, len(self._rows), size):
             block = slice(start, min(start + size, len(self._rows)))
             unit = _unit_rows(self._rows[block])
-            wide = unit.astype(np.float64)
-            mean_squares = ((wide @ moments) * wide).sum(axis=1)
-            others = len(self._corpus)
+            mean = mean_cosines[block]
+            squares = ((unit @ moments) * unit).sum(axis=1, dtype=np.float64)
             if self._left_out:
-                mean_squares = (mean_squares * others - 1.0) / (others - 1)
-            mean, below, above = self._fit(unit, start, mean_cosines[block], mean_squares)
-            depths[block] = self._top - mean
-            low[block], high[block] = self._top - above, self._top - below
+                squares = (squares * others - 1.0) / (others - 1)
+            spread = Spread(mean, np.maximum(squares - mean * mean, 0.0))
+            cosines, distances = pairs(self._metric, unit, self._sampled)
+            own = self._own(start, len(unit))
+            middle, below, above = fit(self._metric, cosines, distances, own, spread)
+            depths[block], low[block], high[block] = top - middle, top - above, top - below
         return depths, low, high
 
     def _second_moments(self) -> Floats:
@@ -210,77 +202,9 @@ class _Problem:
             total += unit.T @ unit
         return total / len(self._corpus)
 
-    def _distance(self, cosines: Floats) -> Floats:
-        cosines = np.clip(cosines, -1.0, 1.0)
-        arc = self._metric == "arc"
-        distances: Floats = np.arccos(cosines) if arc else np.sqrt(2.0 - 2.0 * cosines)
-        return distances
-
-    def _own(self, start: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _own(self, start: int, rows: int) -> Places:
         """Places (row of the block, column of the sample) where a row meets itself."""
         if not self._left_out:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         first, last = np.searchsorted(self._sample, [start, start + rows])
         return self._sample[first:last] - start, np.arange(first, last)
-
-    def _fit(
-        self, unit: NDArray[np.float32], start: int, mean: Floats, mean_squares: Floats
-    ) -> tuple[Floats, Floats, Floats]:
-        """Mean distances (n,) and the ends of their intervals.
-
-        The basis is 1, z, z^2 - E z^2 with z the cosine less its mean, over its deviation: its
-        means over the corpus are 1, 0, 0, so that the first coefficient is the mean distance.
-        """
-        cosines = (unit @ self._sampled.T).astype(np.float64)
-        distances = self._distance(cosines)
-        own = self._own(start, len(unit))
-        variance = np.maximum(mean_squares - mean * mean, 0.0)
-        scale = np.maximum(np.sqrt(variance), _LEAST_SPREAD)
-        z = (cosines - mean[:, None]) / scale[:, None]
-        bent = z * z - (variance / (scale * scale))[:, None]
-        ones = np.ones_like(z)
-        for column in (z, bent, ones, distances):
-            column[own] = 0.0
-        basis = np.stack([ones, z, bent], axis=1)
-        gram = basis @ basis.transpose(0, 2, 1) / len(self._sample)
-        right = (basis @ distances[:, :, None])[:, :, 0] / len(self._sample)
-        gram += _RIDGE
-        fitted = np.linalg.solve(gram, right[:, :, None])[:, :, 0]
-        rest = distances - (fitted[:, None, :] @ basis)[:, 0, :]
-        seen = _Seen(
-            np.min(z, axis=1), np.max(z, axis=1), (rest * rest).sum(axis=1), ones.sum(axis=1)
-        )
-        grid_z = (_GRID - mean[:, None]) / scale[:, None]
-        grid_bent = grid_z * grid_z - (variance / (scale * scale))[:, None]
-        curve = fitted[:, :1] + fitted[:, 1:2] * grid_z + fitted[:, 2:] * grid_bent
-        below, above = self._interval(seen, grid_z, self._distance(_GRID) - curve)
-        most = float(self._distance(np.array([-1.0]))[0])
-        ends = fitted[:, 0] - below, fitted[:, 0], fitted[:, 0] + above
-        low, middle, high = (np.clip(end, 0.0, most) for end in ends)
-        return middle, low, high
-
-    def _interval(self, seen: _Seen, grid_z: Floats, rest: Floats) -> tuple[Floats, Floats]:
-        """Return allowances (n,) below and above the mean distance.
-
-        Each end may fail with 1.25 % for the sampled part (normal) and 1.25 % for corpus rows
-        beyond the least or greatest sampled cosine: a share p of the corpus is missed by s rows
-        with (1 - p)^s <= exp(-s p). Such rows move the mean by at most their share times the
-        largest rest beyond the sampled cosines.
-        """
-        unseen = (grid_z <= seen.least[:, None]) | (grid_z >= seen.most[:, None])
-        beyond = np.where(unseen, rest, 0.0)
-        share = _UNSEEN / seen.count
-        error = _NORMAL_POINT * np.sqrt(seen.squares / (seen.count - 3) / seen.count)
-        below = error + share * np.maximum(-beyond.min(axis=1), 0.0)
-        above = error + share * np.maximum(beyond.max(axis=1), 0.0)
-        return below, above
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the sample showed of each row (n,): range of z, squares of the rest, rows."""
-
-    least: Floats
-    most: Floats
-    squares: Floats
-    count: Floats
