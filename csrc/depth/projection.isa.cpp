@@ -20,6 +20,7 @@ constexpr int64_t kLongestScan = 4 * kLanes;  // buckets beyond this are sorted 
 constexpr int64_t kLongestInsertion = 48;
 constexpr int64_t kSelectBuckets = 4096;
 constexpr int64_t kPanelsAhead = 3;
+constexpr int kSample = 32;
 static_assert(kOverread >= kLanes, "a vector may start at the last value");
 
 static inline int count_bits(unsigned bits) {
@@ -54,11 +55,18 @@ static void collect(const ProjectedRows& rows, int64_t count, float* to, float* 
   find_extremes(to, count, low, high);
 }
 
+static bool all_equal(const float* values, int64_t count) {
+  int64_t i = 1;
+  while (i < count && values[i] == values[0]) ++i;
+  return i == count;
+}
+
 static void sort_buckets(const ProjectionOrder& order, const ProjectionScratch& scratch) {
   int64_t* weights = order.weight_before;
   for (int64_t b = 0; b < order.buckets; ++b) {
     const int64_t begin = order.start[b], size = order.start[b + 1] - begin;
     if (size <= (weights == nullptr ? kLongestScan : 1)) continue;
+    if (weights == nullptr && all_equal(order.values + begin, size)) continue;
     int64_t* bucket_weights = weights == nullptr ? nullptr : weights + begin;
     if (size <= kLongestInsertion)
       sort_short(order.values + begin, bucket_weights, size);
@@ -67,9 +75,28 @@ static void sort_buckets(const ProjectionOrder& order, const ProjectionScratch& 
   }
 }
 
+// Where a sample lies in a small part of the range, buckets are spent on that part: Tukey's outer fences.
+// Values outside go to the first and last bucket.
+static void trim_range(const float* values, int64_t count, float* low, float* high) {
+  if (count < 8 * kSample) return;
+  float sample[kSample], least = kInfinity, most = -kInfinity;
+  for (int s = 0; s < kSample; ++s) {
+    sample[s] = values[s * count / kSample];
+    least = sample[s] < least ? sample[s] : least;
+    most = sample[s] > most ? sample[s] : most;
+  }
+  if (4.0f * (most - least) > *high - *low) return;
+  sort_short(sample, nullptr, kSample);
+  const float first = sample[kSample / 4], third = sample[3 * kSample / 4], width = 3.0f * (third - first);
+  if (!(width > 0.0f)) return;
+  *low = first - width > *low ? first - width : *low;
+  *high = third + width < *high ? third + width : *high;
+}
+
 static void order(const float* values, int64_t count, float low, float high, const int64_t* weights,
                   const ProjectionScratch& scratch, ProjectionOrder* order) {
   order->count = count;
+  trim_range(values, count, &low, &high);
   order->low = low;
   order->scale = bucket_scale(low, high, order->buckets);
   memset(order->start, 0, static_cast<size_t>(order->buckets + 2) * sizeof(int32_t));
@@ -100,25 +127,25 @@ struct Rank {
   int64_t less, at_most;  // values < t, values <= t
 };
 
+template <bool kOrEqual>
+static inline int64_t count_below(const float* values, int64_t count, float t) {
+  const float* at = values;
+  for (; count > 1; count -= count / 2) {  // without branches: their outcomes are anybody's guess
+    const float probe = at[count / 2 - 1];
+    at = (kOrEqual ? probe <= t : probe < t) ? at + count / 2 : at;
+  }
+  return at - values + (count == 1 && (kOrEqual ? *at <= t : *at < t) ? 1 : 0);
+}
+
 // Values of a sorted bucket [begin, end).
 static __attribute__((noinline)) Rank search(const float* values, int64_t begin, int64_t end, float t) {
-  int64_t low = begin, high = end;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (values[middle] < t)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  Rank rank = {low, low};
-  high = end;
-  while (rank.at_most < high) {
-    const int64_t middle = (rank.at_most + high) / 2;
-    if (values[middle] <= t)
-      rank.at_most = middle + 1;
-    else
-      high = middle;
-  }
+  if (values[begin] == values[end - 1])
+    return {values[begin] < t ? end : begin, values[begin] <= t ? end : begin};
+  Rank rank;
+  rank.less = begin + count_below<false>(values + begin, end - begin, t);
+  rank.at_most = rank.less;
+  if (rank.less < end && values[rank.less] == t)
+    rank.at_most += count_below<true>(values + rank.less, end - rank.less, t);
   return rank;
 }
 

@@ -263,6 +263,16 @@ def test_rows_far_out(isa: str, far: float) -> None:
     check_projection(corpus[95:140], None, u)
 
 
+@pytest.mark.parametrize("metric", ["halfspace", "irw"])
+def test_crowds_of_equal_values(isa: str, metric: str) -> None:
+    rng = np.random.default_rng(4)
+    corpus = rng.integers(-2, 3, (500, 1)).astype(np.float32)
+    corpus[rng.integers(0, 500, 5)] *= 1000  # and with the rest in one bucket
+    x = np.vstack([corpus[:40], column(-2.5, 0.5, 1.25, 900, 3000)])
+    check_tails(x, corpus, metric, column(1))
+    check_tails(corpus[:300], None, metric, column(1))
+
+
 def test_heavy_tails(isa: str) -> None:
     corpus, u = sample(400, 3, 1), random_directions(10, 3)
     corpus *= np.exp(2 * np.random.default_rng(5).standard_normal((400, 1))).astype(np.float32)
