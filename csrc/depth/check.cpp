@@ -13,14 +13,30 @@ namespace {
 constexpr int64_t kMaxColumns = 65536;
 
 ec_status check_shape(const ec_matrix& matrix, const char* argument, ec_error* error) {
+  if (matrix.dtype < EC_FLOAT16 || matrix.dtype > EC_FLOAT64)
+    return fail(error, EC_INVALID_TYPE, argument, -1, "'%s' must have a dtype of ec_dtype; got %d", argument,
+                static_cast<int>(matrix.dtype));
   if (matrix.rows < 1 || matrix.columns < 1)
     return fail(error, EC_INVALID_VALUE, argument, -1,
                 "'%s' must have at least one row and one column; got shape (%lld, %lld)", argument,
                 static_cast<long long>(matrix.rows), static_cast<long long>(matrix.columns));
   if (matrix.columns > kMaxColumns)
-    return fail(error, EC_INVALID_VALUE, argument, -1, "'%s' must have at most %lld columns; got shape (%lld, %lld)",
-                argument, static_cast<long long>(kMaxColumns), static_cast<long long>(matrix.rows),
+    return fail(error, EC_INVALID_VALUE, argument, -1,
+                "'%s' must have at most %lld columns; got shape (%lld, %lld)", argument,
+                static_cast<long long>(kMaxColumns), static_cast<long long>(matrix.rows),
                 static_cast<long long>(matrix.columns));
+  if (matrix.data == nullptr)
+    return fail(error, EC_INVALID_VALUE, argument, -1, "'%s' must not be null", argument);
+  return EC_OK;
+}
+
+ec_status check_names(const ec_depth_options& options, ec_error* error) {
+  if (options.metric < EC_DEPTH_COSINE || options.metric > EC_DEPTH_IRW)
+    return fail(error, EC_INVALID_VALUE, "metric", -1, "'metric' must be one of ec_depth_metric; got %d",
+                static_cast<int>(options.metric));
+  if (options.precision < EC_PRECISION_FLOAT32 || options.precision > EC_PRECISION_INT8)
+    return fail(error, EC_INVALID_VALUE, "precision", -1, "'precision' must be one of ec_precision; got %d",
+                static_cast<int>(options.precision));
   return EC_OK;
 }
 
@@ -40,10 +56,6 @@ ec_status check_parts(const ec_depth_options& options, int64_t rows, ec_error* e
                   static_cast<long long>(options.groups), static_cast<long long>(j), options.labels[j]);
   return EC_OK;
 }
-
-}  // namespace
-
-namespace {
 
 ec_status check_values(const ec_matrix& matrix, const char* argument, ec_error* error) {
   const MatrixRows rows(matrix, *row_kernels(current_isa()));
@@ -86,7 +98,9 @@ ec_status check_directions(const ec_depth_options& options, const ec_matrix& x, 
 
 ec_status check_depth_call(const ec_matrix* x, const ec_matrix* corpus, const ec_depth_options* options,
                            ec_error* error) {
-  ec_status status = check_shape(*x, "x", error);
+  ec_status status = check_names(*options, error);
+  if (status != EC_OK) return status;
+  status = check_shape(*x, "x", error);
   if (status != EC_OK) return status;
   if (corpus != nullptr) {
     status = check_shape(*corpus, "corpus", error);

@@ -72,10 +72,7 @@ class PairwiseRun {
       return EC_OUT_OF_MEMORY;
     }
     if (!symmetric_ && !x_order_.build(problem_.x->rows(), width)) return EC_OUT_OF_MEMORY;
-    if (problem_.metric == PairMetric::kL2) {
-      if (!shift_.fit(corpus_, &corpus_fault_)) return EC_OUT_OF_MEMORY;
-      if (corpus_fault_.any()) return EC_OK;
-    }
+    if (problem_.metric == PairMetric::kL2 && !shift_.fit(corpus_)) return EC_OUT_OF_MEMORY;
     ec_status status = pack();
     if (status == EC_OK && (x_fault_.too_large() || corpus_fault_.too_large()) && !x_fault_.any() &&
         !corpus_fault_.any()) {

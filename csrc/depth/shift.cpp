@@ -15,7 +15,7 @@ double power_of_two_below(double value) {
 
 }  // namespace
 
-bool Shift::fit(const MatrixRows& rows, FirstFault* fault) {
+bool Shift::fit(const MatrixRows& rows) {
   const int64_t columns = rows.columns();
   AlignedBuffer<double> row_values;
   if (!center_.allocate(columns) || !center_float_.allocate(columns) || !row_values.allocate(columns))
@@ -24,10 +24,9 @@ bool Shift::fit(const MatrixRows& rows, FirstFault* fault) {
   const int64_t taken = rows.rows() < kSampleRows ? rows.rows() : kSampleRows;
   for (int64_t s = 0; s < taken; ++s) {
     const int64_t row = s * rows.rows() / taken;
-    if (!rows.as_double(row, row_values.data())) fault->report(row, RowFault::kNotFinite);
+    if (!rows.as_double(row, row_values.data())) continue;  // packing names the first such row
     for (int64_t i = 0; i < columns; ++i) center_.data()[i] += row_values.data()[i] / static_cast<double>(taken);
   }
-  if (fault->any()) return true;
   for (int64_t i = 0; i < columns; ++i) {
     // The center is a float, so that moving float rows is one rounding.
     center_float_.data()[i] = static_cast<float>(center_.data()[i]);
@@ -36,7 +35,7 @@ bool Shift::fit(const MatrixRows& rows, FirstFault* fault) {
   }
   largest_ = 0.0;
   for (int64_t s = 0; s < taken; ++s) {
-    rows.as_double(s * rows.rows() / taken, row_values.data());
+    if (!rows.as_double(s * rows.rows() / taken, row_values.data())) continue;
     for (int64_t i = 0; i < columns; ++i)
       largest_ = std::fmax(largest_, std::fabs(row_values.data()[i] - center_.data()[i]));
   }

@@ -11,9 +11,9 @@ namespace ec {
 class Shift {
  public:
   // The mean of up to 1024 evenly spaced rows becomes the origin, and the largest difference in them has
-  // magnitude 1 to 2 after scaling. False when there is no memory.
-  // Rows that are not finite are reported.
-  bool fit(const MatrixRows& rows, FirstFault* fault);
+  // magnitude 1 to 2 after scaling. Rows that are not finite are passed over. False when there is no
+  // memory.
+  bool fit(const MatrixRows& rows);
   // Rescales by all rows of both (second may be null): for data whose sample hides its largest rows.
   void rescale(const MatrixRows& first, const MatrixRows* second);
 

@@ -69,8 +69,7 @@ class SpatialRun {
                            ? corpus_order_.build(parts.labels, corpus_.rows(), parts.groups, width_)
                            : corpus_order_.build(corpus_.rows(), width_);
     if (!built || (!self_ && !x_order_.build(problem_.x->rows(), width_))) return EC_OUT_OF_MEMORY;
-    if (!shift_.fit(corpus_, &corpus_fault_)) return EC_OUT_OF_MEMORY;
-    if (corpus_fault_.any()) return EC_OK;
+    if (!shift_.fit(corpus_)) return EC_OUT_OF_MEMORY;
     ec_status status = pack();
     if (status == EC_OK && (x_fault_.too_large() || corpus_fault_.too_large()) && !x_fault_.any() &&
         !corpus_fault_.any()) {

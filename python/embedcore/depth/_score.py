@@ -24,6 +24,7 @@ from ._metrics import (
 from ._whitened import ai_irw, mahalanobis
 
 _WHERE = "depth.score"
+_DIRECTION_STREAM = 0x6469_7273
 
 
 def score(
@@ -196,6 +197,8 @@ def _random_directions(
     if not isinstance(seed, np.random.Generator):
         integer(_WHERE, "seed", seed, minimum=0)
     columns = x.shape[1] if len(getattr(x, "shape", ())) == 2 else 1
-    rows = np.random.default_rng(seed).standard_normal((n_directions, columns))
+    # A stream of its own: data drawn from default_rng(seed) must not meet itself as directions.
+    stream = seed if isinstance(seed, np.random.Generator) else (int(seed), _DIRECTION_STREAM)
+    rows = np.random.default_rng(stream).standard_normal((n_directions, columns))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows
