@@ -49,6 +49,4 @@ const char* ec_num_threads_source(void) { return ec::num_threads_source(); }
 #define EC_BUILD_TYPE "debug"
 #endif
 
-const char* ec_build_info(void) {
-  return EC_COMPILER ", " EC_ARCHITECTURE ", " EC_BUILD_TYPE;
-}
+const char* ec_build_info(void) { return EC_COMPILER ", " EC_ARCHITECTURE ", " EC_BUILD_TYPE; }

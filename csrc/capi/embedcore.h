@@ -25,8 +25,8 @@ typedef enum ec_status {
   EC_INVALID_VALUE = 1,  // a wrong shape or value
   EC_INVALID_TYPE = 2,   // a wrong dtype
   EC_OUT_OF_MEMORY = 3,
-  EC_INTERRUPTED = 4,    // the monitor asked to stop
-  EC_UNSUPPORTED = 5     // this build or this processor cannot do it
+  EC_INTERRUPTED = 4,  // the monitor asked to stop
+  EC_UNSUPPORTED = 5   // this build or this processor cannot do it
 } ec_status;
 
 typedef struct ec_error {
@@ -60,7 +60,7 @@ EC_API const char* ec_build_info(void);  // compiler, architecture and build typ
 
 // Threads used by a call that does not name a number. 1 in a forked child of a process that used more.
 EC_API int ec_get_num_threads(void);
-EC_API void ec_set_num_threads(int threads);  // < 1 restores the default
+EC_API void ec_set_num_threads(int threads);     // < 1 restores the default
 EC_API const char* ec_num_threads_source(void);  // what the number comes from, in words
 
 // Instruction sets: "baseline", "avx2", "avx512", "avx512dot"; "neon", "neondot".
@@ -82,18 +82,22 @@ typedef enum ec_depth_metric {
   EC_DEPTH_IRW = 7
 } ec_depth_metric;
 
-typedef enum ec_precision { EC_PRECISION_FLOAT32 = 0, EC_PRECISION_BFLOAT16 = 1, EC_PRECISION_INT8 = 2 } ec_precision;
+typedef enum ec_precision {
+  EC_PRECISION_FLOAT32 = 0,
+  EC_PRECISION_BFLOAT16 = 1,
+  EC_PRECISION_INT8 = 2
+} ec_precision;
 
 typedef struct ec_depth_options {
   ec_depth_metric metric;
-  ec_precision precision;     // chord and arc; others ignore it
-  int32_t threads;            // < 1: ec_get_num_threads()
-  int32_t raw_sums;           // nonzero: sums over the corpus instead of depths (not the random directions)
-  const float* weights;       // one a corpus row, finite and >= 0; NULL: all 1
-  const int32_t* labels;      // group of each corpus row, in [0, groups); NULL: one group
-  int64_t groups;             // >= 1
+  ec_precision precision;  // chord and arc; others ignore it
+  int32_t threads;         // < 1: ec_get_num_threads()
+  int32_t raw_sums;        // nonzero: sums over the corpus instead of depths (not the random directions)
+  const float* weights;    // one a corpus row, finite and >= 0; NULL: all 1
+  const int32_t* labels;   // group of each corpus row, in [0, groups); NULL: one group
+  int64_t groups;          // >= 1
   const ec_matrix* directions;  // halfspace, projection, IRW: one direction a row
-  const ec_monitor* monitor;  // may be NULL
+  const ec_monitor* monitor;    // may be NULL
 } ec_depth_options;
 
 // depths[x.rows][groups]: the depth of each row of x in each group of the corpus. corpus == NULL: the

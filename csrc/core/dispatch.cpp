@@ -16,8 +16,7 @@
 namespace ec {
 namespace {
 
-constexpr const char* kNames[kIsaCount] = {"baseline", "avx2", "avx512",
-                                           "avx512dot", "neon", "neondot"};
+constexpr const char* kNames[kIsaCount] = {"baseline", "avx2", "avx512", "avx512dot", "neon", "neondot"};
 
 // The build defines one macro for each row of isa.cmake.
 #ifndef EC_HAVE_BASELINE
@@ -39,9 +38,8 @@ constexpr const char* kNames[kIsaCount] = {"baseline", "avx2", "avx512",
 #define EC_HAVE_NEONDOT 0
 #endif
 
-constexpr bool kCompiled[kIsaCount] = {EC_HAVE_BASELINE != 0,  EC_HAVE_AVX2 != 0,
-                                       EC_HAVE_AVX512 != 0,    EC_HAVE_AVX512DOT != 0,
-                                       EC_HAVE_NEON != 0,      EC_HAVE_NEONDOT != 0};
+constexpr bool kCompiled[kIsaCount] = {EC_HAVE_BASELINE != 0,  EC_HAVE_AVX2 != 0, EC_HAVE_AVX512 != 0,
+                                       EC_HAVE_AVX512DOT != 0, EC_HAVE_NEON != 0, EC_HAVE_NEONDOT != 0};
 
 constexpr int kNone = -1;
 

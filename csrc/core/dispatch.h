@@ -11,8 +11,8 @@ enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Dot, kNeon, kNeonDot };
 constexpr int kIsaCount = 6;
 
 const char* isa_name(Isa isa);
-bool isa_compiled(Isa isa);   // this build has its kernels
-bool isa_runs(Isa isa);       // compiled, and this processor and operating system run it
+bool isa_compiled(Isa isa);  // this build has its kernels
+bool isa_runs(Isa isa);      // compiled, and this processor and operating system run it
 
 // The forced one (ec_set_isa, or EMBEDCORE_ISA read once at load), else the best that runs.
 Isa current_isa();

@@ -6,8 +6,8 @@
 
 namespace ec {
 
-ec_status fail(ec_error* error, ec_status status, const char* argument, int64_t row,
-               const char* format, ...) {
+ec_status fail(ec_error* error, ec_status status, const char* argument, int64_t row, const char* format,
+               ...) {
   if (error == nullptr) return status;
   error->row = row;
   if (argument == nullptr) argument = "";

@@ -10,7 +10,7 @@ namespace ec {
 #if defined(__GNUC__)
 __attribute__((format(printf, 5, 6)))
 #endif
-ec_status fail(ec_error* error, ec_status status, const char* argument, int64_t row,
-               const char* format, ...);
+ec_status
+fail(ec_error* error, ec_status status, const char* argument, int64_t row, const char* format, ...);
 
 }  // namespace ec

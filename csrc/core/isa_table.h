@@ -7,35 +7,36 @@
 #define EC_JOIN(a, b) EC_JOIN_(a, b)
 
 // At the end of <family>.isa.cpp: defines ec_<family>_kernels_<isa>, which points at its kTable.
-#define EC_EXPORT_TABLE(Type, family)                                                                \
-  extern "C" const ::ec::Type* const EC_JOIN(ec_##family##_kernels_, EC_ISA);                        \
+#define EC_EXPORT_TABLE(Type, family)                                         \
+  extern "C" const ::ec::Type* const EC_JOIN(ec_##family##_kernels_, EC_ISA); \
   extern "C" const ::ec::Type* const EC_JOIN(ec_##family##_kernels_, EC_ISA) = &::ec::EC_ISA::kTable;
 
 // In one driver: defines ec::<family>_kernels(Isa) over the instruction sets of this build.
 #if defined(EC_HAVE_BASELINE)
-#define EC_IMPORT_TABLES(Type, family)                                                              \
-  extern "C" const ::ec::Type *const ec_##family##_kernels_baseline, *const ec_##family##_kernels_avx2, \
-      *const ec_##family##_kernels_avx512, *const ec_##family##_kernels_avx512dot;                  \
-  namespace ec {                                                                                    \
-  const Type* family##_kernels(Isa isa) {                                                           \
-    switch (isa) {                                                                                  \
-      case Isa::kAvx2:                                                                              \
-        return ec_##family##_kernels_avx2;                                                          \
-      case Isa::kAvx512:                                                                            \
-        return ec_##family##_kernels_avx512;                                                        \
-      case Isa::kAvx512Dot:                                                                         \
-        return ec_##family##_kernels_avx512dot;                                                     \
-      default:                                                                                      \
-        return ec_##family##_kernels_baseline;                                                      \
-    }                                                                                               \
-  }                                                                                                 \
+#define EC_IMPORT_TABLES(Type, family)                                               \
+  extern "C" const ::ec::Type *const ec_##family##_kernels_baseline,                 \
+      *const ec_##family##_kernels_avx2, *const ec_##family##_kernels_avx512,        \
+                                             *const ec_##family##_kernels_avx512dot; \
+  namespace ec {                                                                     \
+  const Type* family##_kernels(Isa isa) {                                            \
+    switch (isa) {                                                                   \
+      case Isa::kAvx2:                                                               \
+        return ec_##family##_kernels_avx2;                                           \
+      case Isa::kAvx512:                                                             \
+        return ec_##family##_kernels_avx512;                                         \
+      case Isa::kAvx512Dot:                                                          \
+        return ec_##family##_kernels_avx512dot;                                      \
+      default:                                                                       \
+        return ec_##family##_kernels_baseline;                                       \
+    }                                                                                \
+  }                                                                                  \
   }
 #else
-#define EC_IMPORT_TABLES(Type, family)                                                              \
+#define EC_IMPORT_TABLES(Type, family)                                                                 \
   extern "C" const ::ec::Type *const ec_##family##_kernels_neon, *const ec_##family##_kernels_neondot; \
-  namespace ec {                                                                                    \
-  const Type* family##_kernels(Isa isa) {                                                           \
-    return isa == Isa::kNeonDot ? ec_##family##_kernels_neondot : ec_##family##_kernels_neon;       \
-  }                                                                                                 \
+  namespace ec {                                                                                       \
+  const Type* family##_kernels(Isa isa) {                                                              \
+    return isa == Isa::kNeonDot ? ec_##family##_kernels_neondot : ec_##family##_kernels_neon;          \
+  }                                                                                                    \
   }
 #endif

@@ -95,11 +95,11 @@ struct Pool {
   alignas(64) std::atomic<int> finished{0};  // workers that joined this job and left it
 
   Mutex mutex;
-  Condition wake;           // for workers: the gate may have opened
-  Condition done;           // for the owner: finished has grown
-  int sleeping = 0;         // workers in wake, under mutex
+  Condition wake;            // for workers: the gate may have opened
+  Condition done;            // for the owner: finished has grown
+  int sleeping = 0;          // workers in wake, under mutex
   bool owner_waits = false;  // under mutex
-  int started = 0;          // threads alive; touched by the owner alone
+  int started = 0;           // threads alive; touched by the owner alone
 };
 
 // Never freed: workers may be asleep in it when the process ends, and a forked child leaves behind
@@ -191,9 +191,7 @@ void after_fork_in_child() {
   g_forked_child.store(true, std::memory_order_relaxed);
 }
 
-__attribute__((constructor)) void watch_forks() {
-  pthread_atfork(nullptr, nullptr, after_fork_in_child);
-}
+__attribute__((constructor)) void watch_forks() { pthread_atfork(nullptr, nullptr, after_fork_in_child); }
 
 Pool* pool_of_this_process() {
   Pool* pool = g_pool.load(std::memory_order_acquire);

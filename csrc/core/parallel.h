@@ -9,9 +9,9 @@
 
 namespace ec {
 
-int num_threads();                     // what a call uses when it names no number
-void set_num_threads(int threads);     // < 1 restores the default
-const char* num_threads_source();      // where num_threads() comes from, in words
+int num_threads();                  // what a call uses when it names no number
+void set_num_threads(int threads);  // < 1 restores the default
+const char* num_threads_source();   // where num_threads() comes from, in words
 constexpr int kMaxThreads = 1024;
 
 // A task may run on any worker; worker is in [0, worker_count(...)) and no two tasks run at once
@@ -38,9 +38,7 @@ ec_status parallel_for(int64_t task_count, int threads, const ec_monitor* monito
   using Callable = typename std::remove_reference<Body>::type;
   return run_tasks(
       task_count, threads,
-      [](void* context, int64_t task, int worker) {
-        (*static_cast<Callable*>(context))(task, worker);
-      },
+      [](void* context, int64_t task, int worker) { (*static_cast<Callable*>(context))(task, worker); },
       const_cast<void*>(static_cast<const void*>(&body)), monitor);
 }
 

@@ -14,8 +14,8 @@ constexpr int64_t kMaxColumns = 65536;
 
 ec_status check_shape(const ec_matrix& matrix, const char* argument, ec_error* error) {
   if (matrix.dtype < EC_FLOAT16 || matrix.dtype > EC_FLOAT64)
-    return fail(error, EC_INVALID_TYPE, argument, -1, "'%s' must have a dtype of ec_dtype; got %d", argument,
-                static_cast<int>(matrix.dtype));
+    return fail(error, EC_INVALID_TYPE, argument, -1, "'%s' must have a dtype of ec_dtype; got %d",
+                argument, static_cast<int>(matrix.dtype));
   if (matrix.rows < 1 || matrix.columns < 1)
     return fail(error, EC_INVALID_VALUE, argument, -1,
                 "'%s' must have at least one row and one column; got shape (%lld, %lld)", argument,
@@ -44,15 +44,14 @@ ec_status check_parts(const ec_depth_options& options, int64_t rows, ec_error* e
   for (int64_t j = 0; options.weights != nullptr && j < rows; ++j)
     if (!(options.weights[j] >= 0.0f) || !std::isfinite(options.weights[j]))
       return fail(error, EC_INVALID_VALUE, "weights", j,
-                  "'weights' must be finite and not negative; weight %lld is %g",
-                  static_cast<long long>(j), static_cast<double>(options.weights[j]));
+                  "'weights' must be finite and not negative; weight %lld is %g", static_cast<long long>(j),
+                  static_cast<double>(options.weights[j]));
   if (options.groups < 1)
     return fail(error, EC_INVALID_VALUE, "groups", -1, "'groups' must be at least 1; got %lld",
                 static_cast<long long>(options.groups));
   for (int64_t j = 0; options.labels != nullptr && j < rows; ++j)
     if (options.labels[j] < 0 || options.labels[j] >= options.groups)
-      return fail(error, EC_INVALID_VALUE, "labels", j,
-                  "'labels' must lie in [0, %lld); label %lld is %d",
+      return fail(error, EC_INVALID_VALUE, "labels", j, "'labels' must lie in [0, %lld); label %lld is %d",
                   static_cast<long long>(options.groups), static_cast<long long>(j), options.labels[j]);
   return EC_OK;
 }
@@ -86,7 +85,8 @@ ec_status check_directions(const ec_depth_options& options, const ec_matrix& x, 
                 static_cast<long long>(x.columns), static_cast<long long>(directions->rows),
                 static_cast<long long>(directions->columns));
   if (options.metric == EC_DEPTH_PROJECTION && options.weights != nullptr)
-    return fail(error, EC_INVALID_VALUE, "weights", -1, "'weights' are not supported by metric 'projection'");
+    return fail(error, EC_INVALID_VALUE, "weights", -1,
+                "'weights' are not supported by metric 'projection'");
   if (corpus_rows > INT32_MAX)
     return fail(error, EC_INVALID_VALUE, "corpus", -1,
                 "the corpus must have fewer than 2^31 rows for metrics over directions; got %lld",

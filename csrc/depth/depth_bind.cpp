@@ -50,8 +50,8 @@ class Options {
     if (weights.is_none()) return;
     const ArrayView view = ecpy::view_vector(weights, {where_, "weights"});
     if (view.rows() != rows)
-      ecpy::raise_value("%s: 'weights' must have one number for each row (%lld); got shape (%lld,).", where_,
-                        static_cast<long long>(rows), static_cast<long long>(view.rows()));
+      ecpy::raise_value("%s: 'weights' must have one number for each row (%lld); got shape (%lld,).",
+                        where_, static_cast<long long>(rows), static_cast<long long>(view.rows()));
     if (!weights_.allocate(rows)) raise_no_memory(where_);
     const ec_matrix& matrix = view.matrix();
     for (int64_t j = 0; j < rows; ++j) {
@@ -150,8 +150,8 @@ void depth_check(const char* where, py::handle x, py::handle corpus, py::handle 
   Options options(where, EC_DEPTH_L2, EC_PRECISION_FLOAT32, 0, false);
   options.set_weights(weights, corpus_view ? corpus_view->rows() : x_view.rows());
   ec_error error = {};
-  const ec_status status = ec_depth_check(
-      &x_view.matrix(), corpus_view ? &corpus_view->matrix() : nullptr, &options.get(), &error);
+  const ec_status status = ec_depth_check(&x_view.matrix(), corpus_view ? &corpus_view->matrix() : nullptr,
+                                          &options.get(), &error);
   ecpy::check_status(where, status, error);
 }
 

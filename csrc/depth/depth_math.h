@@ -25,9 +25,8 @@ constexpr double kPi = 3.14159265358979323846;
 // arccos(c) = sqrt(1 - c) P(c) on [0, 1]: minimax, absolute error of arccos at most 8.8e-8, with float
 // coefficients and arithmetic 2.8e-7.
 constexpr int kArcDegree = 6;
-constexpr float kArcCoefficient[kArcDegree + 1] = {1.5707963f,    -0.21459109f, 0.08883589f,
-                                                   -0.04919744f,  0.027762918f, -0.0120033985f,
-                                                   0.002611722f};
+constexpr float kArcCoefficient[kArcDegree + 1] = {1.5707963f,   -0.21459109f,   0.08883589f, -0.04919744f,
+                                                   0.027762918f, -0.0120033985f, 0.002611722f};
 
 // Distance of two unit vectors (or, for L2, of any two) from the squared norm of their difference.
 EC_HD double pair_distance(PairMetric metric, double squared_difference) {

@@ -18,11 +18,11 @@ struct PairTile {
   const float* row_weight;     // [tile_rows], symmetric only
   const float* column_weight;  // [panel_rows]
   // One bit a column, set for pairs that the caller takes care of: they count 0 here. Null for none.
-  const uint64_t* skip;        // [tile_rows]
-  float* row_sum;              // [tile_rows][lanes] += column_weight * distance
-  float* row_dot;              // [tile_rows][lanes] += column_weight * c, corrected only
-  float* column_sum;           // [panel_rows] += row_weight * distance, symmetric only
-  float* column_dot;           // [panel_rows] += row_weight * c, symmetric and corrected only
+  const uint64_t* skip;  // [tile_rows]
+  float* row_sum;        // [tile_rows][lanes] += column_weight * distance
+  float* row_dot;        // [tile_rows][lanes] += column_weight * c, corrected only
+  float* column_sum;     // [panel_rows] += row_weight * distance, symmetric only
+  float* column_dot;     // [panel_rows] += row_weight * c, symmetric and corrected only
 };
 
 struct PairwiseKernels {

@@ -15,9 +15,7 @@ constexpr int kPanelRows = kLanes * kTileVectors;
 static_assert(kPanelRows <= 64, "a row of a tile has one bit a column in 64");
 
 struct Chord {
-  static inline VF distance(VF c, VF, VF) {
-    return sqrt(max(zero(), fnma(set1(2.0f), c, set1(2.0f))));
-  }
+  static inline VF distance(VF c, VF, VF) { return sqrt(max(zero(), fnma(set1(2.0f), c, set1(2.0f)))); }
 };
 
 struct Arc {
@@ -91,7 +89,8 @@ static void reduce(const PairTile& tile) {
       VF c = load(tile.c + r * kPanelRows + v * kLanes);
       VF distance = Metric::distance(c, row_norm, column_norm);
       if (kSkipping) {
-        const unsigned lanes = static_cast<unsigned>((tile.skip[r] >> (v * kLanes)) & ((1u << kLanes) - 1u));
+        const unsigned lanes =
+            static_cast<unsigned>((tile.skip[r] >> (v * kLanes)) & ((1u << kLanes) - 1u));
         const VM skipped = mask_from_bits(lanes);
         distance = zero_where(skipped, distance);
         c = zero_where(skipped, c);
@@ -110,12 +109,12 @@ static void reduce(const PairTile& tile) {
   }
 }
 
-#define EC_REDUCE_FORMS(Metric)                                                            \
-  {                                                                                        \
-    {{reduce<Metric, false, false, false>, reduce<Metric, false, false, true>},            \
-     {reduce<Metric, false, true, false>, reduce<Metric, false, true, true>}},             \
-        {{reduce<Metric, true, false, false>, reduce<Metric, true, false, true>},          \
-         {reduce<Metric, true, true, false>, reduce<Metric, true, true, true>}},           \
+#define EC_REDUCE_FORMS(Metric)                                                   \
+  {                                                                               \
+      {{reduce<Metric, false, false, false>, reduce<Metric, false, false, true>}, \
+       {reduce<Metric, false, true, false>, reduce<Metric, false, true, true>}},  \
+      {{reduce<Metric, true, false, false>, reduce<Metric, true, false, true>},   \
+       {reduce<Metric, true, true, false>, reduce<Metric, true, true, true>}},    \
   }
 
 static const PairwiseKernels kTable = {

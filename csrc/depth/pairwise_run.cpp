@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kBlockBytes = 384 * 1024;  // of packed rows: they stay in the second cache
 constexpr int64_t kMaxBlockPanels = 8;
-constexpr int64_t kChunkPanels = 32;   // columns of one task; float sums are emptied at its end
+constexpr int64_t kChunkPanels = 32;    // columns of one task; float sums are emptied at its end
 constexpr int64_t kDepthOfBlock = 256;  // word groups multiplied at a time: a panel of that depth is cached
 
 struct Scratch {
@@ -53,9 +53,8 @@ class PairwiseRun {
     plan();
     const int workers = worker_count(tasks_, run_.threads);
     if (!allocate_scratch(workers)) return EC_OUT_OF_MEMORY;
-    status = parallel_for(tasks_, run_.threads, run_.monitor, [&](int64_t task, int worker) {
-      run_task(task, scratch_of(worker));
-    });
+    status = parallel_for(tasks_, run_.threads, run_.monitor,
+                          [&](int64_t task, int worker) { run_task(task, scratch_of(worker)); });
     if (status != EC_OK) return status;
     distances_.read(problem_.metric == PairMetric::kL2 ? 1.0 / shift_.scale() : 1.0, distance_sums);
     if (corrected_) cosines_.read(1.0, cosine_sums);
@@ -90,8 +89,8 @@ class PairwiseRun {
         pack_panels(corpus_, corpus_order_, problem_.parts.weights, transform, problem_.precision, run_.isa,
                     run_.threads, run_.monitor, &corpus_panels_, &corpus_fault_);
     if (status != EC_OK || symmetric_) return status;
-    return pack_panels(*problem_.x, x_order_, nullptr, transform, problem_.precision, run_.isa, run_.threads,
-                       run_.monitor, &x_panels_, &x_fault_);
+    return pack_panels(*problem_.x, x_order_, nullptr, transform, problem_.precision, run_.isa,
+                       run_.threads, run_.monitor, &x_panels_, &x_fault_);
   }
 
   ec_status start_sums() {
@@ -99,8 +98,8 @@ class PairwiseRun {
     for (int64_t slot = 0; slot < corpus_order_.slots; ++slot)
       weight_total += static_cast<double>(corpus_panels_.weight.data()[slot]);
     double bound = pair_bound(problem_.metric);
-    if (problem_.metric == PairMetric::kL2) bound = largest_norm(corpus_panels_, corpus_order_) +
-                                                   largest_norm(x_panels(), x_order());
+    if (problem_.metric == PairMetric::kL2)
+      bound = largest_norm(corpus_panels_, corpus_order_) + largest_norm(x_panels(), x_order());
     const int64_t groups = corpus_order_.groups;
     if (!distances_.start(problem_.x->rows(), groups, bound * weight_total)) return EC_OUT_OF_MEMORY;
     if (corrected_ && !cosines_.start(problem_.x->rows(), groups, weight_total)) return EC_OUT_OF_MEMORY;
@@ -119,7 +118,8 @@ class PairwiseRun {
 
   void plan() {
     const int64_t panel_bytes = corpus_panels_.word_groups * product_.panel_rows * 4;
-    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
+    block_panels_ =
+        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
     blocks_ = (x_order().panels + block_panels_ - 1) / block_panels_;
     chunks_ = (corpus_order_.panels + kChunkPanels - 1) / kChunkPanels;
     tasks_ = blocks_ * chunks_;
@@ -189,8 +189,8 @@ class PairwiseRun {
     const float* row_scale = x_panels().scale.data() + row_slot;
     const float* column_scale = corpus_panels_.scale.data() + column_slot;
     if (problem_.precision == Precision::kInt8) {
-      product_.product_int8(a, b, count, {row_scale, column_scale, corpus_panels_.bias.data() + column_slot},
-                            c);
+      product_.product_int8(a, b, count,
+                            {row_scale, column_scale, corpus_panels_.bias.data() + column_slot}, c);
       return;
     }
     product_.product_bfloat(a, b, count, k > 0, c);
@@ -278,7 +278,8 @@ class PairwiseRun {
   }
 
   void clear_rows(const Scratch& s) const {
-    const int64_t count = 2 * block_panels_ * product_.panel_rows * product_.lanes + 2 * product_.panel_rows;
+    const int64_t count =
+        2 * block_panels_ * product_.panel_rows * product_.lanes + 2 * product_.panel_rows;
     std::memset(s.row_sum, 0, static_cast<size_t>(count) * sizeof(float));  // and what follows it
   }
 

@@ -133,8 +133,7 @@ class Scorer {
   ec_status mean_cosine_sums(double* cosine_sums) {
     AlignedBuffer<double> sums;
     if (!sums.allocate(parts_.groups * corpus_.columns())) return EC_OUT_OF_MEMORY;
-    ec_status status =
-        sum_directions(corpus_, parts_, run_, sums.data(), totals_.data(), &corpus_fault_);
+    ec_status status = sum_directions(corpus_, parts_, run_, sums.data(), totals_.data(), &corpus_fault_);
     if (status != EC_OK || corpus_fault_.any()) return status;
     return sum_cosines(x_, sums.data(), parts_.groups, self_ ? &parts_ : nullptr, run_, cosine_sums,
                        self_ ? &corpus_fault_ : &x_fault_);
@@ -156,8 +155,8 @@ class Scorer {
     if (status != EC_OK) return status;
     const bool corrected = problem.precision != Precision::kFloat32;
     AlignedBuffer<double> computed, exact;  // sums of cosines
-    if (corrected && (!computed.allocate(x_.rows() * parts_.groups) ||
-                      !exact.allocate(x_.rows() * parts_.groups)))
+    if (corrected &&
+        (!computed.allocate(x_.rows() * parts_.groups) || !exact.allocate(x_.rows() * parts_.groups)))
       return EC_OUT_OF_MEMORY;
     if (corrected) {
       status = mean_cosine_sums(exact.data());
@@ -263,8 +262,7 @@ ec_status ec_depth_cosine_sums(const ec_matrix* x, const double* sums, int64_t g
   const ec::RunOptions run = {ec::current_isa(), threads, monitor};
   const ec::MatrixRows rows(*x, *ec::row_kernels(run.isa));
   ec::FirstFault fault;
-  const ec_status status =
-      ec::sum_cosines(rows, sums, groups, nullptr, run, cosine_sums, &fault);
+  const ec_status status = ec::sum_cosines(rows, sums, groups, nullptr, run, cosine_sums, &fault);
   if (status == EC_OK && fault.any()) return fault.raise("x", error);
   return ec::finish_status(status, error);
 }

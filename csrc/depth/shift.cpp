@@ -25,7 +25,8 @@ bool Shift::fit(const MatrixRows& rows) {
   for (int64_t s = 0; s < taken; ++s) {
     const int64_t row = s * rows.rows() / taken;
     if (!rows.as_double(row, row_values.data())) continue;  // packing names the first such row
-    for (int64_t i = 0; i < columns; ++i) center_.data()[i] += row_values.data()[i] / static_cast<double>(taken);
+    for (int64_t i = 0; i < columns; ++i)
+      center_.data()[i] += row_values.data()[i] / static_cast<double>(taken);
   }
   for (int64_t i = 0; i < columns; ++i) {
     // The center is a float, so that moving float rows is one rounding.

@@ -17,9 +17,7 @@ class Shift {
   // Rescales by all rows of both (second may be null): for data whose sample hides its largest rows.
   void rescale(const MatrixRows& first, const MatrixRows* second);
 
-  RowTransform transform() const {
-    return {false, center_.data(), center_float_.data(), scale_};
-  }
+  RowTransform transform() const { return {false, center_.data(), center_float_.data(), scale_}; }
   double scale() const { return scale_; }
 
  private:

@@ -52,7 +52,8 @@ class SpatialRun {
     ec_status status = prepare();
     if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
     const int64_t panel_bytes = column_panels_ * width_ * width_ * 4;
-    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
+    block_panels_ =
+        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
     chunk_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, kMaxBlockPanels);
     const int64_t tasks = (x_order().panels + block_panels_ - 1) / block_panels_;
     if (!allocate_scratch(worker_count(tasks, run_.threads))) return EC_OUT_OF_MEMORY;
@@ -83,11 +84,11 @@ class SpatialRun {
   ec_status pack() {
     const RowTransform transform = shift_.transform();
     const ec_status status =
-        pack_panels(corpus_, corpus_order_, problem_.parts.weights, transform, Precision::kFloat32, run_.isa,
-                    run_.threads, run_.monitor, &corpus_panels_, &corpus_fault_);
+        pack_panels(corpus_, corpus_order_, problem_.parts.weights, transform, Precision::kFloat32,
+                    run_.isa, run_.threads, run_.monitor, &corpus_panels_, &corpus_fault_);
     if (status != EC_OK || self_) return status;
-    return pack_panels(*problem_.x, x_order_, nullptr, transform, Precision::kFloat32, run_.isa, run_.threads,
-                       run_.monitor, &x_panels_, &x_fault_);
+    return pack_panels(*problem_.x, x_order_, nullptr, transform, Precision::kFloat32, run_.isa,
+                       run_.threads, run_.monitor, &x_panels_, &x_fault_);
   }
 
   // The corpus once more, as the right factor of the second product: [column panel][slot][width].
@@ -103,7 +104,8 @@ class SpatialRun {
                     static_cast<size_t>(width_ * width_) * sizeof(uint32_t));
       for (int64_t column = 0; column < columns_; ++column) {
         uint32_t* column_to = column_words(column / width_, panel) + column % width_;
-        for (int64_t slot = 0; slot < width_; ++slot) column_to[slot * width_] = from[column * width_ + slot];
+        for (int64_t slot = 0; slot < width_; ++slot)
+          column_to[slot * width_] = from[column * width_ + slot];
       }
     });
   }

@@ -15,13 +15,13 @@
 namespace ec {
 
 struct SpatialTile {
-  float* c;                   // [tile_rows][panel_rows]: inner products of corpus rows (rows of the tile)
-                              // and scored rows (columns); becomes w
-  const float* row_norm;      // [tile_rows] squared norms
-  const float* row_weight;    // [tile_rows]
-  const float* column_norm;   // [panel_rows] squared norms
-  const uint64_t* skip;       // [tile_rows] one bit a column where w is to be 0; null for none
-  float* weight_sum;          // [panel_rows] += w
+  float* c;                  // [tile_rows][panel_rows]: inner products of corpus rows (rows of the tile)
+                             // and scored rows (columns); becomes w
+  const float* row_norm;     // [tile_rows] squared norms
+  const float* row_weight;   // [tile_rows]
+  const float* column_norm;  // [panel_rows] squared norms
+  const uint64_t* skip;      // [tile_rows] one bit a column where w is to be 0; null for none
+  float* weight_sum;         // [panel_rows] += w
 };
 
 struct SpatialKernels {

@@ -26,7 +26,8 @@ static void weigh_tile(const SpatialTile& tile) {
       // The bound only keeps lanes finite whose weight is 0 or which are skipped.
       VF w = mul(row_weight, rsqrt(max(squared, set1(1e-30f))));
       if (kSkipping) {
-        const unsigned lanes = static_cast<unsigned>((tile.skip[r] >> (v * kLanes)) & ((1u << kLanes) - 1u));
+        const unsigned lanes =
+            static_cast<unsigned>((tile.skip[r] >> (v * kLanes)) & ((1u << kLanes) - 1u));
         w = zero_where(mask_from_bits(lanes), w);
       }
       store(at, w);

@@ -56,8 +56,7 @@ ec_status FirstFault::raise(const char* argument, ec_error* error) const {
 }
 
 const void* MatrixRows::row_pointer(int64_t row) const {
-  return static_cast<const char*>(matrix_.data) +
-         row * matrix_.row_stride * element_bytes(matrix_.dtype);
+  return static_cast<const char*>(matrix_.data) + row * matrix_.row_stride * element_bytes(matrix_.dtype);
 }
 
 double MatrixRows::element(const void* row, int64_t column) const {
@@ -109,8 +108,8 @@ RowFault MatrixRows::as_unit_rescaled(const void* row, float* scratch, UnitRow* 
   return RowFault::kNone;
 }
 
-RowFault MatrixRows::as_shifted(int64_t row, const double* center, const float* center_float,
-                                double scale, float* to) const {
+RowFault MatrixRows::as_shifted(int64_t row, const double* center, const float* center_float, double scale,
+                                float* to) const {
   const void* from = row_pointer(row);
   if (matrix_.dtype == EC_FLOAT64) {
     const double* values = static_cast<const double*>(from);

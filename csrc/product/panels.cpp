@@ -101,8 +101,7 @@ class Packer {
     else if (panels_.precision == Precision::kBFloat16)
       row_kernels_.pack_bfloat(values, columns, to, &panels_.scale.data()[slot]);
     else
-      row_kernels_.pack_int8(values, columns, to, &panels_.scale.data()[slot],
-                             &panels_.bias.data()[slot]);
+      row_kernels_.pack_int8(values, columns, to, &panels_.scale.data()[slot], &panels_.bias.data()[slot]);
   }
 
   const MatrixRows& rows_;

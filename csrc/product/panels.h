@@ -15,8 +15,8 @@ namespace ec {
 
 // Which row of the matrix lies in which slot of the panels.
 struct SlotOrder {
-  AlignedBuffer<int64_t> row;       // [slots]: row of the matrix, -1 for padding
-  AlignedBuffer<int32_t> group;     // [panels]
+  AlignedBuffer<int64_t> row;    // [slots]: row of the matrix, -1 for padding
+  AlignedBuffer<int32_t> group;  // [panels]
   int64_t slots = 0;
   int64_t panels = 0;
   int64_t groups = 1;

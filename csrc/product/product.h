@@ -26,10 +26,10 @@ struct Int8Scales {
 
 struct ProductKernels {
   int lanes;
-  int tile_rows;    // rows of one product call; divides panel_rows
-  int panel_rows;   // columns of one product call
-  int int8_group;   // int8 numbers in a 32-bit group (4), or int16 ones (2)
-  int int8_bias;    // what the instruction adds to each number of the broadcast side
+  int tile_rows;   // rows of one product call; divides panel_rows
+  int panel_rows;  // columns of one product call
+  int int8_group;  // int8 numbers in a 32-bit group (4), or int16 ones (2)
+  int int8_bias;   // what the instruction adds to each number of the broadcast side
   // c[tile_rows][panel_rows] (row stride panel_rows) = a b', or += when accumulate.
   // Requires: a and b point at the first wanted group of a panel, a moved on to the tile's first row;
   //   consecutive groups lie panel_rows words apart in both.

@@ -44,23 +44,23 @@ struct Tile {
 template <class Step>
 static inline __attribute__((always_inline)) void multiply(const uint32_t* a, const uint32_t* b,
                                                            int64_t groups, Tile<Step>& tile) {
-  EC_UNROLL for (int r = 0; r < kTileRows; ++r)
-      EC_UNROLL for (int v = 0; v < kTileVectors; ++v) tile.sum[r][v] = Step::start();
+  EC_UNROLL for (int r = 0; r < kTileRows; ++r) EC_UNROLL for (int v = 0; v < kTileVectors; ++v)
+      tile.sum[r][v] = Step::start();
   for (int64_t k = 0; k < groups; ++k, a += kPanelRows, b += kPanelRows) {
     __builtin_prefetch(a + kPrefetchGroups * kPanelRows);
     VI column[kTileVectors];
     EC_UNROLL for (int v = 0; v < kTileVectors; ++v) column[v] = load_int(b + v * kLanes);
     EC_UNROLL for (int r = 0; r < kTileRows; ++r) {
       const VI row = Step::broadcast(a + r);
-      EC_UNROLL for (int v = 0; v < kTileVectors; ++v)
-          tile.sum[r][v] = Step::step(tile.sum[r][v], row, column[v]);
+      EC_UNROLL for (int v = 0; v < kTileVectors; ++v) tile.sum[r][v] =
+          Step::step(tile.sum[r][v], row, column[v]);
     }
   }
 }
 
 template <class Step>
-static inline void multiply_to_float(const uint32_t* a, const uint32_t* b, int64_t groups,
-                                     bool accumulate, float* c) {
+static inline void multiply_to_float(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate,
+                                     float* c) {
   Tile<Step> tile;
   multiply<Step>(a, b, groups, tile);
   EC_UNROLL for (int r = 0; r < kTileRows; ++r) EC_UNROLL for (int v = 0; v < kTileVectors; ++v) {
@@ -69,8 +69,7 @@ static inline void multiply_to_float(const uint32_t* a, const uint32_t* b, int64
   }
 }
 
-static void product_float(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate,
-                          float* c) {
+static void product_float(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c) {
   multiply_to_float<FloatStep>(a, b, groups, accumulate, c);
 }
 
@@ -98,7 +97,7 @@ static void product_int8(const uint32_t* a, const uint32_t* b, int64_t groups, c
   }
 }
 
-static const ProductKernels kTable = {kLanes,    kTileRows,     kPanelRows,     kInt8Group, kInt8Bias,
+static const ProductKernels kTable = {kLanes,        kTileRows,      kPanelRows, kInt8Group,  kInt8Bias,
                                       product_float, product_bfloat, scale,      product_int8};
 
 }  // namespace EC_ISA

@@ -71,8 +71,7 @@ static void add_scaled(const float* row, float scale, int64_t columns, float* to
   for (; i < columns; ++i) to[i] += scale * row[i];
 }
 
-static void shift_scale(const float* row, const float* center, float scale, int64_t columns,
-                        float* to) {
+static void shift_scale(const float* row, const float* center, float scale, int64_t columns, float* to) {
   const VF factor = set1(scale);
   int64_t i = 0;
   if (center == nullptr) {
@@ -182,9 +181,8 @@ static inline uint32_t step_group(const float* row, int64_t count, int32_t* tota
 static void pack_int8(float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias) {
   const float largest = largest_magnitude(row, columns);
   const float per_step = largest > 0.0f ? 127.0f / largest : 0.0f;
-  const float step_scale = round_row(row, columns, [per_step](VF value) {
-    return to_float(round_to_int(mul(value, set1(per_step))));
-  });
+  const float step_scale = round_row(
+      row, columns, [per_step](VF value) { return to_float(round_to_int(mul(value, set1(per_step)))); });
   const int64_t groups = columns / kInt8Group;
   int32_t total = 0;
   for (int64_t k = 0; k < groups; ++k)
@@ -195,9 +193,8 @@ static void pack_int8(float* row, int64_t columns, uint32_t* to, float* scale, i
   *bias = kInt8Bias * total;
 }
 
-static const RowKernels kTable = {convert,          sum_squares, dot,
-                                  add_scaled,       shift_scale, squared_distance,
-                                  pack_float,       pack_bfloat, pack_int8};
+static const RowKernels kTable = {convert,          sum_squares, dot,         add_scaled, shift_scale,
+                                  squared_distance, pack_float,  pack_bfloat, pack_int8};
 
 }  // namespace EC_ISA
 }  // namespace ec

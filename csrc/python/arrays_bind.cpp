@@ -49,8 +49,8 @@ ec_dtype result_dtype(const char* name) {
 py::object output_like(py::handle like, py::handle out, const char* where, const char* dtype) {
   const ecpy::ArrayView view = ecpy::view_array(like, {where, "x"}, 1, 2);
   const ec_dtype kind = result_dtype(dtype);
-  ecpy::OutputView output = ecpy::open_output(out, {where, "out"}, view, kind, view.axes(),
-                                              {view.rows(), view.columns()});
+  ecpy::OutputView output =
+      ecpy::open_output(out, {where, "out"}, view, kind, view.axes(), {view.rows(), view.columns()});
   const auto bytes = static_cast<size_t>(view.rows() * view.columns() * ecpy::dtype_bytes(kind));
   if (bytes > 0) std::memset(output.data(), 0, bytes);
   return output.object();
@@ -62,8 +62,7 @@ void touch(py::handle array) { ecpy::view_array(array, {"touch", "x"}, 1, 2); }
 
 void register_arrays(py::module_& module) {
   module.def("_describe", &describe, py::arg("array"), py::arg("where"), py::arg("name"));
-  module.def("_describe_indices", &describe_indices, py::arg("array"), py::arg("where"),
-             py::arg("name"));
+  module.def("_describe_indices", &describe_indices, py::arg("array"), py::arg("where"), py::arg("name"));
   module.def("_output_like", &output_like, py::arg("like"), py::arg("out"), py::arg("where"),
              py::arg("dtype"));
   module.def("_touch", &touch, py::arg("array"));

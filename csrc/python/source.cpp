@@ -120,13 +120,13 @@ std::string device_name(const dlpack::Device& device) {
 }
 
 void check_device(const dlpack::Device& device, const Argument& argument) {
-  if (device.type == dlpack::kCpu || device.type == dlpack::kCudaHost ||
-      device.type == dlpack::kRocmHost) {
+  if (device.type == dlpack::kCpu || device.type == dlpack::kCudaHost || device.type == dlpack::kRocmHost) {
     return;
   }
-  raise_type("%s: '%s' must be on the CPU, because this build has no kernels for other devices; "
-             "got device %s.",
-             argument.where, argument.name, device_name(device).c_str());
+  raise_type(
+      "%s: '%s' must be on the CPU, because this build has no kernels for other devices; "
+      "got device %s.",
+      argument.where, argument.name, device_name(device).c_str());
 }
 
 void read_tensor(const dlpack::Tensor& tensor, const Argument& argument, Source* source) {
@@ -139,8 +139,7 @@ void read_tensor(const dlpack::Tensor& tensor, const Argument& argument, Source*
   for (int axis = tensor.ndim - 1; axis >= 0; --axis) {
     if (axis < 2) {
       source->shape[axis] = tensor.shape[axis];
-      source->stride_bytes[axis] =
-          tensor.strides != nullptr ? tensor.strides[axis] * item_bytes : c_order;
+      source->stride_bytes[axis] = tensor.strides != nullptr ? tensor.strides[axis] * item_bytes : c_order;
     }
     c_order *= tensor.shape[axis];
   }
@@ -156,8 +155,7 @@ void read_tensor(const dlpack::Tensor& tensor, const Argument& argument, Source*
   std::string reason = py::str(cause.value());
   reason = reason.substr(0, reason.find('\n'));
   const std::string text = std::string(argument.where) + ": '" + argument.name +
-                           "' must be an array that DLPack can describe; its own library says: " +
-                           reason;
+                           "' must be an array that DLPack can describe; its own library says: " + reason;
   py::raise_from(cause, PyExc_TypeError, text.c_str());
   throw py::error_already_set();
 }
@@ -187,8 +185,7 @@ ExchangeType find_exchange(PyTypeObject* type) {
   }
   auto* type_object = reinterpret_cast<PyObject*>(type);
   if (PyObject_HasAttr(type_object, names().exchange_api) == 0) return {};
-  auto capsule =
-      py::reinterpret_steal<py::object>(PyObject_GetAttr(type_object, names().exchange_api));
+  auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttr(type_object, names().exchange_api));
   if (!capsule) throw py::error_already_set();
   ExchangeType found;
   found.type = type;
@@ -205,25 +202,25 @@ ExchangeType find_exchange(PyTypeObject* type) {
 }
 
 void refuse_grad(py::handle tensor, const Argument& argument) {
-  auto value =
-      py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor.ptr(), names().requires_grad));
+  auto value = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor.ptr(), names().requires_grad));
   if (!value) throw py::error_already_set();
   if (value.ptr() != Py_True) return;
-  raise_type("%s: '%s' must not require grad, because %s is not differentiable; got a tensor with "
-             "requires_grad=True. Use %s.detach().",
-             argument.where, argument.name, argument.where, argument.name);
+  raise_type(
+      "%s: '%s' must not require grad, because %s is not differentiable; got a tensor with "
+      "requires_grad=True. Use %s.detach().",
+      argument.where, argument.name, argument.where, argument.name);
 }
 
 // Torch may hold a tensor as the negative of its memory (the imaginary part of a conjugate), which
 // the C exchange API passes over in silence.
 void refuse_negated(py::handle tensor, const Argument& argument) {
-  auto value =
-      py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), names().is_neg));
+  auto value = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), names().is_neg));
   if (!value) throw py::error_already_set();
   if (value.ptr() != Py_True) return;
-  raise_type("%s: '%s' must hold its values in memory; got a tensor with the negative bit. Use "
-             "%s.resolve_neg().",
-             argument.where, argument.name, argument.name);
+  raise_type(
+      "%s: '%s' must hold its values in memory; got a tensor with the negative bit. Use "
+      "%s.resolve_neg().",
+      argument.where, argument.name, argument.name);
 }
 
 Source open_exchange(py::handle tensor, const ExchangeType& type, const Argument& argument) {
@@ -246,8 +243,8 @@ Source open_exchange(py::handle tensor, const ExchangeType& type, const Argument
 Source open_capsule(const py::object& capsule, const Argument& argument) {
   Source source;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
-    auto* exported = static_cast<dlpack::VersionedTensor*>(
-        PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    auto* exported =
+        static_cast<dlpack::VersionedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     if (exported->version.major != 1) {
       raise_type("%s: '%s' must be exported by DLPack version 1; got version %u.", argument.where,
                  argument.name, exported->version.major);
@@ -262,8 +259,7 @@ Source open_capsule(const py::object& capsule, const Argument& argument) {
     raise_type("%s: '%s' must have a __dlpack__ method that returns a new DLPack capsule; got %s.",
                argument.where, argument.name, Py_TYPE(capsule.ptr())->tp_name);
   }
-  auto* exported =
-      static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  auto* exported = static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
   source.owner = Owner(exported);
   source.writable = true;
@@ -276,8 +272,7 @@ Source open_dlpack(py::handle array, const Argument& argument) {
   py::object capsule;
   try {
     const auto device = array.attr(names().dlpack_device)().cast<py::tuple>();
-    check_device({static_cast<dlpack::DeviceType>(device[0].cast<int>()), device[1].cast<int>()},
-                 argument);
+    check_device({static_cast<dlpack::DeviceType>(device[0].cast<int>()), device[1].cast<int>()}, argument);
     const auto exporter = array.attr(names().dlpack);
     try {
       capsule = exporter(py::arg("max_version") = py::make_tuple(1, 0));
@@ -310,9 +305,10 @@ Source open_source(py::handle array, const Argument& argument) {
     const py::array seen = py::module_::import("numpy").attr("asarray")(view);
     return open_numpy(seen, argument);
   }
-  raise_type("%s: '%s' must be an array (NumPy, Torch, or another with __dlpack__ or the buffer "
-             "protocol); got %s. Use numpy.asarray(%s).",
-             argument.where, argument.name, type->tp_name, argument.name);
+  raise_type(
+      "%s: '%s' must be an array (NumPy, Torch, or another with __dlpack__ or the buffer "
+      "protocol); got %s. Use numpy.asarray(%s).",
+      argument.where, argument.name, type->tp_name, argument.name);
 }
 
 std::string type_name(const dlpack::DataType& type) {
@@ -335,8 +331,7 @@ std::string type_name(const dlpack::DataType& type) {
     case dlpack::kBool:
       return "bool";
     default:
-      return "DLPack type " + std::to_string(type.code) + " of " + std::to_string(type.bits) +
-             " bits";
+      return "DLPack type " + std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits";
   }
   return kind + std::to_string(type.bits);
 }

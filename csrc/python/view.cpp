@@ -42,8 +42,7 @@ dlpack::DataType dlpack_type(ec_dtype dtype) {
   return {dtype == EC_BFLOAT16 ? dlpack::kBfloat : dlpack::kFloat, bits, 1};
 }
 
-void check_axes(const Source& source, py::handle array, const Argument& argument, int least,
-                int most) {
+void check_axes(const Source& source, py::handle array, const Argument& argument, int least, int most) {
   if (source.axes >= least && source.axes <= most) return;
   const char* wanted = least != most ? "a 1-D or 2-D array"
                        : most == 1   ? "a 1-D array"
@@ -160,9 +159,7 @@ const char* dtype_name(ec_dtype dtype) {
   }
 }
 
-int dtype_bytes(ec_dtype dtype) {
-  return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2;
-}
+int dtype_bytes(ec_dtype dtype) { return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2; }
 
 ArrayView view_array(py::handle array, const Argument& argument, int least_axes, int most_axes) {
   Source source = open_source(array, argument);

@@ -87,8 +87,7 @@ class ArrayView {
 };
 
 // TypeError for another kind, dtype or device, ValueError for another number of axes.
-ArrayView view_array(pybind11::handle array, const Argument& argument, int least_axes,
-                     int most_axes);
+ArrayView view_array(pybind11::handle array, const Argument& argument, int least_axes, int most_axes);
 
 inline ArrayView view_matrix(pybind11::handle array, const Argument& argument) {
   return view_array(array, argument, 2, 2);
@@ -129,8 +128,7 @@ class OutputView {
 
  private:
   friend OutputView make_output(const dlpack::ExchangeApi*, ec_dtype, int, std::array<int64_t, 2>);
-  friend OutputView view_output(pybind11::handle, const Argument&, ec_dtype, int,
-                                std::array<int64_t, 2>);
+  friend OutputView view_output(pybind11::handle, const Argument&, ec_dtype, int, std::array<int64_t, 2>);
 
   void* data_ = nullptr;
   pybind11::object object_;

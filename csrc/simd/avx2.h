@@ -52,9 +52,7 @@ static inline VM mask_from_bits(unsigned bits) {
 static inline VF select(VM m, VF if_set, VF if_clear) { return _mm256_blendv_ps(if_clear, if_set, m); }
 static inline VF zero_where(VM m, VF a) { return _mm256_andnot_ps(m, a); }
 
-static inline VI load_int(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
+static inline VI load_int(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void store_int(void* p, VI a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
 static inline VI zero_int() { return _mm256_setzero_si256(); }
 static inline VI set1_int(int32_t a) { return _mm256_set1_epi32(a); }
@@ -81,8 +79,7 @@ static inline VF load_bfloat(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 static inline VF load_double(const double* p) {
-  return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)),
-                         _mm256_cvtpd_ps(_mm256_loadu_pd(p)));
+  return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)), _mm256_cvtpd_ps(_mm256_loadu_pd(p)));
 }
 
 // Dot-product steps on 32-bit groups: bf16 pairs are widened, int8 numbers are held as int16 pairs.

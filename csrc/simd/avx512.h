@@ -99,9 +99,7 @@ static inline VI broadcast_int8_group(const uint32_t* p) {
   return _mm512_xor_si512(_mm512_set1_epi32(static_cast<int>(*p)),
                           _mm512_set1_epi32(static_cast<int>(0x80808080u)));
 }
-static inline VS dot_int8(VS acc, VI a, VI b) {
-  return (VS)_mm512_dpbusd_epi32((VI)acc, a, b);
-}
+static inline VS dot_int8(VS acc, VI a, VI b) { return (VS)_mm512_dpbusd_epi32((VI)acc, a, b); }
 #else
 constexpr int kInt8Group = 2;  // held as int16 numbers
 constexpr int kInt8Bias = 0;

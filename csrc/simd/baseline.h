@@ -73,14 +73,14 @@ static inline VF round_to_bfloat(VF a) {
 // kLanes numbers of each dtype as floats. Halves: the exponent is shifted into place and rebased by a
 // product, which also makes subnormal halves right; infinities and NaN are patched.
 static inline VF load_half(const uint16_t* p) {
-  const VI wide = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)),
-                                     _mm_setzero_si128());
+  const VI wide =
+      _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), _mm_setzero_si128());
   const VI magnitude = _mm_and_si128(wide, _mm_set1_epi32(0x7fff));
   const VI sign = _mm_slli_epi32(_mm_xor_si128(wide, magnitude), 16);
   const VF scaled = _mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(magnitude, 13)),
                                _mm_castsi128_ps(_mm_set1_epi32((127 + 112) << 23)));
-  const VI special = _mm_and_si128(_mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff)),
-                                   _mm_set1_epi32(0x7f800000));
+  const VI special =
+      _mm_and_si128(_mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff)), _mm_set1_epi32(0x7f800000));
   return _mm_castsi128_ps(_mm_or_si128(_mm_or_si128(_mm_castps_si128(scaled), special), sign));
 }
 static inline VF load_bfloat(const uint16_t* p) {
@@ -102,9 +102,7 @@ static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
 }
 static inline VI broadcast_group(const uint32_t* p) { return _mm_set1_epi32(static_cast<int>(*p)); }
 static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
-static inline VS dot_int8(VS acc, VI a, VI b) {
-  return (VS)_mm_add_epi32((VI)acc, _mm_madd_epi16(a, b));
-}
+static inline VS dot_int8(VS acc, VI a, VI b) { return (VS)_mm_add_epi32((VI)acc, _mm_madd_epi16(a, b)); }
 
 }  // namespace EC_ISA
 }  // namespace ec

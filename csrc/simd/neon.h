@@ -11,7 +11,7 @@ namespace EC_ISA {
 using VF = float32x4_t;
 using VI = int32x4_t;
 using VM = uint32x4_t;  // all bits of a lane set or clear
-using VS = int32x4_t;  // sums of int8 products
+using VS = int32x4_t;   // sums of int8 products
 
 constexpr int kLanes = 4;
 constexpr int kTileRows = 8;     // rows of a register tile
@@ -72,9 +72,7 @@ static inline VF round_to_bfloat(VF a) {
 }
 
 // kLanes numbers of each dtype as floats.
-static inline VF load_half(const uint16_t* p) {
-  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
-}
+static inline VF load_half(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline VF load_bfloat(const uint16_t* p) {
   return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Depth from C: which of 1000 noisy copies of a direction is the most central, and what an error looks like.
+// Depth from C: which of 1000 noisy copies of a direction is the most central, and what an error looks
+// like.
 #include <embedcore.h>
 #include <math.h>
 #include <stdio.h>
