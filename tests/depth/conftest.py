@@ -47,8 +47,27 @@ def reference(x: Array, corpus: Array | None, metric: str, **options: Any) -> Ar
         options["u"] = oracle.directions(DIRECTIONS, x.shape[1], SEED)
     if metric in ("mahalanobis", "ai_irw") and options.get("weights") is not None:
         options["ddof"] = 0
+    rows = x.astype(np.float64)
+    if metric == "ai_irw" and corpus is None:
+        return _ai_irw_of_own_rows(rows, **options)
     wide = None if corpus is None else corpus.astype(np.float64)
-    return oracle.score(x.astype(np.float64), wide, metric=metric, **options)
+    return oracle.score(rows, wide, metric=metric, **options)
+
+
+def _ai_irw_of_own_rows(
+    rows: Array, u: Array, weights: Array | None = None, groups: Array | None = None, ddof: int = 1
+) -> Array:
+    """A row is left out of the depth, not of the covariance that whitens."""
+    labels = np.zeros(len(rows), int) if groups is None else groups
+    w = np.ones(len(rows)) if weights is None else weights
+    result = np.empty((len(rows), len(np.unique(labels))))
+    for g, name in enumerate(np.unique(labels)):
+        member = labels == name
+        covariance = oracle.covariance(rows[member], w[member], 0.0, ddof)
+        along = u @ oracle.inverse_square_root(covariance)
+        depths = oracle.score(rows, metric="irw", u=along, weights=weights, groups=labels)
+        result[:, g] = depths[:, g]
+    return result[:, 0] if groups is None else result
 
 
 def score(x: Any, corpus: Any, metric: str, **options: Any) -> Any:

@@ -176,6 +176,23 @@ def test_unit_free_metrics_take_any_unit(isa: str, metric: str) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
 
 
+TINY = pytest.mark.xfail(reason="rows along directions are not scaled up before float32")
+
+
+@pytest.mark.parametrize(
+    "power",
+    [-110, 110, 300, 1000, *(pytest.param(power, marks=TINY) for power in (-1000, -300))],
+)
+@pytest.mark.parametrize("metric", ["halfspace", "irw", "projection"])
+def test_directional_metrics_take_any_unit(metric: str, power: int) -> None:
+    rows = normal(80, 6)
+    # One of 79 rows may change its side along some of the directions.
+    limit = 1e-6 if metric == "projection" else 1.01 / 79
+    expected = depth.score(rows, metric=metric, n_directions=100)
+    got = depth.score(np.ldexp(rows, power), metric=metric, n_directions=100)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=limit)
+
+
 @pytest.mark.parametrize("power", [-1000, -400, -130, 130, 400, 1000])
 def test_l2_takes_any_unit(isa: str, power: int) -> None:
     rows = normal(40, 7)
@@ -264,6 +281,46 @@ def test_float64_weights_of_any_unit(
 ) -> None:
     rows = normal(30, 20)
     agrees(rows, metric=metric, weights=unit * np.linspace(1, 2, 30))
+
+
+@pytest.mark.parametrize("metric", PAIRS)
+@pytest.mark.parametrize(
+    "unit",
+    [1e-30, 1e30, pytest.param(1e38, marks=pytest.mark.xfail(reason=FLOAT_WEIGHTS))],
+)
+def test_float32_weights_of_any_unit(metric: str, unit: float) -> None:
+    rows = normal(40, 8)
+    weights = np.linspace(1, 3, 40, dtype=np.float32)
+    expected = depth.score(rows, metric=metric, weights=weights)
+    got = depth.score(rows, metric=metric, weights=weights * np.float32(unit))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+def test_sums_over_many_rows(isa: str) -> None:
+    # Cosines, distances and unit differences do not lose digits with the number of rows.
+    corpus = (normal(400_000, 2) + 0.5).astype(np.float32)
+    x = normal(5, 2, seed=1)
+    gaps = x[:, None] - corpus
+    lengths = np.sqrt((gaps**2).sum(axis=2))
+    cosines = (x @ corpus.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(corpus, axis=1)
+    expected = {
+        "cosine": 1 + cosines.mean(axis=1),
+        "chord": 2 - np.sqrt(np.maximum(0, 2 - 2 * cosines)).mean(axis=1),
+        "l2": 1 / (1 + lengths.mean(axis=1)),
+    }
+    for metric, depths in expected.items():
+        np.testing.assert_allclose(depth.score(x, corpus, metric=metric), depths, rtol=0, atol=5e-7)
+
+
+@pytest.mark.xfail(reason="spatial sums stay in float32 however long the corpus is")
+def test_spatial_sums_over_many_rows() -> None:
+    corpus = (normal(400_000, 2) + 0.5).astype(np.float32)
+    x = normal(5, 2, seed=1) * np.array([[0.1], [1], [10], [30], [60]])
+    gaps = x[:, None] - corpus
+    units = gaps / np.sqrt((gaps**2).sum(axis=2, keepdims=True))
+    expected = 1 - np.linalg.norm(units.mean(axis=1), axis=1)
+    got = depth.score(x, corpus, metric="spatial")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
 
 
 def test_the_widest_rows() -> None:

@@ -68,7 +68,8 @@ def score(
         ``ai_irw``        ``irw`` after whitening by the corpus's covariance
         ================  =====================================================================
 
-        The last four use `n_directions` shared random unit directions u. On text embeddings cosine
+        The last four use `n_directions` shared random unit directions u; where ``ai_irw`` leaves a row
+        out, the covariance that whitens is still that of the whole corpus. On text embeddings cosine
         depth ranks almost as arc and chord do (Spearman above .999) and costs O((n + m) d).
     weights : array (m,), optional
         Non-negative weights of the corpus rows, float32 or float64. Not for ``projection``.
