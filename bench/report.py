@@ -288,10 +288,11 @@ contestants take turns; ratios are medians over the rounds of the two times in t
 error is the largest one against float64 over the checked rows. A star marks times extrapolated from
 the first rows. "x floor" is the time over that of the floor: NumPy's SGEMM of the same shape into
 memory already in place, the fastest way found to read the inputs, or projecting and sorting (or
-selecting). "x best peer" compares with the fastest peer whose error is at most twice as large, or
-at most 1e-6; peers whose own row says "not beaten" are faster than all of embedcore's contestants
-with an equal or smaller error (errors up to 1e-6 count as equal). Rows under the angular metrics
-have unit length: embedcore normalises them again, peers need not.
+selecting). "x best peer" compares with the fastest peer whose error is at most twice as large; a
+peer whose own row says "not beaten" is faster than all of embedcore's contestants with an equal or
+smaller error. Errors up to the limit for float32 count as equal: 1e-6, 2e-6 for spatial, 1e-5 for
+projection, four corpus rows for halfspace. Rows under the angular metrics have unit length:
+embedcore normalises them again, peers need not.
 """
 
 

@@ -21,8 +21,6 @@ ROUNDS = {"smoke": 1, "quick": 3, "full": 5}
 CHECKED_PAIRS = {"smoke": 10_000, "quick": 4_000_000, "full": 16_000_000}
 # An answer this many times beyond its limit is wrong, not inexact, and is not timed.
 WRONG_FACTOR = 10.0
-# Peers at float32's own level of error are compared with every precision.
-EXACT_ERROR = 1e-6
 
 
 class Bar:
@@ -151,7 +149,8 @@ def _run_case(
                 continue
         right.append(contestant)
     samples = interleave(right, first, rounds=ROUNDS[mode], cold=case.cold, settle=threads > 1)
-    _compare(right, samples, lines)
+    # Errors up to the limit for float32 count as equal.
+    _compare(right, samples, lines, case.error_limit("float32", len(problem.reference)))
     return {
         "name": case.name,
         "metric": case.metric,
@@ -173,7 +172,9 @@ def error_of(answer: Any, rows: Any, wanted: Any) -> float:
     return float(np.abs(depths[rows[known]] - wanted[known]).max())
 
 
-def _compare(right: list[Contestant], samples: dict[str, Samples], lines: list[Any]) -> None:
+def _compare(
+    right: list[Contestant], samples: dict[str, Samples], lines: list[Any], equal: float
+) -> None:
     """Add times, the ratio to the fastest floor and, for our own, that to the best peer."""
     by_name = {line["name"]: line for line in lines}
     floors = [one.name for one in right if one.role == "floor"]
@@ -187,7 +188,7 @@ def _compare(right: list[Contestant], samples: dict[str, Samples], lines: list[A
             continue
         if line["target"] is not None and floor is not None:
             line["met"] = line["ratio_to_floor"] <= line["target"]
-        largest = max(EXACT_ERROR, 2 * line["error"])
+        largest = max(equal, 2 * line["error"])
         peers = [
             other.name
             for other in right
@@ -198,12 +199,12 @@ def _compare(right: list[Contestant], samples: dict[str, Samples], lines: list[A
             line |= {"best_peer": best, "ratio_to_peer": own.ratio_to(samples[best])}
     for one in right if any(one.role == "ours" for one in right) else ():
         if one.role == "peer":
-            by_name[one.name]["beaten"] = _beaten(by_name[one.name], lines)
+            by_name[one.name]["beaten"] = _beaten(by_name[one.name], lines, equal)
 
 
-def _beaten(peer: Any, lines: list[Any]) -> bool:
+def _beaten(peer: Any, lines: list[Any], equal: float) -> bool:
     """Tell whether one of our own is faster at equal or better error."""
-    allowed = np.inf if peer["error"] is None else max(EXACT_ERROR, peer["error"])
+    allowed = np.inf if peer["error"] is None else max(equal, peer["error"])
     return any(
         line["role"] == "ours"
         and "seconds" in line

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from embedcore import depth
+from embedcore.depth._score import _random_directions
 
 from bench.depth import data
 from bench.depth.exact import Problem
@@ -55,7 +56,8 @@ class Case:
     def problem(self) -> Problem:
         """Make the data."""
         rows = data.pool(self.data, self.n + (self.m or 0), self.d)
-        along = random_directions(self.directions, self.d) if self.metric in DIRECTIONAL else None
+        # Those of `depth.score`: with other directions no two answers could be compared.
+        along = _random_directions(rows, self.directions, 0) if self.metric in DIRECTIONAL else None
         if self.m is None:
             return Problem(self.metric, rows, None, along)
         x, corpus = np.ascontiguousarray(rows[: self.n]), np.ascontiguousarray(rows[self.n :])
@@ -70,12 +72,6 @@ class Case:
         if self.metric == "spatial":
             return 2e-6
         return ERROR_LIMITS[precision]
-
-
-def random_directions(count: int, columns: int) -> Any:
-    """Return the directions of `depth.score` with seed 0, as it documents them."""
-    rows = np.random.default_rng(0).standard_normal((count, columns))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def ours(case: Case, problem: Problem, threads: int) -> list[Contestant]:
