@@ -6,6 +6,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection
 
+import numpy as np
+
 __all__ = ["choose", "integer"]
 
 
@@ -81,8 +83,8 @@ def integer(
         If `value` is out of bounds.
     """
     if type(value) is not int:
-        # numpy.bool_ has no __index__, bool has one; tensors and 0-d arrays have one too.
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        # Tensors and 0-d arrays have an __index__ too; so have bool and, before NumPy 2.3, its own.
+        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
             raise TypeError(
                 f"{where}: '{argument}' must be an integer; got {type(value).__name__}."
             )

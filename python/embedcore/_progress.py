@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Union
 
-Progress = Union[bool, Callable[[float], object]]
+Progress = bool | Callable[[float], object]
 
 
 @contextmanager

@@ -29,8 +29,8 @@ def chunks(rows: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
 class Moments:
     """Weighted first and second moments of rows, about their mean.
 
-    `fourth` is the sum over rows of weight times the fourth power of the row's distance from `origin`;
-    it only serves the choice of the shrinkage.
+    `fourth` is the sum over rows of weight times the fourth power of the row's distance from
+    `origin`; it only serves the choice of the shrinkage.
     """
 
     weight: float
@@ -85,9 +85,9 @@ class Moments:
 class Whitener:
     """Squared Mahalanobis distances to a corpus, and directions that whiten it.
 
-    The covariance is (1 - s) S + s (trace S / d) I with S = scatter / (weight - ddof). It is held by the
-    eigenvectors of the scatter, in which leaving one row out is a change of the diagonal and a rank-one
-    downdate: exact leave-one-out costs O(d) a row once the row is rotated.
+    The covariance is (1 - s) S + s (trace S / d) I with S = scatter / (weight - ddof). It is held
+    by the eigenvectors of the scatter, in which leaving one row out is a change of the diagonal and
+    a rank-one downdate: exact leave-one-out costs O(d) a row once the row is rotated.
     """
 
     def __init__(self, moments: Moments, shrinkage: float, ddof: int) -> None:
@@ -112,7 +112,8 @@ class Whitener:
         """Eigenvalues (r, d) of the covariance for total weights and traces of the scatter (r,)."""
         scale = 1.0 / (weight - self._ddof)
         target = self._shrinkage * trace * scale / len(self._values)
-        return (1 - self._shrinkage) * scale[:, None] * self._values + target[:, None]
+        diagonal: Floats = (1 - self._shrinkage) * scale[:, None] * self._values + target[:, None]
+        return diagonal
 
     def squared_distances(self, rows: NDArray[Any]) -> Floats:
         """Squared distances (n,) of `rows` (n, d); O(n d^2)."""
@@ -144,9 +145,10 @@ class Whitener:
         return result
 
     def whiten_directions(self, directions: Floats) -> Floats:
-        """Directions (p, d) whose products with rows are those of `directions` with whitened rows."""
+        """Directions (p, d) whose products with rows are those of the given with whitened rows."""
         diagonal = self._diagonal(np.array([self._moments.weight]), np.array([self._trace]))[0]
-        return directions @ ((self._vectors / np.sqrt(diagonal)) @ self._vectors.T)
+        whitened: Floats = directions @ ((self._vectors / np.sqrt(diagonal)) @ self._vectors.T)
+        return whitened
 
 
 def whitener(
@@ -176,7 +178,7 @@ def _checked(where: str, result: Whitener) -> Whitener:
     if result.singular:
         raise ValueError(
             f"{where}: 'corpus' must have a covariance of full rank unless it is shrunk; got a "
-            f"singular one. Use shrinkage='auto' or a number in (0, 1]; rows that are all equal have "
-            f"no covariance to shrink."
+            "singular one. Use shrinkage='auto' or a number in (0, 1]; rows that are all equal "
+            "have no covariance to shrink."
         )
     return result

@@ -38,8 +38,8 @@ def _codes_of_offsets(where: str, offsets: Any, rows: int) -> tuple[NDArray[np.i
     ends = ends.astype(np.int64)
     if ends.ndim != 1 or len(ends) < 2 or ends[0] != 0 or ends[-1] != rows:
         raise ValueError(
-            f"{where}: 'offsets' must be a vector that starts at 0 and ends at the number of corpus "
-            f"rows ({rows}); got {_shown(ends)}."
+            f"{where}: 'offsets' must be a vector that starts at 0 and ends at the number of "
+            f"corpus rows ({rows}); got {_shown(ends)}."
         )
     sizes = np.diff(ends)
     if (sizes < 1).any():

@@ -25,7 +25,7 @@ def _float64(weights: Any) -> NDArray[np.float64]:
 
 
 class _CheckedRows:
-    """Matrices for the metrics whose linear algebra is NumPy's, checked as the native side checks."""
+    """Matrices for the metrics whose linear algebra is NumPy's; the native side checks them."""
 
     def __init__(self, x: Any, corpus: Any, weights: Any) -> None:
         # The native view speaks first: kinds, dtypes, devices, shapes, values and weights.
@@ -75,8 +75,9 @@ def _fit(rows: _CheckedRows, member: NDArray[np.bool_] | slice, shrinkage: float
     count = len(corpus) if weights is None else int(np.count_nonzero(weights))
     if count < least:
         weighty = "" if weights is None else " of positive weight"
+        name = "x" if rows.left_out else "corpus"
         raise ValueError(
-            f"{WHERE}: '{'x' if rows.left_out else 'corpus'}' must have at least {least} rows{weighty} "
+            f"{WHERE}: '{name}' must have at least {least} rows{weighty} "
             f"in each group for a covariance; got {count}."
         )
     return whitener(WHERE, corpus, weights, shrinkage)
@@ -144,7 +145,7 @@ def ai_irw(
 
         if rows.left_out:
             result[member, group] = depths(own, None)
-            if labels is not None and not bool(np.all(member)):
+            if labels is not None and not np.all(labels == group):
                 result[~member, group] = depths(rows.x[~member], own)  # type: ignore[operator]
         else:
             result[:, group] = depths(rows.x, own)
