@@ -141,6 +141,18 @@ def test_sums_that_are_not_finite_are_refused(metric: str, tmp_path: Path) -> No
         depth.Corpus.load(tmp_path / "bad")
 
 
+@pytest.mark.parametrize("metric", ["arc", "l2", "spatial", "irw"])
+def test_damage_among_mapped_rows_is_found_in_scoring(metric: str, tmp_path: Path) -> None:
+    depth.Corpus(metric, n_directions=3).fit(ROWS).save(tmp_path / "good")
+    data = bytearray((tmp_path / "good").read_bytes())
+    data[64 + 4 * 6 * 7 : 64 + 4 * 6 * 7 + 4] = b"\xff\xff\xff\xff"  # a NaN
+    built = load_bytes(tmp_path, bytes(data), mmap=True)
+    with pytest.raises(ValueError, match=r"depth.Corpus.score: .*corpus.* must be finite"):
+        built.score(X)
+    with pytest.raises(OSError, match=f"{WRONG}.*damaged 'rows0'"):
+        load_bytes(tmp_path, bytes(data))
+
+
 def test_other_versions_and_other_files(tmp_path: Path) -> None:
     data = bytearray(saved(tmp_path))
     data[8] = 2

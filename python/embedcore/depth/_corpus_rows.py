@@ -104,7 +104,8 @@ def pair_sums(
 _SPATIAL_X, _SPATIAL_CORPUS, _NEAR_PAIRS = 512, 4096, 4096
 
 
-def spatial_sums(x: Rows, block: Chunk, origin: Floats) -> Floats:
+@np.errstate(invalid="ignore")
+def spatial_sums(where: str, x: Rows, block: Chunk, origin: Floats) -> Floats:
     """Weighted sums (n, d) over a block of the unit vectors from its rows to each row of `x`.
 
     Rows are taken about `origin`, so that products lose little. Pairs whose distance is lost to
@@ -117,7 +118,14 @@ def spatial_sums(x: Rows, block: Chunk, origin: Floats) -> Floats:
             part = block.part(first, first + _SPATIAL_CORPUS)
             rows = part.rows.astype(np.float64) - origin
             total[start : start + _SPATIAL_X] += _unit_vectors(own, rows, weights_of(part))
+    _check_finite(where, total)
     return total
+
+
+def _check_finite(where: str, computed: NDArray[Any]) -> None:
+    """Raise if rows of the corpus, checked when they came, changed since or are damaged in a file."""
+    if not np.isfinite(computed).all():
+        raise ValueError(f"{where}: the corpus must be finite; some of its rows no longer are.")
 
 
 def _unit_vectors(x: Floats, rows: Floats, weights: Weights) -> Floats:
@@ -169,6 +177,7 @@ def directional_depths(
         for block in used:
             _project(block.rows, axes, values[at : at + len(block.rows)])
             at += len(block.rows)
+        _check_finite(where, values)
         own = np.empty((len(x), len(u)), np.float32)
         _project(x, axes, own)
         identity = np.eye(len(u), dtype=np.float32)
@@ -187,6 +196,7 @@ class _Axes:
     noise: Floats
 
 
+@np.errstate(invalid="ignore")
 def _project(rows: Rows, axes: _Axes, out: NDArray[np.float32]) -> None:
     for start in range(0, len(rows), _PROJECTED_ROWS):
         part = rows[start : start + _PROJECTED_ROWS].astype(np.float64) @ axes.along.T

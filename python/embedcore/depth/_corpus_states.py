@@ -201,7 +201,8 @@ class RowState:
     def _sums(self, x: Rows, block: Chunk, call: Call) -> Floats:
         metric = call.options.metric
         if metric == "spatial":
-            return spatial_sums(x, block, self.chunks[0].rows[:1].astype(np.float64))
+            origin = self.chunks[0].rows[:1].astype(np.float64)
+            return spatial_sums(call.where, x, block, origin)
         precision = NATIVE_PRECISION[call.options.precision]
         return pair_sums(call.where, x, block, NATIVE_METRIC[metric], precision, call.threads)
 
