@@ -123,7 +123,7 @@ def spatial_sums(where: str, x: Rows, block: Chunk, origin: Floats) -> Floats:
 
 
 def _check_finite(where: str, computed: NDArray[Any]) -> None:
-    """Raise if rows of the corpus, checked when they came, changed since or are damaged in a file."""
+    """Raise if rows of the corpus, finite when they came, have changed or are damaged in a file."""
     if not np.isfinite(computed).all():
         raise ValueError(f"{where}: the corpus must be finite; some of its rows no longer are.")
 
