@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from embedcore import depth
+from embedcore.depth._score import _random_directions
 from oracle import depths as oracle
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +45,7 @@ def tolerance_of(metric: str, corpus_rows: int) -> float:
 def reference(x: Array, corpus: Array | None, metric: str, **options: Any) -> Array:
     """Depths by the oracle; options as of depth.score, offsets excepted."""
     if metric in oracle.DIRECTIONAL:
-        options["u"] = oracle.directions(DIRECTIONS, x.shape[1], SEED)
+        options["u"] = _random_directions(x, DIRECTIONS, SEED)
     if metric in ("mahalanobis", "ai_irw") and options.get("weights") is not None:
         options["ddof"] = 0
     rows = x.astype(np.float64)

@@ -58,15 +58,8 @@ def test_rows_that_are_not_finite(metric: str, dtype: str, value: float, argumen
         refused(ValueError, text, bad, metric=metric)
 
 
-SAMPLED = pytest.mark.xfail(
-    reason="a sample of rows is looked at first, and names its own first bad row"
-)
-
-
 @pytest.mark.parametrize("count", [1, 2, 7])
-@pytest.mark.parametrize(
-    "metric", [*ANGULAR, *(pytest.param(name, marks=SAMPLED) for name in ("l2", "spatial"))]
-)
+@pytest.mark.parametrize("metric", PAIRS)
 def test_the_first_of_many_bad_rows_is_named(metric: str, count: int) -> None:
     bad = normal(6000, 8).astype(np.float32)
     bad[4001:] = np.nan

@@ -121,7 +121,7 @@ EXPECTED: dict[tuple[Any, ...], Array] = {}
 @pytest.mark.parametrize("own", [False, True], ids=["corpus", "self"])
 @pytest.mark.parametrize("metric", ["chord", "arc"])
 def test_widths_that_fill_no_group(isa: str, metric: str, own: bool) -> None:
-    # At d = 16 the rounding of bfloat16 (2^-9 of an element) and int8 (half of 1/127 of the largest)
+    # At d = 16 the rounding of bfloat16 (2^-9 of an element) and int8 (half 1/127 of the largest)
     # moves a cosine by 3e-4 and 1.5e-3 (root mean square). The correction takes off what the mean
     # slope makes of that; the slopes' spread, 0.15, stays, over the root of 80 pairs: 5e-6 and
     # 2.5e-5. The limits are 8 and 5 times as much, for the largest of 160 rows.
