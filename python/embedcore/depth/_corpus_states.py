@@ -24,6 +24,7 @@ from ._corpus_rows import (
     blocks,
     directional_depths,
     is_mapped,
+    joined,
     pair_sums,
     spatial_sums,
 )
@@ -176,9 +177,8 @@ class RowState:
             _core.depth_check(call.where, x, None, None)  # before NumPy meets what is not finite
         if metric in DIRECTIONAL:
             return self._directional(x, call, rest)
-        one_piece = metric == "spatial" and len(self.chunks) == 1
-        if one_piece and call.own_weights is None and not is_mapped(self.chunks[0].rows):
-            chunk = self.chunks[0]
+        if metric == "spatial" and call.own_weights is None and self._fits_one_array():
+            chunk = joined(list(self.chunks))
             result: Floats = _core.depth_score(
                 call.where, x, chunk.rows, NATIVE_METRIC[metric], 0, chunk.weights, None, 1, None,
                 call.threads, False, None, call.report,
@@ -197,6 +197,11 @@ class RowState:
                 call.say(done, todo)
             depths[start : start + size] = _depths_of_sums(metric, sums, rest[start : start + size])
         return depths
+
+    def _fits_one_array(self) -> bool:
+        """Tell whether all rows are in memory, in one dtype."""
+        dtype = self.chunks[0].rows.dtype
+        return all(not is_mapped(c.rows) and c.rows.dtype == dtype for c in self.chunks)
 
     def _sums(self, x: Rows, block: Chunk, call: Call) -> Floats:
         metric = call.options.metric
