@@ -108,7 +108,16 @@ def _blas() -> str:
     except ImportError:
         return "unknown"
     libraries = [entry for entry in threadpool_info() if entry["user_api"] == "blas"]
-    return ", ".join(f"{entry['internal_api']} {entry['version']}" for entry in libraries)
+    return ", ".join(
+        f"{entry['internal_api']} {entry['version']} ({entry.get('architecture', 'unknown')})"
+        for entry in libraries
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that steer embedcore, BLAS, OpenMP and Torch."""
+    steering = ("EMBEDCORE_", "OPENBLAS_", "MKL_", "OMP_", "GOMP_", "ATEN_", "ONEDNN_", "NPY_")
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(steering)}
 
 
 def record() -> dict[str, Any]:
@@ -127,6 +136,7 @@ def record() -> dict[str, Any]:
         "isa": facts["isa"]["current"],
         "blas": _blas(),
         "versions": _versions(),
+        "environment": _environment(),
     }
 
 

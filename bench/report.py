@@ -67,7 +67,7 @@ def _title(case: dict[str, Any]) -> str:
 def case_text(case: dict[str, Any]) -> str:
     """Return the terminal's table of one case."""
     rows = [line_cells(line) for line in case["lines"]]
-    widths = (30, 10, 10, 9, 9, 8, 10, 0)
+    widths = (30, 10, 10, 9, 9, 8, 15, 0)
     text = [f"\n{_title(case)}"]
     for cells in [COLUMNS, *rows]:
         body = "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
@@ -229,6 +229,9 @@ def _machine_text(result: dict[str, Any]) -> list[str]:
         f"instruction set {machine['isa']}, flags `{machine['kernel_flags']}`",
         f"{versions}; BLAS: {machine['blas']}",
     ]
+    if machine["environment"]:
+        settings = (f"{name}={value}" for name, value in machine["environment"].items())
+        facts.append(f"environment: {', '.join(settings)}")
     facts += [
         f"{threads} thread(s): reads {rates['read_gb_per_s']:.1f} GB/s, square SGEMM "
         f"{rates['sgemm_gflop_per_s']:.0f} GF/s"
@@ -291,7 +294,7 @@ memory already in place, the fastest way found to read the inputs, or projecting
 selecting). "x best peer" compares with the fastest peer whose error is at most twice as large; a
 peer whose own row says "not beaten" is faster than all of embedcore's contestants with an equal or
 smaller error. Errors up to the limit for float32 count as equal: 1e-6, 2e-6 for spatial, 1e-5 for
-projection, four corpus rows for halfspace. Rows under the angular metrics have unit length:
+projection and irw, four corpus rows for halfspace. Rows under the angular metrics have unit length:
 embedcore normalises them again, peers need not.
 """
 

@@ -12,10 +12,22 @@ been measured. The status is 1 when an answer of embedcore was wrong.
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Each holds a baseline below its best, and is only read when its library is loaded. A forced core
+# type halves the SGEMM of OpenBLAS on machines with AVX-512.
+HANDICAPS = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "NPY_DISABLE_CPU_FEATURES",
+)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -34,6 +46,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FOLDER", default=ROOT / "build" / "bench")
     parser.add_argument("--record", action="store_true", help="renew bench/results and RESULTS.md")
     parser.add_argument("--machine", metavar="NAME", help="folder name under bench/results")
+    parser.add_argument(
+        "--keep-environment",
+        action="store_true",
+        help=f"do not start anew without {', '.join(HANDICAPS)}",
+    )
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.set_defaults(mode="quick")
     options = parser.parse_args(arguments)
@@ -44,6 +61,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def _start_without(names: list[str], argv: list[str]) -> int:
+    """Run in a process whose baselines choose for themselves."""
+    said = ", ".join(f"{name}={os.environ[name]}" for name in names)
+    print(f"started without {said}, so that the baselines are at their best", file=sys.stderr)
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, str(Path(__file__).resolve()), *map(str, argv)]
+    with subprocess.Popen(command, env=environment) as child:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # the child got it too, and ends when it has written what it has
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the bench; the status is 0, 1 for a wrong answer, 130 after Ctrl-C."""
     # For "python bench/runner.py", which puts bench/ there: its "depth" would hide data-depth's.
@@ -51,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     options = _parse(argv)
+    handicaps = [name for name in HANDICAPS if os.environ.get(name)]
+    if handicaps and not options.keep_environment:
+        return _start_without(handicaps, sys.argv[1:] if argv is None else argv)
     from bench import machine, report, session
     from bench.depth.cases import cases_of
 

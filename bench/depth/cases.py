@@ -67,7 +67,7 @@ class Case:
         """Return the largest error that counts as right."""
         if self.metric == "halfspace":
             return 4.0 / reference_rows  # two pairs of neighbours that float32 cannot tell apart
-        if self.metric == "projection":
+        if self.metric in ("projection", "irw"):
             return 1e-5
         if self.metric == "spatial":
             return 2e-6
