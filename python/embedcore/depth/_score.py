@@ -48,8 +48,8 @@ def score(
     Parameters
     ----------
     x : array (n, d)
-        Embeddings: float16, bfloat16, float32 or float64; NumPy, Torch (CPU) or any DLPack exporter.
-        Rows may be strided; a last axis that is not contiguous is packed in scratch.
+        Embeddings: float16, bfloat16, float32 or float64; NumPy, Torch (CPU) or any DLPack
+        exporter. Rows may be strided; a last axis that is not contiguous is packed in scratch.
     corpus : array (m, d), optional
         The corpus F. Without it, the corpus is `x` and each row is left out of its own depth.
     metric : str, default "cosine"
@@ -68,31 +68,31 @@ def score(
         ``ai_irw``        ``irw`` after whitening by the corpus's covariance
         ================  =====================================================================
 
-        The last four use `n_directions` shared random unit directions u; where ``ai_irw`` leaves a row
-        out, the covariance that whitens is still that of the whole corpus. On text embeddings cosine
-        depth ranks almost as arc and chord do (Spearman above .999) and costs O((n + m) d).
+        The last four use `n_directions` shared random unit directions u; where ``ai_irw`` leaves a
+        row out, the covariance that whitens is still that of the whole corpus. On text embeddings
+        cosine depth ranks almost as arc and chord do (Spearman above .999) and costs O((n + m) d).
     weights : array (m,), optional
         Non-negative weights of the corpus rows, float32 or float64. Not for ``projection``.
     groups : array (m,), optional
-        A label (integer or string) for each corpus row. The result is then (n, G): column g is the depth
-        in the rows of the g-th label in sorted order, all in one pass. Without `corpus` each row is left
-        out of its own group only.
+        A label (integer or string) for each corpus row. The result is then (n, G): column g is the
+        depth in the rows of the g-th label in sorted order, all in one pass. Without `corpus` each
+        row is left out of its own group only.
     offsets : array (G + 1,), optional
         Ragged alternative to `groups`: group g is ``corpus[offsets[g]:offsets[g + 1]]``.
     precision : {"float32", "bfloat16", "int8"}, default "float32"
         Arithmetic of the pair products for ``chord`` and ``arc`` (``cosine`` needs none). The mean
         rounding error is taken off by a linear correction and pairs closer than 26 (bfloat16) or 32
-        (int8) degrees are computed from their difference, which leaves errors of about 1e-5 (bfloat16) and 5e-5 (int8)
-        on text embeddings. A corpus in which more than 2 % of the pairs are that close is computed in
-        float32.
+        (int8) degrees are computed from their difference, which leaves errors of about 1e-5
+        (bfloat16) and 5e-5 (int8) on text embeddings. A corpus in which more than 2 % of the pairs
+        are that close is computed in float32.
     n_directions : int, default 1000
         Number of random directions.
     seed : int or numpy.random.Generator, default 0
         Of the directions.
     shrinkage : float in [0, 1] or "auto", default "auto"
-        For ``mahalanobis`` and ``ai_irw``: weight of the multiple of the identity that the covariance is
-        shrunk to. ``"auto"`` is 0 where the covariance has an inverse, else the intensity of Ledoit and
-        Wolf, taken from the whole corpus also where a row is left out.
+        For ``mahalanobis`` and ``ai_irw``: weight of the multiple of the identity that the
+        covariance is shrunk to. ``"auto"`` is 0 where the covariance has an inverse, else the
+        intensity of Ledoit and Wolf, taken from the whole corpus also where a row is left out.
     threads : int, optional
         Default: :func:`embedcore.get_num_threads`.
     progress : bool or callable, default False
@@ -103,32 +103,34 @@ def score(
     Returns
     -------
     array (n,), or (n, G) with `groups` or `offsets`
-        Of the kind of `x`. float64 for float64 input, else float32. Sums are exact or float64; products
-        are float32 (but see `precision`) for every input dtype.
+        Of the kind of `x`. float64 for float64 input, else float32. Sums are exact or float64;
+        products are float32 (but see `precision`) for every input dtype.
 
     Raises
     ------
     TypeError
         Arrays of another kind, dtype or device; tensors that require grad.
     ValueError
-        Shapes that do not fit; rows that are not finite, or zero under the angular metrics (the first
-        is named); empty corpora or groups, and rows alone in their group where they are left out;
-        weights that are negative or leave a group without weight; unknown names.
+        Shapes that do not fit; rows that are not finite, or zero under the angular metrics (the
+        first is named); empty corpora or groups, and rows alone in their group where they are left
+        out; weights that are negative or leave a group without weight; unknown names.
 
     Notes
     -----
-    Complexity: O((n + m) d) for ``cosine``; O(n m d) for ``chord``, ``arc``, ``l2``, ``spatial``, half of
-    it without `corpus` (not for ``spatial``); O((n + m) d^2 + d^3) for ``mahalanobis``; O((n + m) (d +
-    log m)) for each direction. Memory beyond the inputs is about one packed copy of the corpus and of `x`;
-    no n x m matrix is made. For one build and instruction set the result does not depend on `threads`
-    (``mahalanobis`` and ``ai_irw`` use NumPy's linear algebra, which has its own).
+    Complexity: O((n + m) d) for ``cosine``; O(n m d) for ``chord``, ``arc``, ``l2``, ``spatial``,
+    half of it without `corpus` (not for ``spatial``); O((n + m) d^2 + d^3) for ``mahalanobis``;
+    O((n + m) (d + log m)) for each direction. Memory beyond the inputs is about one packed copy of
+    the corpus and of `x`; no n x m matrix is made. For one build and instruction set the result
+    does not depend on `threads` (``mahalanobis`` and ``ai_irw`` use NumPy's linear algebra, which
+    has its own).
 
     References
     ----------
     Seegmiller and Preum, Statistical Depth for Ranking and Characterizing Transformer-Based Text
-    Embeddings, EMNLP 2023 (cosine, chord). Pandolfo, Paindaveine and Porzio, Distance-based depths for
-    directional data, 2018 (arc). Tukey 1975, Zuo 2003, Ramsay, Durocher and Leblanc 2019, Staerman et al.
-    2021 (halfspace, projection, irw, ai_irw). Vardi and Zhang 2000 (spatial). Ledoit and Wolf 2004.
+    Embeddings, EMNLP 2023 (cosine, chord). Pandolfo, Paindaveine and Porzio, Distance-based depths
+    for directional data, 2018 (arc). Tukey 1975, Zuo 2003, Ramsay, Durocher and Leblanc 2019,
+    Staerman et al. 2021 (halfspace, projection, irw, ai_irw). Vardi and Zhang 2000 (spatial).
+    Ledoit and Wolf 2004.
 
     Examples
     --------
