@@ -2,6 +2,7 @@
 // Depth as Python calls it: views in, one result out.
 #include <pybind11/pybind11.h>
 
+#include <cmath>
 #include <optional>
 
 #include "core/workspace.h"
@@ -52,18 +53,19 @@ class Options {
     if (view.rows() != rows)
       ecpy::raise_value("%s: 'weights' must have one number for each row (%lld); got shape (%lld,).",
                         where_, static_cast<long long>(rows), static_cast<long long>(view.rows()));
+    if (view.dtype() != EC_FLOAT32 && view.dtype() != EC_FLOAT64)
+      ecpy::raise_type("%s: 'weights' must be float32 or float64; got %s.", where_,
+                       ecpy::dtype_name(view.dtype()));
     if (!weights_.allocate(rows)) raise_no_memory(where_);
-    const ec_matrix& matrix = view.matrix();
+    // Depths do not depend on the unit of the weights: one is taken that floats hold.
+    double largest = 0.0;
     for (int64_t j = 0; j < rows; ++j) {
-      const int64_t at = j * matrix.row_stride;
-      if (matrix.dtype == EC_FLOAT32)
-        weights_.data()[j] = static_cast<const float*>(matrix.data)[at];
-      else if (matrix.dtype == EC_FLOAT64)
-        weights_.data()[j] = static_cast<float>(static_cast<const double*>(matrix.data)[at]);
-      else
-        ecpy::raise_type("%s: 'weights' must be float32 or float64; got %s.", where_,
-                         ecpy::dtype_name(matrix.dtype));
+      const double weight = weight_at(view.matrix(), j);
+      if (std::isfinite(weight) && weight > largest) largest = weight;
     }
+    if (largest > 0.0) weight_unit_ = std::ldexp(1.0, std::ilogb(largest));
+    for (int64_t j = 0; j < rows; ++j)
+      weights_.data()[j] = static_cast<float>(weight_at(view.matrix(), j) / weight_unit_);
     options_.weights = weights_.data();
   }
 
@@ -87,11 +89,20 @@ class Options {
   }
 
   ec_depth_options& get() { return options_; }
+  // What sums of weights are to be multiplied with.
+  double weight_unit() const { return weight_unit_; }
 
  private:
   const char* where_;
   ec_depth_options options_;
+  static double weight_at(const ec_matrix& weights, int64_t row) {
+    const int64_t at = row * weights.row_stride;
+    return weights.dtype == EC_FLOAT64 ? static_cast<const double*>(weights.data)[at]
+                                       : static_cast<double>(static_cast<const float*>(weights.data)[at]);
+  }
+
   ec::AlignedBuffer<float> weights_;
+  double weight_unit_ = 1.0;
   ec::AlignedBuffer<int32_t> labels_;
 };
 
@@ -101,6 +112,10 @@ void write_result(const double* from, int64_t count, ec_dtype dtype, void* to) {
   } else {
     for (int64_t i = 0; i < count; ++i) static_cast<float*>(to)[i] = static_cast<float>(from[i]);
   }
+}
+
+void scale_all(double* values, int64_t count, double factor) {
+  for (int64_t i = 0; i < count; ++i) values[i] *= factor;
 }
 
 py::object depth_score(const char* where, py::handle x, py::handle corpus, int metric, int precision,
@@ -138,6 +153,7 @@ py::object depth_score(const char* where, py::handle x, py::handle corpus, int m
                           target, &error);
   });
   ecpy::check_status(where, status, error);
+  if (raw_sums) scale_all(target, count, options.weight_unit());
   if (dtype != EC_FLOAT64) write_result(target, count, dtype, output.data());
   return output.object();
 }
@@ -186,6 +202,8 @@ void depth_direction_sums(const char* where, py::handle corpus, py::handle weigh
                                    totals_view.as<double>(), &error);
   });
   ecpy::check_status(where, status, error);
+  scale_all(sums_view.as<double>(), groups * view.columns(), options.weight_unit());
+  scale_all(totals_view.as<double>(), groups, options.weight_unit());
 }
 
 py::object depth_cosine_sums(const char* where, py::handle x, py::handle sums, int threads,

@@ -11,7 +11,7 @@
 #include "core/parallel.h"
 #include "depth/exact_pairs.h"
 #include "depth/fixed_sums.h"
-#include "depth/shift.h"
+#include "depth/packed_pair.h"
 
 EC_IMPORT_TABLES(PairwiseKernels, pairwise)
 
@@ -30,7 +30,7 @@ struct Scratch {
   float* row_dot;     // [block rows][lanes]
   float* column_sum;  // [panel_rows]
   float* column_dot;  // [panel_rows]
-  float* rows;        // [2][columns]
+  float* rows;        // of ExactPairs
 };
 
 class PairwiseRun {
@@ -43,9 +43,9 @@ class PairwiseRun {
         kernels_(*pairwise_kernels(run.isa)),
         symmetric_(problem.corpus == nullptr),
         corrected_(problem.precision != Precision::kFloat32),
-        corpus_(symmetric_ ? *problem.x : *problem.corpus),
         x_fault_(*x_fault),
-        corpus_fault_(*corpus_fault) {}
+        corpus_fault_(*corpus_fault),
+        packed_(*problem.x, problem.corpus, problem.parts) {}
 
   ec_status execute(double* distance_sums, double* cosine_sums) {
     ec_status status = prepare();
@@ -56,51 +56,28 @@ class PairwiseRun {
     status = parallel_for(tasks_, run_.threads, run_.monitor,
                           [&](int64_t task, int worker) { run_task(task, scratch_of(worker)); });
     if (status != EC_OK) return status;
-    distances_.read(problem_.metric == PairMetric::kL2 ? 1.0 / shift_.scale() : 1.0, distance_sums);
+    distances_.read(problem_.metric == PairMetric::kL2 ? 1.0 / packed_.origin().scale() : 1.0, distance_sums);
     if (corrected_) cosines_.read(1.0, cosine_sums);
     return EC_OK;
   }
 
  private:
   ec_status prepare() {
-    const CorpusParts& parts = problem_.parts;
-    const int width = product_.panel_rows;
-    if (parts.labels != nullptr) {
-      if (!corpus_order_.build(parts.labels, corpus_.rows(), parts.groups, width)) return EC_OUT_OF_MEMORY;
-    } else if (!corpus_order_.build(corpus_.rows(), width)) {
-      return EC_OUT_OF_MEMORY;
-    }
-    if (!symmetric_ && !x_order_.build(problem_.x->rows(), width)) return EC_OUT_OF_MEMORY;
-    if (problem_.metric == PairMetric::kL2 && !shift_.fit(corpus_)) return EC_OUT_OF_MEMORY;
-    ec_status status = pack();
-    if (status == EC_OK && (x_fault_.too_large() || corpus_fault_.too_large()) && !x_fault_.any() &&
-        !corpus_fault_.any()) {
-      shift_.rescale(corpus_, symmetric_ ? nullptr : problem_.x);
-      status = pack();
-    }
+    const Packing packing = problem_.metric == PairMetric::kL2 ? Packing::kShifted : Packing::kUnit;
+    const ec_status status =
+        packed_.pack(packing, problem_.precision, run_, &x_fault_, &corpus_fault_);
     if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
     return start_sums();
   }
 
-  ec_status pack() {
-    RowTransform transform;
-    if (problem_.metric == PairMetric::kL2) transform = shift_.transform();
-    const ec_status status =
-        pack_panels(corpus_, corpus_order_, problem_.parts.weights, transform, problem_.precision, run_.isa,
-                    run_.threads, run_.monitor, &corpus_panels_, &corpus_fault_);
-    if (status != EC_OK || symmetric_) return status;
-    return pack_panels(*problem_.x, x_order_, nullptr, transform, problem_.precision, run_.isa,
-                       run_.threads, run_.monitor, &x_panels_, &x_fault_);
-  }
-
   ec_status start_sums() {
     double weight_total = 0.0;
-    for (int64_t slot = 0; slot < corpus_order_.slots; ++slot)
-      weight_total += static_cast<double>(corpus_panels_.weight.data()[slot]);
+    for (int64_t slot = 0; slot < packed_.corpus_order().slots; ++slot)
+      weight_total += static_cast<double>(packed_.corpus_panels().weight.data()[slot]);
     double bound = pair_bound(problem_.metric);
     if (problem_.metric == PairMetric::kL2)
-      bound = largest_norm(corpus_panels_, corpus_order_) + largest_norm(x_panels(), x_order());
-    const int64_t groups = corpus_order_.groups;
+      bound = largest_norm(packed_.corpus_panels(), packed_.corpus_order()) + largest_norm(packed_.x_panels(), packed_.x_order());
+    const int64_t groups = packed_.corpus_order().groups;
     if (!distances_.start(problem_.x->rows(), groups, bound * weight_total)) return EC_OUT_OF_MEMORY;
     if (corrected_ && !cosines_.start(problem_.x->rows(), groups, weight_total)) return EC_OUT_OF_MEMORY;
     return EC_OK;
@@ -113,22 +90,20 @@ class PairwiseRun {
     return std::sqrt(static_cast<double>(largest));
   }
 
-  const Panels& x_panels() const { return symmetric_ ? corpus_panels_ : x_panels_; }
-  const SlotOrder& x_order() const { return symmetric_ ? corpus_order_ : x_order_; }
 
   void plan() {
-    const int64_t panel_bytes = corpus_panels_.word_groups * product_.panel_rows * 4;
+    const int64_t panel_bytes = packed_.corpus_panels().word_groups * product_.panel_rows * 4;
     block_panels_ =
-        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
-    blocks_ = (x_order().panels + block_panels_ - 1) / block_panels_;
-    chunks_ = (corpus_order_.panels + kChunkPanels - 1) / kChunkPanels;
+        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, packed_.x_order().panels));
+    blocks_ = (packed_.x_order().panels + block_panels_ - 1) / block_panels_;
+    chunks_ = (packed_.corpus_order().panels + kChunkPanels - 1) / kChunkPanels;
     tasks_ = blocks_ * chunks_;
   }
 
   bool allocate_scratch(int workers) {
     const int64_t block_rows = block_panels_ * product_.panel_rows;
     scratch_each_ = block_rows * product_.panel_rows + 2 * block_rows * product_.lanes +
-                    2 * product_.panel_rows + 2 * round_up(corpus_.columns(), 16);
+                    2 * product_.panel_rows + ExactPairs::scratch_floats(packed_.corpus().columns());
     scratch_each_ = round_up(scratch_each_, 16);
     return scratch_.allocate(workers * scratch_each_);
   }
@@ -147,9 +122,9 @@ class PairwiseRun {
 
   void run_task(int64_t task, const Scratch& s) {
     const int64_t first_row_panel = task / chunks_ * block_panels_;
-    const int64_t last_row_panel = std::min(first_row_panel + block_panels_, x_order().panels);
+    const int64_t last_row_panel = std::min(first_row_panel + block_panels_, packed_.x_order().panels);
     int64_t column_panel = task % chunks_ * kChunkPanels;
-    const int64_t end = std::min(column_panel + kChunkPanels, corpus_order_.panels);
+    const int64_t end = std::min(column_panel + kChunkPanels, packed_.corpus_order().panels);
     // In the symmetric case only pairs with row slot < column slot are taken.
     if (symmetric_ && column_panel < first_row_panel) column_panel = first_row_panel;
     if (column_panel >= end) return;
@@ -157,24 +132,24 @@ class PairwiseRun {
     for (; column_panel < end; ++column_panel) {
       multiply(first_row_panel, last_row_panel, column_panel, s);
       reduce(first_row_panel, last_row_panel, column_panel, s);
-      const int32_t group = corpus_order_.group.data()[column_panel];
-      if (column_panel + 1 == end || corpus_order_.group.data()[column_panel + 1] != group)
+      const int32_t group = packed_.corpus_order().group.data()[column_panel];
+      if (column_panel + 1 == end || packed_.corpus_order().group.data()[column_panel + 1] != group)
         empty_rows(first_row_panel, last_row_panel, group, s);
     }
   }
 
   void multiply(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) const {
     const int width = product_.panel_rows;
-    const int64_t groups = corpus_panels_.word_groups;
+    const int64_t groups = packed_.corpus_panels().word_groups;
     if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
     const int64_t step = problem_.precision == Precision::kInt8 ? groups : kDepthOfBlock;
     for (int64_t k = 0; k < groups; k += step) {
       const int64_t count = k + step < groups ? step : groups - k;
-      const uint32_t* b = corpus_panels_.panel(column_panel) + k * width;
+      const uint32_t* b = packed_.corpus_panels().panel(column_panel) + k * width;
       for (int64_t panel = first; panel < last; ++panel)
-        for (int r = 0; r < width && x_order().row.data()[panel * width + r] >= 0;
+        for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
              r += product_.tile_rows) {  // padding comes last
-          const uint32_t* a = x_panels().panel(panel) + k * width + r;
+          const uint32_t* a = packed_.x_panels().panel(panel) + k * width + r;
           float* c = s.c + ((panel - first) * width + r) * width;
           if (problem_.precision == Precision::kFloat32)
             product_.product_float(a, b, count, k > 0, c);
@@ -186,29 +161,29 @@ class PairwiseRun {
 
   void multiply_rounded(const uint32_t* a, const uint32_t* b, int64_t count, int64_t k, int64_t row_slot,
                         int64_t column_slot, float* c) const {
-    const float* row_scale = x_panels().scale.data() + row_slot;
-    const float* column_scale = corpus_panels_.scale.data() + column_slot;
+    const float* row_scale = packed_.x_panels().scale.data() + row_slot;
+    const float* column_scale = packed_.corpus_panels().scale.data() + column_slot;
     if (problem_.precision == Precision::kInt8) {
       product_.product_int8(a, b, count,
-                            {row_scale, column_scale, corpus_panels_.bias.data() + column_slot}, c);
+                            {row_scale, column_scale, packed_.corpus_panels().bias.data() + column_slot}, c);
       return;
     }
     product_.product_bfloat(a, b, count, k > 0, c);
-    if (k + count == corpus_panels_.word_groups) product_.scale(row_scale, column_scale, c);
+    if (k + count == packed_.corpus_panels().word_groups) product_.scale(row_scale, column_scale, c);
   }
 
   void reduce(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) {
     const int width = product_.panel_rows;
     if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
     for (int64_t panel = first; panel < last; ++panel) {
-      for (int r = 0; r < width && x_order().row.data()[panel * width + r] >= 0; r += product_.tile_rows)
+      for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0; r += product_.tile_rows)
         reduce_tile(panel * width + r, (panel - first) * width + r, column_panel * width, s);
       if (symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
         empty_columns(column_panel, row_group(panel), s);
     }
   }
 
-  int32_t row_group(int64_t panel) const { return x_order().group.data()[panel]; }
+  int32_t row_group(int64_t panel) const { return packed_.x_order().group.data()[panel]; }
 
   void reduce_tile(int64_t row_slot, int64_t row_in_block, int64_t column_slot, const Scratch& s) {
     const int width = product_.panel_rows;
@@ -216,11 +191,11 @@ class PairwiseRun {
     tile.c = s.c + row_in_block * width;
     tile.row_norm = tile.column_norm = nullptr;
     if (problem_.metric == PairMetric::kL2) {
-      tile.row_norm = x_panels().squared_norm.data() + row_slot;
-      tile.column_norm = corpus_panels_.squared_norm.data() + column_slot;
+      tile.row_norm = packed_.x_panels().squared_norm.data() + row_slot;
+      tile.column_norm = packed_.corpus_panels().squared_norm.data() + column_slot;
     }
-    tile.row_weight = x_panels().weight.data() + row_slot;
-    tile.column_weight = corpus_panels_.weight.data() + column_slot;
+    tile.row_weight = packed_.x_panels().weight.data() + row_slot;
+    tile.column_weight = packed_.corpus_panels().weight.data() + column_slot;
     tile.row_sum = s.row_sum + row_in_block * product_.lanes;
     tile.row_dot = s.row_dot + row_in_block * product_.lanes;
     tile.column_sum = s.column_sum;
@@ -255,24 +230,24 @@ class PairwiseRun {
 
   void sum_exactly(int64_t row_slot, int64_t column_slot, uint64_t columns, const float* c,
                    const Scratch& s) {
-    const int64_t row = x_order().row.data()[row_slot];
+    const int64_t row = packed_.x_order().row.data()[row_slot];
     if (row < 0) return;
-    ExactPairs pairs(*problem_.x, corpus_, problem_.metric, shift_, *row_kernels(run_.isa), s.rows);
+    ExactPairs pairs(packed_, problem_.metric, *row_kernels(run_.isa), s.rows);
     pairs.set_row(row);
     for (; columns != 0; columns &= columns - 1) {
       const int lane = __builtin_ctzll(columns);
       const int64_t slot = column_slot + lane;
-      const int64_t other = corpus_order_.row.data()[slot];
+      const int64_t other = packed_.corpus_order().row.data()[slot];
       if (other < 0) continue;
       const ExactPair pair = pairs.distance_to(other, c[lane]);
-      add_pair(row, slot / product_.panel_rows, corpus_panels_.weight.data()[slot], pair);
+      add_pair(row, slot / product_.panel_rows, packed_.corpus_panels().weight.data()[slot], pair);
       if (symmetric_)
-        add_pair(other, row_slot / product_.panel_rows, corpus_panels_.weight.data()[row_slot], pair);
+        add_pair(other, row_slot / product_.panel_rows, packed_.corpus_panels().weight.data()[row_slot], pair);
     }
   }
 
   void add_pair(int64_t row, int64_t group_panel, float weight, const ExactPair& pair) {
-    const int32_t group = corpus_order_.group.data()[group_panel];
+    const int32_t group = packed_.corpus_order().group.data()[group_panel];
     distances_.add(row, group, static_cast<double>(weight) * pair.distance);
     if (corrected_) cosines_.add(row, group, static_cast<double>(weight) * pair.cosine);
   }
@@ -286,7 +261,7 @@ class PairwiseRun {
   void empty_rows(int64_t first, int64_t last, int32_t group, const Scratch& s) {
     const int width = product_.panel_rows, lanes = product_.lanes;
     for (int64_t slot = first * width; slot < last * width; ++slot) {
-      const int64_t row = x_order().row.data()[slot];
+      const int64_t row = packed_.x_order().row.data()[slot];
       if (row < 0) continue;
       const int64_t at = (slot - first * width) * lanes;
       distances_.add(row, group, take_lanes(s.row_sum + at, lanes));
@@ -297,7 +272,7 @@ class PairwiseRun {
   void empty_columns(int64_t column_panel, int32_t group, const Scratch& s) {
     const int width = product_.panel_rows;
     for (int lane = 0; lane < width; ++lane) {
-      const int64_t row = corpus_order_.row.data()[column_panel * width + lane];
+      const int64_t row = packed_.corpus_order().row.data()[column_panel * width + lane];
       const double distance = take_lanes(s.column_sum + lane, 1);  // padding is emptied too
       const double cosine = take_lanes(s.column_dot + lane, 1);
       if (row < 0) continue;
@@ -320,11 +295,8 @@ class PairwiseRun {
   const ProductKernels& product_;
   const PairwiseKernels& kernels_;
   const bool symmetric_, corrected_;
-  const MatrixRows& corpus_;
   FirstFault &x_fault_, &corpus_fault_;
-  Shift shift_;
-  SlotOrder x_order_, corpus_order_;
-  Panels x_panels_, corpus_panels_;
+  PackedPair packed_;
   FixedSums distances_, cosines_;
   int64_t block_panels_ = 0, blocks_ = 0, chunks_ = 0, tasks_ = 0, scratch_each_ = 0;
   AlignedBuffer<float> scratch_;

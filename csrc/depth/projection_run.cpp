@@ -11,7 +11,7 @@
 #include "core/isa_table.h"
 #include "core/parallel.h"
 #include "depth/projection.h"
-#include "depth/projection_origin.h"
+#include "depth/packed_pair.h"
 
 EC_IMPORT_TABLES(ProjectionKernels, projection)
 
@@ -63,11 +63,10 @@ class ProjectionRun {
         run_(run),
         product_(*product_kernels(run.isa)),
         kernels_(*projection_kernels(run.isa)),
-        self_(problem.corpus == nullptr),
-        corpus_(self_ ? *problem.x : *problem.corpus),
         x_fault_(*x_fault),
         corpus_fault_(*corpus_fault),
-        direction_fault_(*direction_fault) {}
+        direction_fault_(*direction_fault),
+        packed_(*problem.x, problem.corpus, problem.parts) {}
 
   ec_status execute(double* depths) {
     ec_status status = prepare();
@@ -85,21 +84,9 @@ class ProjectionRun {
   bool faulty() const { return x_fault_.any() || corpus_fault_.any() || direction_fault_.any(); }
 
   ec_status prepare() {
-    const CorpusParts& parts = problem_.parts;
-    const int width = product_.panel_rows;
-    const bool ordered = parts.labels != nullptr
-                             ? corpus_order_.build(parts.labels, corpus_.rows(), parts.groups, width)
-                             : corpus_order_.build(corpus_.rows(), width);
-    if (!ordered || (!self_ && !x_order_.build(problem_.x->rows(), width))) return EC_OUT_OF_MEMORY;
-    if (!origin_.fit(corpus_)) return EC_OUT_OF_MEMORY;
-    ec_status status = pack_directions();
+    const ec_status status = pack_directions();
     if (status != EC_OK || faulty()) return status;
-    status = pack();
-    if (status == EC_OK && (x_fault_.too_large() || corpus_fault_.too_large()) && !faulty()) {
-      origin_.rescale(corpus_, self_ ? nullptr : problem_.x);
-      status = pack();
-    }
-    return status;
+    return packed_.pack(Packing::kShifted, Precision::kFloat32, run_, &x_fault_, &corpus_fault_);
   }
 
   ec_status pack_directions() {
@@ -110,16 +97,6 @@ class ProjectionRun {
                        run_.threads, run_.monitor, &direction_panels_, &direction_fault_);
   }
 
-  ec_status pack() {
-    const ec_status status = pack_panels(corpus_, corpus_order_, problem_.parts.weights,
-                                         origin_.transform(), Precision::kFloat32, run_.isa, run_.threads,
-                                         run_.monitor, &corpus_panels_, &corpus_fault_);
-    if (status != EC_OK || self_) return status;
-    return pack_panels(*problem_.x, x_order_, nullptr, origin_.transform(), Precision::kFloat32, run_.isa,
-                       run_.threads, run_.monitor, &x_panels_, &x_fault_);
-  }
-
-  const SlotOrder& x_order() const { return self_ ? corpus_order_ : x_order_; }
   bool ranks() const { return problem_.metric != EC_DEPTH_PROJECTION; }
   bool averages() const { return problem_.metric == EC_DEPTH_IRW; }
   bool weighted() const { return problem_.parts.weights != nullptr; }
@@ -127,31 +104,31 @@ class ProjectionRun {
 
   bool start_merging() {
     int64_t count = 0;
-    if (!multiply_sizes(x_order().slots, corpus_order_.groups, &count) || !merged_.allocate(count))
+    if (!multiply_sizes(packed_.x_order().slots, packed_.corpus_order().groups, &count) || !merged_.allocate(count))
       return false;
     const int64_t start = problem_.metric == EC_DEPTH_HALFSPACE ? INT64_MAX : 0;
     std::fill_n(merged_.data(), count, start);
     if (!weighted()) return true;
-    if (!fixed_weight_.allocate(corpus_order_.slots)) return false;
-    const float* weights = corpus_panels_.weight.data();
+    if (!fixed_weight_.allocate(packed_.corpus_order().slots)) return false;
+    const float* weights = packed_.corpus_panels().weight.data();
     double total = 0.0;
-    for (int64_t slot = 0; slot < corpus_order_.slots; ++slot) total += static_cast<double>(weights[slot]);
+    for (int64_t slot = 0; slot < packed_.corpus_order().slots; ++slot) total += static_cast<double>(weights[slot]);
     // Sums over the corpus and, for the mean, over the directions stay below 2^62.
     const int exponent = 60 - std::ilogb(total * static_cast<double>(direction_count()));
-    for (int64_t slot = 0; slot < corpus_order_.slots; ++slot)
+    for (int64_t slot = 0; slot < packed_.corpus_order().slots; ++slot)
       fixed_weight_.data()[slot] = std::llrint(std::ldexp(static_cast<double>(weights[slot]), exponent));
     return true;
   }
 
   bool find_groups() {
-    if (!groups_.allocate(corpus_order_.groups)) return false;
+    if (!groups_.allocate(packed_.corpus_order().groups)) return false;
     int64_t panel = 0;
-    for (int64_t g = 0; g < corpus_order_.groups; ++g) {
+    for (int64_t g = 0; g < packed_.corpus_order().groups; ++g) {
       Group& group = groups_.data()[g];
       group = {panel, panel, 0, 0};
-      for (; panel < corpus_order_.panels && corpus_order_.group.data()[panel] == g; ++panel) {
+      for (; panel < packed_.corpus_order().panels && packed_.corpus_order().group.data()[panel] == g; ++panel) {
         for (int64_t slot = panel * product_.panel_rows; slot < (panel + 1) * product_.panel_rows; ++slot) {
-          if (corpus_order_.row.data()[slot] < 0) continue;
+          if (packed_.corpus_order().row.data()[slot] < 0) continue;
           ++group.rows;
           group.weight += slot_weight(slot);
         }
@@ -167,7 +144,7 @@ class ProjectionRun {
   // Tiles of directions, spread evenly: results do not depend on which directions share a task.
   void plan() {
     const int64_t tile = product_.tile_rows;
-    panels_ = corpus_order_.panels + (self_ ? 0 : x_order_.panels);
+    panels_ = packed_.corpus_order().panels + (packed_.self() ? 0 : packed_.x_order().panels);
     tiles_ = (direction_count() + tile - 1) / tile;
     const int64_t tile_bytes = tile * panels_ * product_.panel_rows * static_cast<int64_t>(sizeof(float));
     const int64_t tiles_each =
@@ -198,7 +175,7 @@ class ProjectionRun {
     const int64_t directions = (tiles_ + tasks_ - 1) / tasks_ * product_.tile_rows;
     Scratch s = {};
     s.projections = arena->take<float>(directions * panels_ * product_.panel_rows);
-    s.found = arena->take<int64_t>(x_order().slots);
+    s.found = arena->take<int64_t>(packed_.x_order().slots);
     s.values = arena->take<float>(padded);
     s.work = arena->take<float>(padded);
     s.order.values = s.work;
@@ -218,7 +195,7 @@ class ProjectionRun {
       project(panel, first, end, s.projections + panel * stride);
     const int64_t directions =
         std::min(end * product_.tile_rows, direction_count()) - first * product_.tile_rows;
-    for (int64_t g = 0; g < corpus_order_.groups; ++g) {
+    for (int64_t g = 0; g < packed_.corpus_order().groups; ++g) {
       start_finding(s);
       for (int64_t r = 0; r < directions; ++r) {
         const ProjectedRows all = {s.projections + r * product_.panel_rows, stride, panels_};
@@ -234,10 +211,10 @@ class ProjectionRun {
   // to[directions][panel_rows]
   void project(int64_t panel, int64_t first_tile, int64_t end_tile, float* to) const {
     const int width = product_.panel_rows;
-    const bool of_corpus = panel < corpus_order_.panels;
+    const bool of_corpus = panel < packed_.corpus_order().panels;
     const uint32_t* rows =
-        of_corpus ? corpus_panels_.panel(panel) : x_panels_.panel(panel - corpus_order_.panels);
-    const int64_t groups = corpus_panels_.word_groups;
+        of_corpus ? packed_.corpus_panels().panel(panel) : packed_.x_panels().panel(panel - packed_.corpus_order().panels);
+    const int64_t groups = packed_.corpus_panels().word_groups;
     for (int64_t k = 0; k < groups; k += kDepthOfBlock) {
       const int64_t count = std::min(kDepthOfBlock, groups - k);
       for (int64_t tile = first_tile; tile < end_tile; ++tile) {
@@ -255,12 +232,12 @@ class ProjectionRun {
 
   // The part of x: with one matrix it is the corpus.
   ProjectedRows of_x(const ProjectedRows& all) const {
-    return self_ ? all : part(all, corpus_order_.panels, panels_);
+    return packed_.self() ? all : part(all, packed_.corpus_order().panels, panels_);
   }
 
   void start_finding(const Scratch& s) const {
     const int64_t start = problem_.metric == EC_DEPTH_HALFSPACE ? INT64_MAX : 0;
-    std::fill_n(s.found, x_order().slots, start);
+    std::fill_n(s.found, packed_.x_order().slots, start);
   }
 
   void find_tails(const Group& group, const ProjectedRows& all, Scratch& s) const {
@@ -277,9 +254,9 @@ class ProjectionRun {
     float low, high, median, deviation;
     float* worst = reinterpret_cast<float*>(s.found);
     kernels_.collect(part(all, group.first_panel, group.end_panel), group.rows, s.values, &low, &high);
-    if (!self_ || corpus_order_.groups > 1)
+    if (!packed_.self() || packed_.corpus_order().groups > 1)
       kernels_.spread(s.values, group.rows, s.work, s.kernel, &median, &deviation);
-    if (!self_) {
+    if (!packed_.self()) {
       kernels_.worst_outlying(of_x(all), median, deviation, worst);
       return;
     }
@@ -288,15 +265,15 @@ class ProjectionRun {
     const int width = product_.panel_rows;
     kernels_.worst_left_out(part(all, group.first_panel, group.end_panel), left_out,
                             worst + group.first_panel * width);
-    if (corpus_order_.groups == 1) return;
+    if (packed_.corpus_order().groups == 1) return;
     kernels_.worst_outlying(part(all, 0, group.first_panel), median, deviation, worst);
     kernels_.worst_outlying(part(all, group.end_panel, panels_), median, deviation,
                             worst + group.end_panel * width);
   }
 
   void merge(int64_t group, const Scratch& s) {
-    int64_t* to = merged_.data() + group * x_order().slots;
-    for (int64_t slot = 0; slot < x_order().slots; ++slot) {
+    int64_t* to = merged_.data() + group * packed_.x_order().slots;
+    for (int64_t slot = 0; slot < packed_.x_order().slots; ++slot) {
       if (averages()) {
         __atomic_fetch_add(to + slot, s.found[slot], __ATOMIC_RELAXED);
       } else if (ranks()) {
@@ -318,10 +295,10 @@ class ProjectionRun {
   }
 
   void write_depths(double* depths) const {
-    const int64_t slots = x_order().slots, groups = corpus_order_.groups;
+    const int64_t slots = packed_.x_order().slots, groups = packed_.corpus_order().groups;
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t slot = 0; slot < slots; ++slot) {
-        const int64_t row = x_order().row.data()[slot];
+        const int64_t row = packed_.x_order().row.data()[slot];
         if (row < 0) continue;
         const int64_t merged = merged_.data()[g * slots + slot];
         depths[row * groups + g] = ranks() ? depth_of_tail(g, slot, merged) : depth_of_outlying(merged);
@@ -332,7 +309,7 @@ class ProjectionRun {
   // A row counts itself on both sides, in every direction.
   double depth_of_tail(int64_t g, int64_t slot, int64_t merged) const {
     const Group& group = groups_.data()[g];
-    const bool own = self_ && slot / product_.panel_rows >= group.first_panel &&
+    const bool own = packed_.self() && slot / product_.panel_rows >= group.first_panel &&
                      slot / product_.panel_rows < group.end_panel;
     const int64_t itself = own ? slot_weight(slot) : 0;
     const int64_t times = averages() ? direction_count() : 1;
@@ -353,12 +330,9 @@ class ProjectionRun {
   const RunOptions& run_;
   const ProductKernels& product_;
   const ProjectionKernels& kernels_;
-  const bool self_;
-  const MatrixRows& corpus_;
   FirstFault &x_fault_, &corpus_fault_, &direction_fault_;
-  ProjectionOrigin origin_;
-  SlotOrder x_order_, corpus_order_;
-  Panels x_panels_, corpus_panels_, direction_panels_;
+  PackedPair packed_;
+  Panels direction_panels_;
   AlignedBuffer<int64_t> fixed_weight_;  // [corpus slots]
   AlignedBuffer<Group> groups_;
   AlignedBuffer<int64_t> merged_;  // [groups][x slots]

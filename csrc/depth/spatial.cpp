@@ -7,9 +7,10 @@
 
 #include "core/isa_table.h"
 #include "core/parallel.h"
+#include "depth/exact_pairs.h"
+#include "depth/packed_pair.h"
 #include "depth/pairwise.h"
 #include "depth/pairwise_run.h"
-#include "depth/shift.h"
 
 EC_IMPORT_TABLES(SpatialKernels, spatial)
 
@@ -25,7 +26,7 @@ struct Scratch {
   float* weights;      // [chunk slots][panel_rows]: products, then w, of one panel of scored rows
   float* sums;         // [block panels][column panels][panel_rows][panel_rows]: sum of w_j X_j
   float* weight_sums;  // [block rows]
-  float* rows;         // [2][columns]
+  float* rows;         // [2][columns], then what ExactPairs needs
 };
 
 class SpatialRun {
@@ -40,65 +41,44 @@ class SpatialRun {
         pairwise_(*pairwise_kernels(run.isa)),
         kernels_(*spatial_kernels(run.isa)),
         row_kernels_(*row_kernels(run.isa)),
-        self_(problem.corpus == nullptr),
-        corpus_(self_ ? *problem.x : *problem.corpus),
         x_fault_(*x_fault),
         corpus_fault_(*corpus_fault),
         width_(product_.panel_rows),
-        columns_(corpus_.columns()),
-        column_panels_((columns_ + width_ - 1) / width_) {}
+        columns_(problem.x->columns()),
+        column_panels_((columns_ + width_ - 1) / width_),
+        packed_(*problem.x, problem.corpus, problem.parts) {}
 
   ec_status execute() {
     ec_status status = prepare();
     if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
     const int64_t panel_bytes = column_panels_ * width_ * width_ * 4;
     block_panels_ =
-        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, x_order().panels));
+        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, packed_.x_order().panels));
     chunk_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, kMaxBlockPanels);
-    const int64_t tasks = (x_order().panels + block_panels_ - 1) / block_panels_;
+    const int64_t tasks = (packed_.x_order().panels + block_panels_ - 1) / block_panels_;
     if (!allocate_scratch(worker_count(tasks, run_.threads))) return EC_OUT_OF_MEMORY;
     return parallel_for(tasks, run_.threads, run_.monitor, [&](int64_t task, int worker) {
       const int64_t first = task * block_panels_;
-      run_block(first, std::min(first + block_panels_, x_order().panels), scratch_of(worker));
+      run_block(first, std::min(first + block_panels_, packed_.x_order().panels), scratch_of(worker));
     });
   }
 
  private:
   ec_status prepare() {
-    const CorpusParts& parts = problem_.parts;
-    const bool built = parts.labels != nullptr
-                           ? corpus_order_.build(parts.labels, corpus_.rows(), parts.groups, width_)
-                           : corpus_order_.build(corpus_.rows(), width_);
-    if (!built || (!self_ && !x_order_.build(problem_.x->rows(), width_))) return EC_OUT_OF_MEMORY;
-    if (!shift_.fit(corpus_)) return EC_OUT_OF_MEMORY;
-    ec_status status = pack();
-    if (status == EC_OK && (x_fault_.too_large() || corpus_fault_.too_large()) && !x_fault_.any() &&
-        !corpus_fault_.any()) {
-      shift_.rescale(corpus_, self_ ? nullptr : problem_.x);
-      status = pack();
-    }
+    const ec_status status =
+        packed_.pack(Packing::kShifted, Precision::kFloat32, run_, &x_fault_, &corpus_fault_);
     if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
     return pack_columns();
-  }
-
-  ec_status pack() {
-    const RowTransform transform = shift_.transform();
-    const ec_status status =
-        pack_panels(corpus_, corpus_order_, problem_.parts.weights, transform, Precision::kFloat32,
-                    run_.isa, run_.threads, run_.monitor, &corpus_panels_, &corpus_fault_);
-    if (status != EC_OK || self_) return status;
-    return pack_panels(*problem_.x, x_order_, nullptr, transform, Precision::kFloat32, run_.isa,
-                       run_.threads, run_.monitor, &x_panels_, &x_fault_);
   }
 
   // The corpus once more, as the right factor of the second product: [column panel][slot][width].
   ec_status pack_columns() {
     int64_t count = 0;
-    if (!multiply_sizes(corpus_order_.slots, column_panels_ * width_, &count) ||
+    if (!multiply_sizes(packed_.corpus_order().slots, column_panels_ * width_, &count) ||
         !column_words_.allocate(count))
       return EC_OUT_OF_MEMORY;
-    return parallel_for(corpus_order_.panels, run_.threads, run_.monitor, [&](int64_t panel, int) {
-      const uint32_t* from = corpus_panels_.panel(panel);  // [column][slot]
+    return parallel_for(packed_.corpus_order().panels, run_.threads, run_.monitor, [&](int64_t panel, int) {
+      const uint32_t* from = packed_.corpus_panels().panel(panel);  // [column][slot]
       if (columns_ % width_ != 0)
         std::memset(column_words(column_panels_ - 1, panel), 0,
                     static_cast<size_t>(width_ * width_) * sizeof(uint32_t));
@@ -111,16 +91,14 @@ class SpatialRun {
   }
 
   uint32_t* column_words(int64_t column_panel, int64_t panel) {
-    return column_words_.data() + (column_panel * corpus_order_.slots + panel * width_) * width_;
+    return column_words_.data() + (column_panel * packed_.corpus_order().slots + panel * width_) * width_;
   }
 
-  const Panels& x_panels() const { return self_ ? corpus_panels_ : x_panels_; }
-  const SlotOrder& x_order() const { return self_ ? corpus_order_ : x_order_; }
   int64_t sums_per_panel() const { return column_panels_ * width_ * width_; }
 
   bool allocate_scratch(int workers) {
     const int64_t count = chunk_panels_ * width_ * width_ + block_panels_ * (sums_per_panel() + width_) +
-                          2 * round_up(columns_, 16);
+                          2 * round_up(columns_, 16) + ExactPairs::scratch_floats(columns_);
     scratch_each_ = round_up(count, 16);
     return scratch_.allocate(workers * scratch_each_);
   }
@@ -136,15 +114,15 @@ class SpatialRun {
 
   void run_block(int64_t first, int64_t last, const Scratch& s) {
     clear(s);
-    for (int64_t chunk = 0; chunk < corpus_order_.panels;) {
-      const int32_t group = corpus_order_.group.data()[chunk];
+    for (int64_t chunk = 0; chunk < packed_.corpus_order().panels;) {
+      const int32_t group = packed_.corpus_order().group.data()[chunk];
       int64_t end = chunk + 1;
-      while (end < corpus_order_.panels && end < chunk + chunk_panels_ &&
-             corpus_order_.group.data()[end] == group)
+      while (end < packed_.corpus_order().panels && end < chunk + chunk_panels_ &&
+             packed_.corpus_order().group.data()[end] == group)
         ++end;
       for (int64_t panel = first; panel < last; ++panel) add_chunk(panel, panel - first, chunk, end, s);
       chunk = end;
-      if (chunk == corpus_order_.panels || corpus_order_.group.data()[chunk] != group) {
+      if (chunk == packed_.corpus_order().panels || packed_.corpus_order().group.data()[chunk] != group) {
         finish(first, last, group, s);
         clear(s);
       }
@@ -178,21 +156,21 @@ class SpatialRun {
 
   // c[slot of the corpus panel][row of the scored panel]
   void multiply_rows(int64_t panel, int64_t corpus_panel, float* c) const {
-    const int64_t groups = corpus_panels_.word_groups;
+    const int64_t groups = packed_.corpus_panels().word_groups;
     for (int64_t k = 0; k < groups; k += kDepthOfBlock) {
       const int64_t count = std::min(kDepthOfBlock, groups - k);
       for (int64_t r = 0; r < width_; r += product_.tile_rows)
-        product_.product_float(corpus_panels_.panel(corpus_panel) + k * width_ + r,
-                               x_panels().panel(panel) + k * width_, count, k > 0, c + r * width_);
+        product_.product_float(packed_.corpus_panels().panel(corpus_panel) + k * width_ + r,
+                               packed_.x_panels().panel(panel) + k * width_, count, k > 0, c + r * width_);
     }
   }
 
   void weigh(int64_t panel, int64_t in_block, int64_t corpus_slot, float* c, const Scratch& s) {
     SpatialTile tile;
     tile.c = c;
-    tile.row_norm = corpus_panels_.squared_norm.data() + corpus_slot;
-    tile.row_weight = corpus_panels_.weight.data() + corpus_slot;
-    tile.column_norm = x_panels().squared_norm.data() + panel * width_;
+    tile.row_norm = packed_.corpus_panels().squared_norm.data() + corpus_slot;
+    tile.row_weight = packed_.corpus_panels().weight.data() + corpus_slot;
+    tile.column_norm = packed_.x_panels().squared_norm.data() + panel * width_;
     tile.weight_sum = s.weight_sums + in_block * width_;
     uint64_t near[8];
     const float limit = near_limit(PairMetric::kL2, Precision::kFloat32);
@@ -205,26 +183,24 @@ class SpatialRun {
 
   // Adds the unit difference of a near pair, taken from the rows, to the sums (with the sign of w_j X_j).
   void add_exactly(int64_t panel, int64_t in_block, int lane, int64_t corpus_slot, const Scratch& s) {
-    const int64_t row = x_order().row.data()[panel * width_ + lane];
-    const int64_t other = corpus_order_.row.data()[corpus_slot];
-    if (row < 0 || other < 0 || (self_ && row == other)) return;
-    const RowTransform transform = shift_.transform();
-    float* own = s.rows;
-    float* theirs = s.rows + round_up(columns_, 16);
-    problem_.x->as_shifted(row, transform.center, transform.center_float, transform.scale, own);
-    corpus_.as_shifted(other, transform.center, transform.center_float, transform.scale, theirs);
-    const double squared = row_kernels_.squared_distance(own, 1.0f, theirs, 1.0f, columns_);
+    const int64_t row = packed_.x_order().row.data()[panel * width_ + lane];
+    const int64_t other = packed_.corpus_order().row.data()[corpus_slot];
+    if (row < 0 || other < 0 || (packed_.self() && row == other)) return;
+    auto* difference = reinterpret_cast<double*>(s.rows);
+    ExactPairs pairs(packed_, PairMetric::kL2, row_kernels_, s.rows + 2 * round_up(columns_, 16));
+    pairs.set_row(row);
+    const double squared = pairs.subtract(other, difference);
     if (!(squared > 0.0)) return;
-    const double w = static_cast<double>(corpus_panels_.weight.data()[corpus_slot]) / std::sqrt(squared);
+    const double w =
+        static_cast<double>(packed_.corpus_panels().weight.data()[corpus_slot]) / std::sqrt(squared);
     for (int64_t i = 0; i < columns_; ++i)
-      sums_tile(in_block, i / width_, lane, s)[i % width_] -=
-          static_cast<float>(w * (static_cast<double>(own[i]) - static_cast<double>(theirs[i])));
+      sums_tile(in_block, i / width_, lane, s)[i % width_] -= static_cast<float>(w * difference[i]);
   }
 
   void finish(int64_t first, int64_t last, int32_t group, const Scratch& s) {
-    const RowTransform transform = shift_.transform();
+    const RowTransform transform = packed_.origin().transform();
     for (int64_t slot = first * width_; slot < last * width_; ++slot) {
-      const int64_t row = x_order().row.data()[slot];
+      const int64_t row = packed_.x_order().row.data()[slot];
       if (row < 0) continue;
       const int64_t in_block = slot / width_ - first;
       problem_.x->as_shifted(row, transform.center, transform.center_float, transform.scale, s.rows);
@@ -250,13 +226,9 @@ class SpatialRun {
   const PairwiseKernels& pairwise_;
   const SpatialKernels& kernels_;
   const RowKernels& row_kernels_;
-  const bool self_;
-  const MatrixRows& corpus_;
   FirstFault &x_fault_, &corpus_fault_;
   const int64_t width_, columns_, column_panels_;
-  Shift shift_;
-  SlotOrder x_order_, corpus_order_;
-  Panels x_panels_, corpus_panels_;
+  PackedPair packed_;
   AlignedBuffer<uint32_t> column_words_;
   int64_t block_panels_ = 1, chunk_panels_ = 1, scratch_each_ = 0;
   AlignedBuffer<float> scratch_;

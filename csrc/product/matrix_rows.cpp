@@ -16,6 +16,8 @@ namespace {
 // Sums of squares of floats outside this range may have lost digits to underflow or overflow.
 constexpr double kSmallestSafeSum = 1e-24;
 constexpr double kLargestSafeSum = 1e37;
+constexpr double kLargestShiftedSum = 1e30;
+constexpr double kLargestFloatScale = 0x1p120;  // larger ones do not fit a float
 
 constexpr int64_t element_bytes(ec_dtype dtype) {
   return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2;
@@ -108,17 +110,17 @@ RowFault MatrixRows::as_unit_rescaled(const void* row, float* scratch, UnitRow* 
   return RowFault::kNone;
 }
 
-RowFault MatrixRows::as_shifted(int64_t row, const double* center, const float* center_float, double scale,
-                                float* to) const {
+RowFault MatrixRows::as_shifted(int64_t row, const double* center, const float* center_float,
+                                double scale, float* to) const {
   const void* from = row_pointer(row);
-  if (matrix_.dtype == EC_FLOAT64) {
-    const double* values = static_cast<const double*>(from);
+  if (wide() || scale > kLargestFloatScale) {
     for (int64_t i = 0; i < matrix_.columns; ++i)
-      to[i] = static_cast<float>((values[i] - center[i]) * scale);
+      to[i] = static_cast<float>((element(from, i) - center[i]) * scale);
   } else {
     kernels_.shift_scale(as_float(row, to), center_float, static_cast<float>(scale), matrix_.columns, to);
   }
-  if (std::isfinite(kernels_.sum_squares(to, matrix_.columns))) return RowFault::kNone;
+  // Far from overflow: inner products and sums of squares of two rows must not overflow either.
+  if (kernels_.sum_squares(to, matrix_.columns) < kLargestShiftedSum) return RowFault::kNone;
   return std::isfinite(largest(row)) ? RowFault::kTooLarge : RowFault::kNotFinite;
 }
 

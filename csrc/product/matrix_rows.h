@@ -40,6 +40,7 @@ class MatrixRows {
 
   int64_t rows() const { return matrix_.rows; }
   int64_t columns() const { return matrix_.columns; }
+  bool wide() const { return matrix_.dtype == EC_FLOAT64; }
 
   // Row i as floats; scratch[columns()] is used unless the matrix holds floats.
   const float* as_float(int64_t row, float* scratch) const;
