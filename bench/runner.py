@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,11 +69,15 @@ def _start_without(names: list[str], argv: list[str]) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in names}
     command = [sys.executable, str(Path(__file__).resolve()), *map(str, argv)]
     with subprocess.Popen(command, env=environment) as child:
-        while True:
-            try:
-                return child.wait()
-            except KeyboardInterrupt:
-                continue  # the child got it too, and ends when it has written what it has
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            pass  # from a terminal the child got it too, and ends when it has written what it has
+        try:
+            return child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGINT)
+            return child.wait()
 
 
 def main(argv: list[str] | None = None) -> int:
