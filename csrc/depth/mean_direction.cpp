@@ -57,6 +57,13 @@ void empty_into(float* from, int64_t columns, double* to) {
   }
 }
 
+// unit . (sum - weight unit), for rows that make up most of the sum.
+double dot_without(const UnitRow& unit, const double* sum, double weight, int64_t columns) {
+  double total = 0.0;
+  for (int64_t i = 0; i < columns; ++i) total += unit.value(i) * (sum[i] - weight * unit.value(i));
+  return total;
+}
+
 }  // namespace
 
 ec_status sum_directions(const MatrixRows& rows, const CorpusParts& parts, const RunOptions& run,
@@ -71,6 +78,7 @@ ec_status sum_directions(const MatrixRows& rows, const CorpusParts& parts, const
   if (!partial.allocate(plan.count * (columns + 1)) ||
       !scratch.allocate(worker_count(plan.count, run.threads) * scratch_each))
     return EC_OUT_OF_MEMORY;
+  const double mean_weight = parts.mean_weight(rows.rows());
   const ec_status status =
       parallel_for(plan.count, run.threads, run.monitor, [&](int64_t task, int worker) {
         const RowBlock block = plan.blocks.data()[task];
@@ -79,6 +87,7 @@ ec_status sum_directions(const MatrixRows& rows, const CorpusParts& parts, const
         double* sum = partial.data() + task * (columns + 1);
         std::memset(float_sum, 0, static_cast<size_t>(columns) * sizeof(float));
         std::memset(sum, 0, static_cast<size_t>(columns + 1) * sizeof(double));
+        int64_t in_float_sum = 0;
         for (int64_t position = block.begin; position < block.end; ++position) {
           const int64_t row = plan.row(position);
           UnitRow unit;
@@ -89,9 +98,12 @@ ec_status sum_directions(const MatrixRows& rows, const CorpusParts& parts, const
           }
           const double weight = parts.weight(row);
           sum[columns] += weight;
+          if (parts.dwarfs(row, mean_weight)) {
+            for (int64_t i = 0; i < columns; ++i) sum[i] += weight * unit.value(i);
+            continue;
+          }
           kernels.add_scaled(unit.values, unit.scale * static_cast<float>(weight), columns, float_sum);
-          if ((position - block.begin) % kRowsPerFloatSum == kRowsPerFloatSum - 1)
-            empty_into(float_sum, columns, sum);
+          if (++in_float_sum % kRowsPerFloatSum == 0) empty_into(float_sum, columns, sum);
         }
         empty_into(float_sum, columns, sum);
       });
@@ -118,6 +130,7 @@ ec_status sum_cosines(const MatrixRows& rows, const double* sums, int64_t groups
   if (!direction.allocate(groups * columns) ||
       !scratch.allocate(worker_count(tasks, run.threads) * scratch_each))
     return EC_OUT_OF_MEMORY;
+  const double mean_weight = own_parts == nullptr ? 1.0 : own_parts->mean_weight(rows.rows());
   for (int64_t i = 0; i < groups * columns; ++i) direction.data()[i] = static_cast<float>(sums[i]);
   return parallel_for(tasks, run.threads, run.monitor, [&](int64_t task, int worker) {
     const int64_t begin = task * kMinBlockRows;
@@ -134,7 +147,11 @@ ec_status sum_cosines(const MatrixRows& rows, const double* sums, int64_t groups
       for (int64_t g = 0; g < groups; ++g)
         to[g] = kernels.dot(unit.values, direction.data() + g * columns, columns) *
                 static_cast<double>(unit.scale);
-      if (own_parts != nullptr) to[own_parts->group(row)] -= own_parts->weight(row);
+      if (own_parts == nullptr) continue;
+      const int64_t own_group = own_parts->group(row);
+      to[own_group] -= own_parts->weight(row);
+      if (own_parts->dwarfs(row, mean_weight))
+        to[own_group] = dot_without(unit, sums + own_group * columns, own_parts->weight(row), columns);
     }
   });
 }

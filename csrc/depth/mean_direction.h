@@ -18,6 +18,13 @@ struct CorpusParts {
   int64_t groups = 1;
 
   double weight(int64_t row) const { return weights == nullptr ? 1.0 : static_cast<double>(weights[row]); }
+  // Whether the weight is so large that float32 sums with it would lose the other rows.
+  bool dwarfs(int64_t row, double mean_weight) const { return weight(row) > 32.0 * mean_weight; }
+  double mean_weight(int64_t rows) const {
+    double total = 0.0;
+    for (int64_t row = 0; weights != nullptr && row < rows; ++row) total += weight(row);
+    return weights == nullptr ? 1.0 : total / static_cast<double>(rows);
+  }
   int64_t group(int64_t row) const { return labels == nullptr ? 0 : labels[row]; }
 };
 

@@ -23,9 +23,8 @@ ec_status PackedPair::pack_once(Packing packing, Precision precision, const RunO
                                 FirstFault* x_fault, FirstFault* corpus_fault) {
   RowTransform transform;
   if (packing == Packing::kShifted) transform = origin_.transform();
-  const ec_status status =
-      pack_panels(corpus_, corpus_order_, parts_.weights, transform, precision, run.isa, run.threads,
-                  run.monitor, &corpus_panels_, corpus_fault);
+  const ec_status status = pack_panels(corpus_, corpus_order_, parts_.weights, transform, precision,
+                                       run.isa, run.threads, run.monitor, &corpus_panels_, corpus_fault);
   if (status != EC_OK || self_) return status;
   return pack_panels(x_, x_order_, nullptr, transform, precision, run.isa, run.threads, run.monitor,
                      &x_panels_, x_fault);

@@ -56,7 +56,8 @@ class PairwiseRun {
     status = parallel_for(tasks_, run_.threads, run_.monitor,
                           [&](int64_t task, int worker) { run_task(task, scratch_of(worker)); });
     if (status != EC_OK) return status;
-    distances_.read(problem_.metric == PairMetric::kL2 ? 1.0 / packed_.origin().scale() : 1.0, distance_sums);
+    distances_.read(problem_.metric == PairMetric::kL2 ? 1.0 / packed_.origin().scale() : 1.0,
+                    distance_sums);
     if (corrected_) cosines_.read(1.0, cosine_sums);
     return EC_OK;
   }
@@ -64,8 +65,7 @@ class PairwiseRun {
  private:
   ec_status prepare() {
     const Packing packing = problem_.metric == PairMetric::kL2 ? Packing::kShifted : Packing::kUnit;
-    const ec_status status =
-        packed_.pack(packing, problem_.precision, run_, &x_fault_, &corpus_fault_);
+    const ec_status status = packed_.pack(packing, problem_.precision, run_, &x_fault_, &corpus_fault_);
     if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
     return start_sums();
   }
@@ -76,7 +76,8 @@ class PairwiseRun {
       weight_total += static_cast<double>(packed_.corpus_panels().weight.data()[slot]);
     double bound = pair_bound(problem_.metric);
     if (problem_.metric == PairMetric::kL2)
-      bound = largest_norm(packed_.corpus_panels(), packed_.corpus_order()) + largest_norm(packed_.x_panels(), packed_.x_order());
+      bound = largest_norm(packed_.corpus_panels(), packed_.corpus_order()) +
+              largest_norm(packed_.x_panels(), packed_.x_order());
     const int64_t groups = packed_.corpus_order().groups;
     if (!distances_.start(problem_.x->rows(), groups, bound * weight_total)) return EC_OUT_OF_MEMORY;
     if (corrected_ && !cosines_.start(problem_.x->rows(), groups, weight_total)) return EC_OUT_OF_MEMORY;
@@ -90,11 +91,10 @@ class PairwiseRun {
     return std::sqrt(static_cast<double>(largest));
   }
 
-
   void plan() {
     const int64_t panel_bytes = packed_.corpus_panels().word_groups * product_.panel_rows * 4;
-    block_panels_ =
-        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, packed_.x_order().panels));
+    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1},
+                               std::min(kMaxBlockPanels, packed_.x_order().panels));
     blocks_ = (packed_.x_order().panels + block_panels_ - 1) / block_panels_;
     chunks_ = (packed_.corpus_order().panels + kChunkPanels - 1) / kChunkPanels;
     tasks_ = blocks_ * chunks_;
@@ -164,8 +164,8 @@ class PairwiseRun {
     const float* row_scale = packed_.x_panels().scale.data() + row_slot;
     const float* column_scale = packed_.corpus_panels().scale.data() + column_slot;
     if (problem_.precision == Precision::kInt8) {
-      product_.product_int8(a, b, count,
-                            {row_scale, column_scale, packed_.corpus_panels().bias.data() + column_slot}, c);
+      product_.product_int8(
+          a, b, count, {row_scale, column_scale, packed_.corpus_panels().bias.data() + column_slot}, c);
       return;
     }
     product_.product_bfloat(a, b, count, k > 0, c);
@@ -176,7 +176,8 @@ class PairwiseRun {
     const int width = product_.panel_rows;
     if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
     for (int64_t panel = first; panel < last; ++panel) {
-      for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0; r += product_.tile_rows)
+      for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
+           r += product_.tile_rows)
         reduce_tile(panel * width + r, (panel - first) * width + r, column_panel * width, s);
       if (symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
         empty_columns(column_panel, row_group(panel), s);
@@ -242,7 +243,8 @@ class PairwiseRun {
       const ExactPair pair = pairs.distance_to(other, c[lane]);
       add_pair(row, slot / product_.panel_rows, packed_.corpus_panels().weight.data()[slot], pair);
       if (symmetric_)
-        add_pair(other, row_slot / product_.panel_rows, packed_.corpus_panels().weight.data()[row_slot], pair);
+        add_pair(other, row_slot / product_.panel_rows, packed_.corpus_panels().weight.data()[row_slot],
+                 pair);
     }
   }
 

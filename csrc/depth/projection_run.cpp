@@ -10,8 +10,8 @@
 
 #include "core/isa_table.h"
 #include "core/parallel.h"
-#include "depth/projection.h"
 #include "depth/packed_pair.h"
+#include "depth/projection.h"
 
 EC_IMPORT_TABLES(ProjectionKernels, projection)
 
@@ -104,7 +104,8 @@ class ProjectionRun {
 
   bool start_merging() {
     int64_t count = 0;
-    if (!multiply_sizes(packed_.x_order().slots, packed_.corpus_order().groups, &count) || !merged_.allocate(count))
+    if (!multiply_sizes(packed_.x_order().slots, packed_.corpus_order().groups, &count) ||
+        !merged_.allocate(count))
       return false;
     const int64_t start = problem_.metric == EC_DEPTH_HALFSPACE ? INT64_MAX : 0;
     std::fill_n(merged_.data(), count, start);
@@ -112,7 +113,8 @@ class ProjectionRun {
     if (!fixed_weight_.allocate(packed_.corpus_order().slots)) return false;
     const float* weights = packed_.corpus_panels().weight.data();
     double total = 0.0;
-    for (int64_t slot = 0; slot < packed_.corpus_order().slots; ++slot) total += static_cast<double>(weights[slot]);
+    for (int64_t slot = 0; slot < packed_.corpus_order().slots; ++slot)
+      total += static_cast<double>(weights[slot]);
     // Sums over the corpus and, for the mean, over the directions stay below 2^62.
     const int exponent = 60 - std::ilogb(total * static_cast<double>(direction_count()));
     for (int64_t slot = 0; slot < packed_.corpus_order().slots; ++slot)
@@ -126,7 +128,8 @@ class ProjectionRun {
     for (int64_t g = 0; g < packed_.corpus_order().groups; ++g) {
       Group& group = groups_.data()[g];
       group = {panel, panel, 0, 0};
-      for (; panel < packed_.corpus_order().panels && packed_.corpus_order().group.data()[panel] == g; ++panel) {
+      for (; panel < packed_.corpus_order().panels && packed_.corpus_order().group.data()[panel] == g;
+           ++panel) {
         for (int64_t slot = panel * product_.panel_rows; slot < (panel + 1) * product_.panel_rows; ++slot) {
           if (packed_.corpus_order().row.data()[slot] < 0) continue;
           ++group.rows;
@@ -212,8 +215,8 @@ class ProjectionRun {
   void project(int64_t panel, int64_t first_tile, int64_t end_tile, float* to) const {
     const int width = product_.panel_rows;
     const bool of_corpus = panel < packed_.corpus_order().panels;
-    const uint32_t* rows =
-        of_corpus ? packed_.corpus_panels().panel(panel) : packed_.x_panels().panel(panel - packed_.corpus_order().panels);
+    const uint32_t* rows = of_corpus ? packed_.corpus_panels().panel(panel)
+                                     : packed_.x_panels().panel(panel - packed_.corpus_order().panels);
     const int64_t groups = packed_.corpus_panels().word_groups;
     for (int64_t k = 0; k < groups; k += kDepthOfBlock) {
       const int64_t count = std::min(kDepthOfBlock, groups - k);

@@ -50,25 +50,27 @@ ec_status finish_status(ec_status status, ec_error* error) {
 }
 
 // Share of pairs, in a fixed sample, that a reduced precision would leave to exact treatment.
-double near_share(const MatrixRows& x, const MatrixRows& corpus, const RowKernels& kernels, float limit,
-                  float* scratch) {
-  const int64_t pairs = kSampledPairs;
+double near_share(const MatrixRows& x, const MatrixRows& corpus, bool self, const RowKernels& kernels,
+                  float limit, float* scratch) {
   float* other_scratch = scratch + round_up(x.columns(), 16);
   uint64_t state = 0x9e3779b97f4a7c15u;
-  int64_t near = 0;
-  for (int64_t p = 0; p < pairs; ++p) {
+  const auto next_row = [&state](int64_t rows) {
     state = state * 6364136223846793005u + 1442695040888963407u;
-    const int64_t i = static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(x.rows()));
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const int64_t j = static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(corpus.rows()));
+    return static_cast<int64_t>((state >> 33) % static_cast<uint64_t>(rows));
+  };
+  int64_t pairs = 0, near = 0;
+  for (int64_t p = 0; p < kSampledPairs; ++p) {
+    const int64_t i = next_row(x.rows()), j = next_row(corpus.rows());
+    if (self && i == j) continue;
     UnitRow a, b;
     if (x.as_unit(i, scratch, &a) != RowFault::kNone) return 0.0;
     if (corpus.as_unit(j, other_scratch, &b) != RowFault::kNone) return 0.0;
     const double c = kernels.dot(a.values, b.values, x.columns()) * static_cast<double>(a.scale) *
                      static_cast<double>(b.scale);
     near += std::fabs(c) > static_cast<double>(limit) ? 1 : 0;
+    ++pairs;
   }
-  return static_cast<double>(near) / static_cast<double>(pairs);
+  return pairs == 0 ? 0.0 : static_cast<double>(near) / static_cast<double>(pairs);
 }
 
 class Scorer {
@@ -197,7 +199,7 @@ class Scorer {
     if (!scratch.allocate(2 * round_up(x_.columns(), 16))) return EC_OUT_OF_MEMORY;
     const auto wanted = static_cast<Precision>(options_.precision);
     const float limit = near_limit(problem->metric, wanted);
-    if (near_share(x_, corpus_, kernels_, limit, scratch.data()) <= kLargestNearShare)
+    if (near_share(x_, corpus_, self_, kernels_, limit, scratch.data()) <= kLargestNearShare)
       problem->precision = wanted;
     return EC_OK;
   }

@@ -20,13 +20,15 @@ namespace {
 
 constexpr int64_t kBlockBytes = 384 * 1024;  // of sums, and of the corpus rows added to them at a time
 constexpr int64_t kMaxBlockPanels = 8;
+constexpr int64_t kRowsPerFloatSum = 4096;
 constexpr int64_t kDepthOfBlock = 256;  // word groups multiplied at a time
 
 struct Scratch {
   float* weights;      // [chunk slots][panel_rows]: products, then w, of one panel of scored rows
   float* sums;         // [block panels][column panels][panel_rows][panel_rows]: sum of w_j X_j
   float* weight_sums;  // [block rows]
-  float* rows;         // [2][columns], then what ExactPairs needs
+  float* rows;         // of ExactPairs
+  double* totals;      // of sums and weight_sums, emptied into these before they lose digits
 };
 
 class SpatialRun {
@@ -52,8 +54,8 @@ class SpatialRun {
     ec_status status = prepare();
     if (status != EC_OK || corpus_fault_.any() || x_fault_.any()) return status;
     const int64_t panel_bytes = column_panels_ * width_ * width_ * 4;
-    block_panels_ =
-        std::clamp(kBlockBytes / panel_bytes, int64_t{1}, std::min(kMaxBlockPanels, packed_.x_order().panels));
+    block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1},
+                               std::min(kMaxBlockPanels, packed_.x_order().panels));
     chunk_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1}, kMaxBlockPanels);
     const int64_t tasks = (packed_.x_order().panels + block_panels_ - 1) / block_panels_;
     if (!allocate_scratch(worker_count(tasks, run_.threads))) return EC_OUT_OF_MEMORY;
@@ -95,12 +97,13 @@ class SpatialRun {
   }
 
   int64_t sums_per_panel() const { return column_panels_ * width_ * width_; }
+  int64_t sums_per_block() const { return block_panels_ * (sums_per_panel() + width_); }
 
   bool allocate_scratch(int workers) {
-    const int64_t count = chunk_panels_ * width_ * width_ + block_panels_ * (sums_per_panel() + width_) +
-                          2 * round_up(columns_, 16) + ExactPairs::scratch_floats(columns_);
+    const int64_t count =
+        chunk_panels_ * width_ * width_ + sums_per_block() + ExactPairs::scratch_floats(columns_);
     scratch_each_ = round_up(count, 16);
-    return scratch_.allocate(workers * scratch_each_);
+    return scratch_.allocate(workers * scratch_each_) && totals_.allocate(workers * sums_per_block());
   }
 
   Scratch scratch_of(int worker) {
@@ -109,29 +112,42 @@ class SpatialRun {
     s.sums = s.weights + chunk_panels_ * width_ * width_;
     s.weight_sums = s.sums + block_panels_ * sums_per_panel();
     s.rows = s.weight_sums + block_panels_ * width_;
+    s.totals = totals_.data() + worker * sums_per_block();
     return s;
   }
 
   void run_block(int64_t first, int64_t last, const Scratch& s) {
+    const SlotOrder& order = packed_.corpus_order();
     clear(s);
-    for (int64_t chunk = 0; chunk < packed_.corpus_order().panels;) {
-      const int32_t group = packed_.corpus_order().group.data()[chunk];
+    int64_t emptied = 0;
+    for (int64_t chunk = 0; chunk < order.panels;) {
+      const int32_t group = order.group.data()[chunk];
       int64_t end = chunk + 1;
-      while (end < packed_.corpus_order().panels && end < chunk + chunk_panels_ &&
-             packed_.corpus_order().group.data()[end] == group)
-        ++end;
+      while (end < order.panels && end < chunk + chunk_panels_ && order.group.data()[end] == group) ++end;
       for (int64_t panel = first; panel < last; ++panel) add_chunk(panel, panel - first, chunk, end, s);
       chunk = end;
-      if (chunk == packed_.corpus_order().panels || packed_.corpus_order().group.data()[chunk] != group) {
-        finish(first, last, group, s);
-        clear(s);
+      const bool group_ends = chunk == order.panels || order.group.data()[chunk] != group;
+      if (group_ends || (chunk - emptied) * width_ >= kRowsPerFloatSum) {
+        empty(s);
+        emptied = chunk;
       }
+      if (!group_ends) continue;
+      finish(first, last, group, s);
+      clear(s);
     }
   }
 
   void clear(const Scratch& s) const {
-    const int64_t count = block_panels_ * (sums_per_panel() + width_);
-    std::memset(s.sums, 0, static_cast<size_t>(count) * sizeof(float));  // and the weight sums behind
+    std::memset(s.sums, 0, static_cast<size_t>(sums_per_block()) * sizeof(float));
+    std::memset(s.totals, 0, static_cast<size_t>(sums_per_block()) * sizeof(double));
+  }
+
+  // The weight sums lie behind the sums, in both.
+  void empty(const Scratch& s) const {
+    for (int64_t i = 0; i < sums_per_block(); ++i) {
+      s.totals[i] += static_cast<double>(s.sums[i]);
+      s.sums[i] = 0.0f;
+    }
   }
 
   // Adds corpus panels [begin, end) to the sums of one panel of scored rows.
@@ -186,15 +202,17 @@ class SpatialRun {
     const int64_t row = packed_.x_order().row.data()[panel * width_ + lane];
     const int64_t other = packed_.corpus_order().row.data()[corpus_slot];
     if (row < 0 || other < 0 || (packed_.self() && row == other)) return;
-    auto* difference = reinterpret_cast<double*>(s.rows);
-    ExactPairs pairs(packed_, PairMetric::kL2, row_kernels_, s.rows + 2 * round_up(columns_, 16));
+    ExactPairs pairs(packed_, PairMetric::kL2, row_kernels_, s.rows);
     pairs.set_row(row);
-    const double squared = pairs.subtract(other, difference);
-    if (!(squared > 0.0)) return;
-    const double w =
-        static_cast<double>(packed_.corpus_panels().weight.data()[corpus_slot]) / std::sqrt(squared);
-    for (int64_t i = 0; i < columns_; ++i)
-      sums_tile(in_block, i / width_, lane, s)[i % width_] -= static_cast<float>(w * difference[i]);
+    const RowDifference difference = pairs.difference_to(other);
+    if (difference.value_length == 0.0) return;
+    const double weight = static_cast<double>(packed_.corpus_panels().weight.data()[corpus_slot]);
+    const auto w = static_cast<float>(weight / difference.value_length);
+    for (int64_t panel_column = 0; panel_column < column_panels_; ++panel_column) {
+      const int64_t first = panel_column * width_;
+      row_kernels_.add_scaled(difference.values + first, w, std::min(width_, columns_ - first),
+                              sums_tile(in_block, panel_column, lane, s));
+    }
   }
 
   void finish(int64_t first, int64_t last, int32_t group, const Scratch& s) {
@@ -204,12 +222,12 @@ class SpatialRun {
       if (row < 0) continue;
       const int64_t in_block = slot / width_ - first;
       problem_.x->as_shifted(row, transform.center, transform.center_float, transform.scale, s.rows);
-      const double weight_sum = static_cast<double>(s.weight_sums[slot - first * width_]);
+      const double* weight_sums = s.totals + block_panels_ * sums_per_panel();
+      const double weight_sum = weight_sums[slot - first * width_];
       double squares = 0.0;
       for (int64_t i = 0; i < columns_; ++i) {
-        const float* sums = sums_tile(in_block, i / width_, slot % width_, s);
-        const double value =
-            static_cast<double>(s.rows[i]) * weight_sum - static_cast<double>(sums[i % width_]);
+        const int64_t at = sums_tile(in_block, i / width_, slot % width_, s) - s.sums + i % width_;
+        const double value = static_cast<double>(s.rows[i]) * weight_sum - s.totals[at];
         squares += value * value;
         if (result_ == SpatialResult::kVector)
           to_[(row * problem_.parts.groups + group) * columns_ + i] = value;
@@ -232,6 +250,7 @@ class SpatialRun {
   AlignedBuffer<uint32_t> column_words_;
   int64_t block_panels_ = 1, chunk_panels_ = 1, scratch_each_ = 0;
   AlignedBuffer<float> scratch_;
+  AlignedBuffer<double> totals_;
 };
 
 }  // namespace

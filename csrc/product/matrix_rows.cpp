@@ -17,7 +17,6 @@ namespace {
 constexpr double kSmallestSafeSum = 1e-24;
 constexpr double kLargestSafeSum = 1e37;
 constexpr double kLargestShiftedSum = 1e30;
-constexpr double kLargestFloatScale = 0x1p120;  // larger ones do not fit a float
 
 constexpr int64_t element_bytes(ec_dtype dtype) {
   return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2;
@@ -110,8 +109,8 @@ RowFault MatrixRows::as_unit_rescaled(const void* row, float* scratch, UnitRow* 
   return RowFault::kNone;
 }
 
-RowFault MatrixRows::as_shifted(int64_t row, const double* center, const float* center_float,
-                                double scale, float* to) const {
+RowFault MatrixRows::as_shifted(int64_t row, const double* center, const float* center_float, double scale,
+                                float* to) const {
   const void* from = row_pointer(row);
   if (wide() || scale > kLargestFloatScale) {
     for (int64_t i = 0; i < matrix_.columns; ++i)

@@ -10,6 +10,9 @@
 
 namespace ec {
 
+// Larger scales do not fit a float: rows are scaled in float64 then.
+constexpr double kLargestFloatScale = 0x1p120;
+
 enum class RowFault : int { kNone = 0, kNotFinite = 1, kZero = 2, kTooLarge = 3 };
 
 // The offending row with the lowest index; tasks report in any order.
@@ -32,6 +35,10 @@ class FirstFault {
 struct UnitRow {
   const float* values;
   float scale;
+
+  double value(int64_t column) const {
+    return static_cast<double>(values[column]) * static_cast<double>(scale);
+  }
 };
 
 class MatrixRows {
@@ -53,6 +60,8 @@ class MatrixRows {
   // kTooLarge when the result's sum of squares is beyond float range: a smaller scale is needed.
   RowFault as_shifted(int64_t row, const double* center, const float* center_float, double scale,
                       float* to) const;
+
+  double value(int64_t row, int64_t column) const { return element(row_pointer(row), column); }
 
   // Row i in float64. False when a value is not finite.
   bool as_double(int64_t row, double* to) const;

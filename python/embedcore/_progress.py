@@ -30,6 +30,7 @@ def reporter(progress: Progress, label: str) -> Iterator[Callable[[float], objec
         return
     if callable(progress):
         yield progress
+        progress(1.0)
         return
     try:
         from tqdm import tqdm

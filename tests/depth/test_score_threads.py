@@ -114,12 +114,13 @@ import numpy as np
 from embedcore import depth
 
 x = np.random.default_rng(0).standard_normal((60000, 256)).astype(np.float32)
+long = {"n_directions": 20000} if sys.argv[1] in ("halfspace", "projection", "irw") else {}
 small = depth.score(x[:300], metric=sys.argv[1])
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 fired = time.monotonic() + 0.3
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 try:
-    depth.score(x, metric=sys.argv[1], threads=int(sys.argv[2]))
+    depth.score(x, metric=sys.argv[1], threads=int(sys.argv[2]), **long)
 except KeyboardInterrupt:
     late = time.monotonic() - fired
 else:
