@@ -22,7 +22,7 @@ namespace {
 constexpr int64_t kBlockBytes = 384 * 1024;  // of packed rows: they stay in the second cache
 constexpr int64_t kMaxBlockPanels = 8;
 constexpr int64_t kChunkPanels = 32;    // columns of one task; float sums are emptied at its end
-constexpr int64_t kDepthOfBlock = 256;  // word groups multiplied at a time: a panel of that depth is cached
+constexpr int64_t kDepthOfBlock = 512;  // word groups multiplied at a time: a panel of that depth is cached
 
 struct Scratch {
   float* c;           // [block rows][panel_rows]
@@ -130,33 +130,46 @@ class PairwiseRun {
     if (column_panel >= end) return;
     clear_rows(s);
     for (; column_panel < end; ++column_panel) {
-      multiply(first_row_panel, last_row_panel, column_panel, s);
-      reduce(first_row_panel, last_row_panel, column_panel, s);
+      run_panel(first_row_panel, last_row_panel, column_panel, s);
       const int32_t group = packed_.corpus_order().group.data()[column_panel];
       if (column_panel + 1 == end || packed_.corpus_order().group.data()[column_panel + 1] != group)
         empty_rows(first_row_panel, last_row_panel, group, s);
     }
   }
 
-  void multiply(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) const {
+  // One panel of columns against a block of rows. A tile is reduced right after its last product, while
+  // it is in the first cache; where one product has all its columns, tiles share their place.
+  void run_panel(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) {
     const int width = product_.panel_rows;
     const int64_t groups = packed_.corpus_panels().word_groups;
     if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
     const int64_t step = problem_.precision == Precision::kInt8 ? groups : kDepthOfBlock;
     for (int64_t k = 0; k < groups; k += step) {
-      const int64_t count = k + step < groups ? step : groups - k;
-      const uint32_t* b = packed_.corpus_panels().panel(column_panel) + k * width;
-      for (int64_t panel = first; panel < last; ++panel)
+      const int64_t count = std::min(step, groups - k);
+      const bool ends = k + count == groups;
+      for (int64_t panel = first; panel < last; ++panel) {
         for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
              r += product_.tile_rows) {  // padding comes last
-          const uint32_t* a = packed_.x_panels().panel(panel) + k * width + r;
-          float* c = s.c + ((panel - first) * width + r) * width;
-          if (problem_.precision == Precision::kFloat32)
-            product_.product_float(a, b, count, k > 0, c);
-          else
-            multiply_rounded(a, b, count, k, panel * width + r, column_panel * width, c);
+          const int64_t row_in_block = (panel - first) * width + r;
+          float* c = s.c + (count == groups ? 0 : row_in_block * width);
+          multiply_tile(panel * width + r, column_panel, k, count, c);
+          if (ends) reduce_tile(panel * width + r, row_in_block, column_panel * width, c, s);
         }
+        if (ends && symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
+          empty_columns(column_panel, row_group(panel), s);
+      }
     }
+  }
+
+  // Adds word groups [k, k + count) of a tile's products.
+  void multiply_tile(int64_t row_slot, int64_t column_panel, int64_t k, int64_t count, float* c) const {
+    const int width = product_.panel_rows;
+    const uint32_t* a = packed_.x_panels().panel(row_slot / width) + k * width + row_slot % width;
+    const uint32_t* b = packed_.corpus_panels().panel(column_panel) + k * width;
+    if (problem_.precision == Precision::kFloat32)
+      product_.product_float(a, b, count, k > 0, c);
+    else
+      multiply_rounded(a, b, count, k, row_slot, column_panel * width, c);
   }
 
   void multiply_rounded(const uint32_t* a, const uint32_t* b, int64_t count, int64_t k, int64_t row_slot,
@@ -172,24 +185,12 @@ class PairwiseRun {
     if (k + count == packed_.corpus_panels().word_groups) product_.scale(row_scale, column_scale, c);
   }
 
-  void reduce(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) {
-    const int width = product_.panel_rows;
-    if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
-    for (int64_t panel = first; panel < last; ++panel) {
-      for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
-           r += product_.tile_rows)
-        reduce_tile(panel * width + r, (panel - first) * width + r, column_panel * width, s);
-      if (symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
-        empty_columns(column_panel, row_group(panel), s);
-    }
-  }
-
   int32_t row_group(int64_t panel) const { return packed_.x_order().group.data()[panel]; }
 
-  void reduce_tile(int64_t row_slot, int64_t row_in_block, int64_t column_slot, const Scratch& s) {
-    const int width = product_.panel_rows;
+  void reduce_tile(int64_t row_slot, int64_t row_in_block, int64_t column_slot, const float* c,
+                   const Scratch& s) {
     PairTile tile;
-    tile.c = s.c + row_in_block * width;
+    tile.c = c;
     tile.row_norm = tile.column_norm = nullptr;
     if (problem_.metric == PairMetric::kL2) {
       tile.row_norm = packed_.x_panels().squared_norm.data() + row_slot;

@@ -55,53 +55,58 @@ class Packer {
         weights_(weights),
         transform_(transform),
         row_kernels_(*row_kernels(isa)),
+        product_(*product_kernels(isa)),
         panels_(*panels),
         fault_(*fault) {}
 
-  // scratch holds 2 * columns floats.
+  // Floats of scratch that pack_panel uses.
+  static int64_t scratch_floats(int64_t columns, int lanes) { return (lanes + 1) * stride_of(columns); }
+
   void pack_panel(int64_t panel, float* scratch) {
-    const int width = panels_.panel_rows;
-    uint32_t* words = panels_.words.data() + panel * panels_.word_groups * width;
-    // The last row is padding if any is; and a last group of columns may be filled in part only.
-    const bool padded = order_.row.data()[(panel + 1) * width - 1] < 0;
-    const int64_t kept = padded ? 0 : panels_.word_groups - 1;
-    std::memset(words + kept * width, 0,
-                static_cast<size_t>((panels_.word_groups - kept) * width) * sizeof(uint32_t));
-    for (int r = 0; r < width; ++r) {
-      const int64_t slot = panel * width + r;
-      const int64_t row = order_.row.data()[slot];
-      panels_.weight.data()[slot] = row < 0 ? 0.0f : weights_ == nullptr ? 1.0f : weights_[row];
-      panels_.squared_norm.data()[slot] = 0.0f;
-      if (panels_.precision != Precision::kFloat32) panels_.scale.data()[slot] = 0.0f;
-      if (panels_.precision == Precision::kInt8) panels_.bias.data()[slot] = 0;
-      if (row >= 0) pack_slot(slot, row, words + r, scratch);
+    const int lanes = product_.lanes;
+    uint32_t* words = panels_.words.data() + panel * panels_.word_groups * panels_.panel_rows;
+    const int64_t stride = stride_of(rows_.columns());
+    float* packed = scratch + stride;
+    for (int first = 0; first < panels_.panel_rows; first += lanes) {
+      for (int r = 0; r < lanes; ++r)
+        pack_slot(panel * panels_.panel_rows + first + r, scratch, packed + r * stride);
+      row_kernels_.interleave(packed, stride, panels_.word_groups, words + first);
     }
   }
 
  private:
-  void pack_slot(int64_t slot, int64_t row, uint32_t* to, float* scratch) {
-    const int64_t columns = rows_.columns();
-    float* values = scratch + columns;
-    RowFault fault;
+  // An odd number of cache lines, so that the rows of a vector do not share cache sets.
+  static int64_t stride_of(int64_t columns) { return round_up(columns, 32) + 16; }
+
+  void pack_slot(int64_t slot, float* scratch, float* to) {
+    const int64_t row = order_.row.data()[slot], columns = rows_.columns();
+    panels_.weight.data()[slot] = row < 0 ? 0.0f : weights_ == nullptr ? 1.0f : weights_[row];
+    panels_.squared_norm.data()[slot] = 0.0f;
+    if (panels_.precision != Precision::kFloat32) panels_.scale.data()[slot] = 0.0f;
+    if (panels_.precision == Precision::kInt8) panels_.bias.data()[slot] = 0;
+    const RowFault fault = row < 0 ? RowFault::kNone : transform(row, slot, scratch, to);
+    if (fault != RowFault::kNone) fault_.report(row, fault);
+    if (row < 0 || fault != RowFault::kNone) {
+      std::memset(to, 0, static_cast<size_t>(columns) * sizeof(float));
+    } else if (panels_.precision == Precision::kBFloat16) {
+      row_kernels_.round_bfloat(to, columns, &panels_.scale.data()[slot]);
+    } else if (panels_.precision == Precision::kInt8) {
+      row_kernels_.round_int8(to, columns, &panels_.scale.data()[slot], &panels_.bias.data()[slot]);
+    }
+  }
+
+  RowFault transform(int64_t row, int64_t slot, float* scratch, float* to) {
     if (transform_.to_unit) {
       UnitRow unit;
-      fault = rows_.as_unit(row, scratch, &unit);
+      const RowFault fault = rows_.as_unit(row, scratch, &unit);
       if (fault == RowFault::kNone)
-        row_kernels_.shift_scale(unit.values, nullptr, unit.scale, columns, values);
-    } else {
-      fault = rows_.as_shifted(row, transform_.center, transform_.center_float, transform_.scale, values);
+        row_kernels_.shift_scale(unit.values, nullptr, unit.scale, rows_.columns(), to);
+      return fault;
     }
-    if (fault != RowFault::kNone) {
-      fault_.report(row, fault);
-      return;
-    }
-    panels_.squared_norm.data()[slot] = static_cast<float>(row_kernels_.sum_squares(values, columns));
-    if (panels_.precision == Precision::kFloat32)
-      row_kernels_.pack_float(values, columns, to);
-    else if (panels_.precision == Precision::kBFloat16)
-      row_kernels_.pack_bfloat(values, columns, to, &panels_.scale.data()[slot]);
-    else
-      row_kernels_.pack_int8(values, columns, to, &panels_.scale.data()[slot], &panels_.bias.data()[slot]);
+    const RowFault fault =
+        rows_.as_shifted(row, transform_.center, transform_.center_float, transform_.scale, to);
+    panels_.squared_norm.data()[slot] = static_cast<float>(row_kernels_.sum_squares(to, rows_.columns()));
+    return fault;
   }
 
   const MatrixRows& rows_;
@@ -109,6 +114,7 @@ class Packer {
   const float* weights_;
   const RowTransform& transform_;
   const RowKernels& row_kernels_;
+  const ProductKernels& product_;
   Panels& panels_;
   FirstFault& fault_;
 };
@@ -138,7 +144,7 @@ ec_status pack_panels(const MatrixRows& rows, const SlotOrder& order, const floa
   const int64_t panels_per_task = 1 + (int64_t{1} << 17) / (product.panel_rows * rows.columns() + 1);
   const int64_t tasks = (order.panels + panels_per_task - 1) / panels_per_task;
   AlignedBuffer<float> scratch;
-  const int64_t scratch_each = round_up(2 * rows.columns(), 16);
+  const int64_t scratch_each = Packer::scratch_floats(rows.columns(), product.lanes);
   if (!scratch.allocate(worker_count(tasks, threads) * scratch_each)) return EC_OUT_OF_MEMORY;
   Packer packer(rows, order, weights, transform, isa, panels, fault);
   return parallel_for(tasks, threads, monitor, [&](int64_t task, int worker) {

@@ -32,7 +32,7 @@ struct Panels {
   int panel_rows = 0;
   int64_t word_groups = 0;            // 32-bit groups of columns
   AlignedBuffer<uint32_t> words;      // [panels][word_groups][panel_rows]
-  AlignedBuffer<float> squared_norm;  // [slots], of the rows as packed
+  AlignedBuffer<float> squared_norm;  // [slots], of moved rows (unit rows: 0)
   AlignedBuffer<float> weight;        // [slots]
   AlignedBuffer<float> scale;         // [slots], bfloat16 and int8: of the rounded rows
   AlignedBuffer<int32_t> bias;        // [slots], int8 only

@@ -20,14 +20,15 @@ struct RowKernels {
   void (*shift_scale)(const float* row, const float* center, float scale, int64_t columns, float* to);
   // Sum over i of (scale_a a[i] - scale_b b[i])^2.
   double (*squared_distance)(const float* a, float scale_a, const float* b, float scale_b, int64_t columns);
-  // One row of a panel: to[k * panel_rows] for each 32-bit group k (see product.h). Columns beyond the
-  // last are zero.
-  void (*pack_float)(const float* row, int64_t columns, uint32_t* to);
-  // Rounded rows q replace the row and come with the scale (row . q) / (q . q), so that the rounding error
-  // of scale * q is orthogonal to q: products of close rows then lose nothing to first order.
-  void (*pack_bfloat)(float* row, int64_t columns, uint32_t* to, float* scale);
+  // What a row becomes before it is packed, in place: the words of its 32-bit groups (see product.h)
+  // at its front, the last one padded with zeros; floats are their own words. The rounded row q comes with
+  // the scale (row . q) / (q . q), so that the rounding error of scale * q is orthogonal to q: products of
+  // close rows then lose nothing to first order.
+  void (*round_bfloat)(float* row, int64_t columns, float* scale);
   // Steps of max|row| / 127. bias: see Int8Scales.
-  void (*pack_int8)(float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias);
+  void (*round_int8)(float* row, int64_t columns, float* scale, int32_t* bias);
+  // lanes rows of words, stride apart, side by side: to[k * panel_rows + r] = word k of row r.
+  void (*interleave)(const float* rows, int64_t stride, int64_t groups, uint32_t* to);
 };
 
 const RowKernels* row_kernels(Isa isa);

@@ -107,10 +107,6 @@ static double squared_distance(const float* a, float scale_a, const float* b, fl
   return total;
 }
 
-static void pack_float(const float* row, int64_t columns, uint32_t* to) {
-  for (int64_t i = 0; i < columns; ++i) memcpy(to + i * kPanelRows, row + i, sizeof(float));
-}
-
 // Replaces row by its rounded values and returns the scale (row . q) / (q . q). Rounding is what rounds a
 // vector; the last, partial vector is padded with zeros.
 template <class Rounding>
@@ -144,12 +140,17 @@ static inline uint32_t float_bits(float value) {
   return bits;
 }
 
-static void pack_bfloat(float* row, int64_t columns, uint32_t* to, float* scale) {
+// A word comes from two values or more, so words never overtake the values that are still to be read.
+static inline void set_word(float* row, int64_t index, uint32_t word) {
+  memcpy(row + index, &word, sizeof word);
+}
+
+static void round_bfloat(float* row, int64_t columns, float* scale) {
   *scale = round_row(row, columns, [](VF value) { return round_to_bfloat(value); });
   const int64_t pairs = columns / 2;
   for (int64_t k = 0; k < pairs; ++k)
-    to[k * kPanelRows] = (float_bits(row[2 * k]) >> 16) | float_bits(row[2 * k + 1]);
-  if (columns & 1) to[pairs * kPanelRows] = float_bits(row[columns - 1]) >> 16;
+    set_word(row, k, (float_bits(row[2 * k]) >> 16) | float_bits(row[2 * k + 1]));
+  if (columns & 1) set_word(row, pairs, float_bits(row[columns - 1]) >> 16);
 }
 
 static inline float largest_magnitude(const float* row, int64_t columns) {
@@ -178,23 +179,28 @@ static inline uint32_t step_group(const float* row, int64_t count, int32_t* tota
   return group;
 }
 
-static void pack_int8(float* row, int64_t columns, uint32_t* to, float* scale, int32_t* bias) {
+static void round_int8(float* row, int64_t columns, float* scale, int32_t* bias) {
   const float largest = largest_magnitude(row, columns);
   const float per_step = largest > 0.0f ? 127.0f / largest : 0.0f;
-  const float step_scale = round_row(
-      row, columns, [per_step](VF value) { return to_float(round_to_int(mul(value, set1(per_step)))); });
+  *scale = round_row(row, columns, [per_step](VF value) {
+    return to_float(round_to_int(mul(value, set1(per_step))));
+  });
   const int64_t groups = columns / kInt8Group;
+  const int64_t rest = columns - groups * kInt8Group;
   int32_t total = 0;
   for (int64_t k = 0; k < groups; ++k)
-    to[k * kPanelRows] = step_group(row + k * kInt8Group, kInt8Group, &total);
-  const int64_t rest = columns - groups * kInt8Group;
-  if (rest != 0) to[groups * kPanelRows] = step_group(row + groups * kInt8Group, rest, &total);
-  *scale = step_scale;
+    set_word(row, k, step_group(row + k * kInt8Group, kInt8Group, &total));
+  if (rest != 0) set_word(row, groups, step_group(row + groups * kInt8Group, rest, &total));
   *bias = kInt8Bias * total;
 }
 
-static const RowKernels kTable = {convert,          sum_squares, dot,         add_scaled, shift_scale,
-                                  squared_distance, pack_float,  pack_bfloat, pack_int8};
+static void interleave(const float* rows, int64_t stride, int64_t groups, uint32_t* to) {
+  for (int64_t k = 0; k < groups; ++k, to += kPanelRows)
+    for (int r = 0; r < kLanes; ++r) memcpy(to + r, rows + r * stride + k, sizeof(uint32_t));
+}
+
+static const RowKernels kTable = {convert,          sum_squares,  dot,        add_scaled, shift_scale,
+                                  squared_distance, round_bfloat, round_int8, interleave};
 
 }  // namespace EC_ISA
 }  // namespace ec
