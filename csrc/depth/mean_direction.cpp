@@ -139,12 +139,12 @@ ec_status sum_cosines(const MatrixRows& rows, const double* sums, int64_t groups
     for (int64_t row = begin; row < end; ++row) {
       double* to = cosine_sums + row * groups;
       UnitRow unit;
-      const RowFault found = rows.as_unit(row, row_scratch, &unit);
+      const RowFault found = rows.as_unit_with_dot(row, direction.data(), row_scratch, &unit, &to[0]);
       if (found != RowFault::kNone) {
         fault->report(row, found);
         continue;
       }
-      for (int64_t g = 0; g < groups; ++g)
+      for (int64_t g = 1; g < groups; ++g)
         to[g] = kernels.dot(unit.values, direction.data() + g * columns, columns) *
                 static_cast<double>(unit.scale);
       if (own_parts == nullptr) continue;

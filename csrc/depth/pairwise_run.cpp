@@ -21,11 +21,12 @@ namespace {
 
 constexpr int64_t kBlockBytes = 384 * 1024;  // of packed rows: they stay in the second cache
 constexpr int64_t kMaxBlockPanels = 8;
-constexpr int64_t kChunkPanels = 32;    // columns of one task; float sums are emptied at its end
+constexpr int64_t kBatchPanels = 6;     // of columns, where products are made in several depths
+constexpr int64_t kChunkPanels = 64;    // columns of one task; float sums are emptied at its end
 constexpr int64_t kDepthOfBlock = 512;  // word groups multiplied at a time: a panel of that depth is cached
 
 struct Scratch {
-  float* c;           // [block rows][panel_rows]
+  float* c;           // [batch panels][block rows][panel_rows]
   float* row_sum;     // [block rows][lanes]
   float* row_dot;     // [block rows][lanes]
   float* column_sum;  // [panel_rows]
@@ -92,9 +93,12 @@ class PairwiseRun {
   }
 
   void plan() {
-    const int64_t panel_bytes = packed_.corpus_panels().word_groups * product_.panel_rows * 4;
+    const int64_t groups = packed_.corpus_panels().word_groups;
+    depth_of_block_ = problem_.precision == Precision::kInt8 ? groups : std::min(groups, kDepthOfBlock);
+    const int64_t panel_bytes = depth_of_block_ * product_.panel_rows * 4;
     block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1},
                                std::min(kMaxBlockPanels, packed_.x_order().panels));
+    batch_panels_ = depth_of_block_ < groups ? kBatchPanels : 1;
     blocks_ = (packed_.x_order().panels + block_panels_ - 1) / block_panels_;
     chunks_ = (packed_.corpus_order().panels + kChunkPanels - 1) / kChunkPanels;
     tasks_ = blocks_ * chunks_;
@@ -102,7 +106,7 @@ class PairwiseRun {
 
   bool allocate_scratch(int workers) {
     const int64_t block_rows = block_panels_ * product_.panel_rows;
-    scratch_each_ = block_rows * product_.panel_rows + 2 * block_rows * product_.lanes +
+    scratch_each_ = batch_panels_ * block_rows * product_.panel_rows + 2 * block_rows * product_.lanes +
                     2 * product_.panel_rows + ExactPairs::scratch_floats(packed_.corpus().columns());
     scratch_each_ = round_up(scratch_each_, 16);
     return scratch_.allocate(workers * scratch_each_);
@@ -112,7 +116,7 @@ class PairwiseRun {
     const int64_t block_rows = block_panels_ * product_.panel_rows;
     Scratch s;
     s.c = scratch_.data() + worker * scratch_each_;
-    s.row_sum = s.c + block_rows * product_.panel_rows;
+    s.row_sum = s.c + batch_panels_ * block_rows * product_.panel_rows;
     s.row_dot = s.row_sum + block_rows * product_.lanes;
     s.column_sum = s.row_dot + block_rows * product_.lanes;
     s.column_dot = s.column_sum + product_.panel_rows;
@@ -129,36 +133,61 @@ class PairwiseRun {
     if (symmetric_ && column_panel < first_row_panel) column_panel = first_row_panel;
     if (column_panel >= end) return;
     clear_rows(s);
-    for (; column_panel < end; ++column_panel) {
-      run_panel(first_row_panel, last_row_panel, column_panel, s);
-      const int32_t group = packed_.corpus_order().group.data()[column_panel];
-      if (column_panel + 1 == end || packed_.corpus_order().group.data()[column_panel + 1] != group)
-        empty_rows(first_row_panel, last_row_panel, group, s);
+    while (column_panel < end) {
+      const int32_t group = column_group(column_panel);
+      int64_t next = column_panel + 1;
+      while (next < end && next < column_panel + batch_panels_ && column_group(next) == group) ++next;
+      run_panels(first_row_panel, last_row_panel, column_panel, next, s);
+      column_panel = next;
+      if (next == end || column_group(next) != group) empty_rows(first_row_panel, last_row_panel, group, s);
     }
   }
 
-  // One panel of columns against a block of rows. A tile is reduced right after its last product, while
-  // it is in the first cache; where one product has all its columns, tiles share their place.
-  void run_panel(int64_t first, int64_t last, int64_t column_panel, const Scratch& s) {
-    const int width = product_.panel_rows;
+  // A batch of column panels against a block of rows. Where the columns take several products, the
+  // packed rows of one depth serve the whole batch before the next depth is read. A tile is reduced right
+  // after its last product, while it is in the first cache.
+  void run_panels(int64_t first, int64_t last, int64_t column_begin, int64_t column_end, const Scratch& s) {
     const int64_t groups = packed_.corpus_panels().word_groups;
-    if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
-    const int64_t step = problem_.precision == Precision::kInt8 ? groups : kDepthOfBlock;
-    for (int64_t k = 0; k < groups; k += step) {
-      const int64_t count = std::min(step, groups - k);
-      const bool ends = k + count == groups;
-      for (int64_t panel = first; panel < last; ++panel) {
-        for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
-             r += product_.tile_rows) {  // padding comes last
-          const int64_t row_in_block = (panel - first) * width + r;
-          float* c = s.c + (count == groups ? 0 : row_in_block * width);
-          multiply_tile(panel * width + r, column_panel, k, count, c);
-          if (ends) reduce_tile(panel * width + r, row_in_block, column_panel * width, c, s);
-        }
-        if (ends && symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
-          empty_columns(column_panel, row_group(panel), s);
-      }
+    for (int64_t k = 0; k < groups; k += depth_of_block_) {
+      const int64_t count = std::min(depth_of_block_, groups - k);
+      for (int64_t column_panel = column_begin; column_panel < column_end; ++column_panel)
+        run_panel(first, last, column_panel, column_panel - column_begin, k, count, s);
     }
+  }
+
+  // Word groups [k, k + count) of one column panel.
+  void run_panel(int64_t first, int64_t last, int64_t column_panel, int64_t in_batch, int64_t k,
+                 int64_t count, const Scratch& s) {
+    const int width = product_.panel_rows;
+    const bool ends = k + count == packed_.corpus_panels().word_groups;
+    if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
+    for (int64_t panel = first; panel < last; ++panel) {
+      for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
+           r += product_.tile_rows) {  // padding comes last
+        const int64_t row_in_block = (panel - first) * width + r;
+        // Where one product has all the columns, tiles share their place.
+        const int64_t row_in_c = (in_batch * block_panels_ + panel - first) * width + r;
+        float* c = s.c + (ends && k == 0 ? 0 : row_in_c * width);
+        fetch_ahead(column_panel + 1, k, count, row_in_block, (last - first) * width);
+        multiply_tile(panel * width + r, column_panel, k, count, c);
+        if (ends) reduce_tile(panel * width + r, row_in_block, column_panel * width, c, s);
+      }
+      if (ends && symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
+        empty_columns(column_panel, row_group(panel), s);
+    }
+  }
+
+  // Asks for the part of the next column panel that falls to this tile, out of rows in the block, so that
+  // the panel has come to the second cache when its turn comes.
+  void fetch_ahead(int64_t column_panel, int64_t k, int64_t count, int64_t row_in_block,
+                   int64_t rows) const {
+    if (column_panel >= packed_.corpus_order().panels) return;
+    const int width = product_.panel_rows;
+    const auto* words =
+        reinterpret_cast<const char*>(packed_.corpus_panels().panel(column_panel) + k * width);
+    const int64_t bytes = count * width * 4;
+    const int64_t end = bytes * (row_in_block + product_.tile_rows) / rows;
+    for (int64_t at = bytes * row_in_block / rows; at < end; at += 64) __builtin_prefetch(words + at, 0, 2);
   }
 
   // Adds word groups [k, k + count) of a tile's products.
@@ -174,17 +203,19 @@ class PairwiseRun {
 
   void multiply_rounded(const uint32_t* a, const uint32_t* b, int64_t count, int64_t k, int64_t row_slot,
                         int64_t column_slot, float* c) const {
-    const float* row_scale = packed_.x_panels().scale.data() + row_slot;
-    const float* column_scale = packed_.corpus_panels().scale.data() + column_slot;
+    const Panels& columns = packed_.corpus_panels();
+    ProductScales scales = {packed_.x_panels().scale.data() + row_slot, columns.scale.data() + column_slot,
+                            nullptr};
     if (problem_.precision == Precision::kInt8) {
-      product_.product_int8(
-          a, b, count, {row_scale, column_scale, packed_.corpus_panels().bias.data() + column_slot}, c);
+      scales.column_bias = columns.bias.data() + column_slot;
+      product_.product_int8(a, b, count, scales, c);
       return;
     }
-    product_.product_bfloat(a, b, count, k > 0, c);
-    if (k + count == packed_.corpus_panels().word_groups) product_.scale(row_scale, column_scale, c);
+    const bool ends = k + count == columns.word_groups;
+    product_.product_bfloat(a, b, count, k > 0, ends ? &scales : nullptr, c);
   }
 
+  int32_t column_group(int64_t panel) const { return packed_.corpus_order().group.data()[panel]; }
   int32_t row_group(int64_t panel) const { return packed_.x_order().group.data()[panel]; }
 
   void reduce_tile(int64_t row_slot, int64_t row_in_block, int64_t column_slot, const float* c,
@@ -285,12 +316,10 @@ class PairwiseRun {
   }
 
   static double take_lanes(float* lanes, int count) {
-    double total = 0.0;
-    for (int i = 0; i < count; ++i) {
-      total += static_cast<double>(lanes[i]);
-      lanes[i] = 0.0f;
-    }
-    return total;
+    double totals[4] = {0.0, 0.0, 0.0, 0.0};  // count is 1 or a multiple of 4
+    for (int i = 0; i < count; ++i) totals[i % 4] += static_cast<double>(lanes[i]);
+    std::memset(lanes, 0, static_cast<size_t>(count) * sizeof(float));
+    return (totals[0] + totals[1]) + (totals[2] + totals[3]);
   }
 
   const PairwiseProblem& problem_;
@@ -301,6 +330,7 @@ class PairwiseRun {
   FirstFault &x_fault_, &corpus_fault_;
   PackedPair packed_;
   FixedSums distances_, cosines_;
+  int64_t depth_of_block_ = 1, batch_panels_ = 1;
   int64_t block_panels_ = 0, blocks_ = 0, chunks_ = 0, tasks_ = 0, scratch_each_ = 0;
   AlignedBuffer<float> scratch_;
 };

@@ -20,7 +20,7 @@ namespace {
 constexpr double kLargestMeanCosine = 0.98;
 // Reduced precision pays as long as few pairs need exact treatment; beyond this share float32 is faster.
 constexpr double kLargestNearShare = 0.02;
-constexpr int64_t kSampledPairs = 2048;
+constexpr int64_t kSampledPairs = 256;
 
 bool is_pairwise(ec_depth_metric metric) {
   return metric == EC_DEPTH_CHORD || metric == EC_DEPTH_ARC || metric == EC_DEPTH_L2;

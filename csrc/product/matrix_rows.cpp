@@ -18,6 +18,8 @@ constexpr double kSmallestSafeSum = 1e-24;
 constexpr double kLargestSafeSum = 1e37;
 constexpr double kLargestShiftedSum = 1e30;
 
+bool is_safe(double squares) { return squares > kSmallestSafeSum && squares < kLargestSafeSum; }
+
 constexpr int64_t element_bytes(ec_dtype dtype) {
   return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2;
 }
@@ -87,9 +89,24 @@ const float* MatrixRows::as_float(int64_t row, float* scratch) const {
 RowFault MatrixRows::as_unit(int64_t row, float* scratch, UnitRow* unit) const {
   unit->values = as_float(row, scratch);
   const double squares = kernels_.sum_squares(unit->values, matrix_.columns);
-  if (!(squares > kSmallestSafeSum && squares < kLargestSafeSum))
-    return as_unit_rescaled(row_pointer(row), scratch, unit);
+  if (!is_safe(squares)) return as_unit_rescaled(row_pointer(row), scratch, unit);
   unit->scale = static_cast<float>(1.0 / std::sqrt(squares));
+  return RowFault::kNone;
+}
+
+RowFault MatrixRows::as_unit_with_dot(int64_t row, const float* direction, float* scratch, UnitRow* unit,
+                                      double* dot) const {
+  double squares;
+  unit->values = as_float(row, scratch);
+  *dot = kernels_.dot_and_squares(unit->values, direction, matrix_.columns, &squares);
+  if (is_safe(squares)) {
+    unit->scale = static_cast<float>(1.0 / std::sqrt(squares));
+  } else {
+    const RowFault fault = as_unit_rescaled(row_pointer(row), scratch, unit);
+    if (fault != RowFault::kNone) return fault;
+    *dot = kernels_.dot(unit->values, direction, matrix_.columns);
+  }
+  *dot *= static_cast<double>(unit->scale);
   return RowFault::kNone;
 }
 

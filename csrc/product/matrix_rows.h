@@ -56,6 +56,10 @@ class MatrixRows {
   // a power of two, so that every finite row that is not zero has a direction.
   RowFault as_unit(int64_t row, float* scratch, UnitRow* unit) const;
 
+  // The same, with unit . direction computed in the pass that finds the length.
+  RowFault as_unit_with_dot(int64_t row, const float* direction, float* scratch, UnitRow* unit,
+                            double* dot) const;
+
   // (row - center) * scale into to[columns()]. For float64 input the difference is taken in float64.
   // kTooLarge when the result's sum of squares is beyond float range: a smaller scale is needed.
   RowFault as_shifted(int64_t row, const double* center, const float* center_float, double scale,

@@ -16,9 +16,9 @@ namespace ec {
 
 enum class Precision : int { kFloat32 = 0, kBFloat16 = 1, kInt8 = 2 };
 
-// What turns the int32 sums of an int8 product into numbers:
-// c[i][j] = (sum[i][j] - column_bias[j]) * row_scale[i] * column_scale[j].
-struct Int8Scales {
+// What turns products of rounded rows into numbers: c[i][j] = (sum[i][j] - column_bias[j]) *
+// row_scale[i] * column_scale[j]. column_bias is for int8 only.
+struct ProductScales {
   const float* row_scale;
   const float* column_scale;
   const int32_t* column_bias;  // int8_bias times the sum of the column's numbers
@@ -35,10 +35,10 @@ struct ProductKernels {
   //   consecutive groups lie panel_rows words apart in both.
   // Numerics: float32 sums in order of the columns (int32, exact, for int8).
   void (*product_float)(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c);
-  void (*product_bfloat)(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c);
-  // c[i][j] *= row_scale[i] * column_scale[j]
-  void (*scale)(const float* row_scale, const float* column_scale, float* c);
-  void (*product_int8)(const uint32_t* a, const uint32_t* b, int64_t groups, const Int8Scales& scales,
+  // The same; where scales is not null, the result is scaled in the end.
+  void (*product_bfloat)(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate,
+                         const ProductScales* scales, float* c);
+  void (*product_int8)(const uint32_t* a, const uint32_t* b, int64_t groups, const ProductScales& scales,
                        float* c);
 };
 

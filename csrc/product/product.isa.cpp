@@ -58,35 +58,29 @@ static inline __attribute__((always_inline)) void multiply(const uint32_t* a, co
   }
 }
 
-template <class Step>
-static inline void multiply_to_float(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate,
-                                     float* c) {
-  Tile<Step> tile;
-  multiply<Step>(a, b, groups, tile);
+static void product_float(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c) {
+  Tile<FloatStep> tile;
+  multiply<FloatStep>(a, b, groups, tile);
   EC_UNROLL for (int r = 0; r < kTileRows; ++r) EC_UNROLL for (int v = 0; v < kTileVectors; ++v) {
     float* to = c + r * kPanelRows + v * kLanes;
     store(to, accumulate ? add(load(to), tile.sum[r][v]) : tile.sum[r][v]);
   }
 }
 
-static void product_float(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate, float* c) {
-  multiply_to_float<FloatStep>(a, b, groups, accumulate, c);
-}
-
 static void product_bfloat(const uint32_t* a, const uint32_t* b, int64_t groups, bool accumulate,
-                           float* c) {
-  multiply_to_float<BFloatStep>(a, b, groups, accumulate, c);
+                           const ProductScales* scales, float* c) {
+  Tile<BFloatStep> tile;
+  multiply<BFloatStep>(a, b, groups, tile);
+  EC_UNROLL for (int r = 0; r < kTileRows; ++r) EC_UNROLL for (int v = 0; v < kTileVectors; ++v) {
+    float* to = c + r * kPanelRows + v * kLanes;
+    VF sum = accumulate ? add(load(to), tile.sum[r][v]) : tile.sum[r][v];
+    if (scales != nullptr)
+      sum = mul(sum, mul(load(scales->column_scale + v * kLanes), set1(scales->row_scale[r])));
+    store(to, sum);
+  }
 }
 
-static void scale(const float* row_scale, const float* column_scale, float* c) {
-  for (int r = 0; r < kTileRows; ++r)
-    for (int v = 0; v < kTileVectors; ++v) {
-      float* at = c + r * kPanelRows + v * kLanes;
-      store(at, mul(load(at), mul(load(column_scale + v * kLanes), set1(row_scale[r]))));
-    }
-}
-
-static void product_int8(const uint32_t* a, const uint32_t* b, int64_t groups, const Int8Scales& scales,
+static void product_int8(const uint32_t* a, const uint32_t* b, int64_t groups, const ProductScales& scales,
                          float* c) {
   Tile<Int8Step> tile;
   multiply<Int8Step>(a, b, groups, tile);
@@ -97,8 +91,8 @@ static void product_int8(const uint32_t* a, const uint32_t* b, int64_t groups, c
   }
 }
 
-static const ProductKernels kTable = {kLanes,        kTileRows,      kPanelRows, kInt8Group,  kInt8Bias,
-                                      product_float, product_bfloat, scale,      product_int8};
+static const ProductKernels kTable = {kLanes,    kTileRows,     kPanelRows,     kInt8Group,
+                                      kInt8Bias, product_float, product_bfloat, product_int8};
 
 }  // namespace EC_ISA
 }  // namespace ec

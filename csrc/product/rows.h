@@ -14,6 +14,8 @@ struct RowKernels {
   // Sum of squares. Numerics: float32 lanes, added in float64.
   double (*sum_squares)(const float* row, int64_t columns);
   double (*dot)(const float* row, const float* other, int64_t columns);
+  // row . other, and the sum of squares of the row, in one pass.
+  double (*dot_and_squares)(const float* row, const float* other, int64_t columns, double* squares);
   // to[i] += scale * row[i]
   void (*add_scaled)(const float* row, float scale, int64_t columns, float* to);
   // to[i] = (row[i] - center[i]) * scale; center may be null.
@@ -25,7 +27,7 @@ struct RowKernels {
   // the scale (row . q) / (q . q), so that the rounding error of scale * q is orthogonal to q: products of
   // close rows then lose nothing to first order.
   void (*round_bfloat)(float* row, int64_t columns, float* scale);
-  // Steps of max|row| / 127. bias: see Int8Scales.
+  // Steps of max|row| / 127. bias: see ProductScales.
   void (*round_int8)(float* row, int64_t columns, float* scale, int32_t* bias);
   // lanes rows of words, stride apart, side by side: to[k * panel_rows + r] = word k of row r.
   void (*interleave)(const float* rows, int64_t stride, int64_t groups, uint32_t* to);

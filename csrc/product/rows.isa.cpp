@@ -64,6 +64,30 @@ static double dot(const float* row, const float* other, int64_t columns) {
 
 static double sum_squares(const float* row, int64_t columns) { return dot(row, row, columns); }
 
+static double dot_and_squares(const float* row, const float* other, int64_t columns, double* squares) {
+  VF dots[kSums] = {zero(), zero(), zero(), zero()}, sums[kSums] = {zero(), zero(), zero(), zero()};
+  int64_t i = 0;
+  for (; i + kSums * kLanes <= columns; i += kSums * kLanes)
+    for (int s = 0; s < kSums; ++s) {
+      const VF value = load(row + i + s * kLanes);
+      dots[s] = fma(value, load(other + i + s * kLanes), dots[s]);
+      sums[s] = fma(value, value, sums[s]);
+    }
+  for (; i + kLanes <= columns; i += kLanes) {
+    const VF value = load(row + i);
+    dots[0] = fma(value, load(other + i), dots[0]);
+    sums[0] = fma(value, value, sums[0]);
+  }
+  double dot_total = total_of(dots), square_total = total_of(sums);
+  for (; i < columns; ++i) {
+    const double value = static_cast<double>(row[i]);
+    dot_total += value * static_cast<double>(other[i]);
+    square_total += value * value;
+  }
+  *squares = square_total;
+  return dot_total;
+}
+
 static void add_scaled(const float* row, float scale, int64_t columns, float* to) {
   const VF factor = set1(scale);
   int64_t i = 0;
@@ -182,9 +206,8 @@ static inline uint32_t step_group(const float* row, int64_t count, int32_t* tota
 static void round_int8(float* row, int64_t columns, float* scale, int32_t* bias) {
   const float largest = largest_magnitude(row, columns);
   const float per_step = largest > 0.0f ? 127.0f / largest : 0.0f;
-  *scale = round_row(row, columns, [per_step](VF value) {
-    return to_float(round_to_int(mul(value, set1(per_step))));
-  });
+  *scale = round_row(row, columns,
+                     [per_step](VF value) { return to_float(round_to_int(mul(value, set1(per_step)))); });
   const int64_t groups = columns / kInt8Group;
   const int64_t rest = columns - groups * kInt8Group;
   int32_t total = 0;
@@ -199,8 +222,8 @@ static void interleave(const float* rows, int64_t stride, int64_t groups, uint32
     for (int r = 0; r < kLanes; ++r) memcpy(to + r, rows + r * stride + k, sizeof(uint32_t));
 }
 
-static const RowKernels kTable = {convert,          sum_squares,  dot,        add_scaled, shift_scale,
-                                  squared_distance, round_bfloat, round_int8, interleave};
+static const RowKernels kTable = {convert,     sum_squares,      dot,          dot_and_squares, add_scaled,
+                                  shift_scale, squared_distance, round_bfloat, round_int8,      interleave};
 
 }  // namespace EC_ISA
 }  // namespace ec
