@@ -143,7 +143,9 @@ def test_blocks_of_any_size_give_one_result(
     # A few ranks of 5000 along 25 directions, where projections are as good as equal.
     np.testing.assert_allclose(first, want, atol=1e-4 if metric == "irw" else MAPPED)
     monkeypatch.setattr(_corpus_rows, "BLOCK_BYTES", 1 << 14)
-    assert np.abs(built.score(corpus[:2500]) - first).max() <= 1e-6
+    # Each block has its own origin in float32, and rows of 7 columns lie close to one another.
+    bound = 5e-6 if metric == "spatial" else 1e-6
+    assert np.abs(built.score(corpus[:2500]) - first).max() <= bound
 
 
 @pytest.mark.parametrize("metric", ["cosine", "chord", "arc", "l2", "halfspace"])

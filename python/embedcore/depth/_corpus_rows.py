@@ -93,7 +93,7 @@ def is_mapped(rows: Rows) -> bool:
 def pair_sums(
     where: str, x: Rows, block: Chunk, metric: int, precision: int, threads: int
 ) -> Floats:
-    """Weighted sums (n,) over a block of the distances from each row of `x`."""
+    """Weighted sums over a block: distances (n,), or unit differences (n, d) for spatial depth."""
     sums: Floats = _core.depth_score(
         where, x, block.rows, metric, precision, block.weights, None, 1, None, threads, True, None,
         None,
@@ -101,48 +101,10 @@ def pair_sums(
     return sums
 
 
-_SPATIAL_X, _SPATIAL_CORPUS, _NEAR_PAIRS = 512, 4096, 4096
-
-
-@np.errstate(invalid="ignore")
-def spatial_sums(where: str, x: Rows, block: Chunk, origin: Floats) -> Floats:
-    """Weighted sums (n, d) over a block of the unit vectors from its rows to each row of `x`.
-
-    Rows are taken about `origin`, so that products lose little. Pairs whose distance is lost to
-    rounding all the same are taken from their difference; a zero difference contributes zero.
-    """
-    total = np.zeros(x.shape)
-    for start in range(0, len(x), _SPATIAL_X):
-        own = x[start : start + _SPATIAL_X].astype(np.float64) - origin
-        for first in range(0, len(block.rows), _SPATIAL_CORPUS):
-            part = block.part(first, first + _SPATIAL_CORPUS)
-            rows = part.rows.astype(np.float64) - origin
-            total[start : start + _SPATIAL_X] += _unit_vectors(own, rows, weights_of(part))
-    _check_finite(where, total)
-    return total
-
-
 def _check_finite(where: str, computed: NDArray[Any]) -> None:
     """Raise if rows of the corpus, finite when they came, have changed or are damaged in a file."""
     if not np.isfinite(computed).all():
         raise ValueError(f"{where}: the corpus must be finite; some of its rows no longer are.")
-
-
-def _unit_vectors(x: Floats, rows: Floats, weights: Weights) -> Floats:
-    size = (x * x).sum(axis=1)[:, None] + (rows * rows).sum(axis=1)
-    squared = size - 2.0 * (x @ rows.T)
-    near = squared <= 1e-10 * size
-    squared[near] = np.inf
-    pull = weights / np.sqrt(squared)
-    total: Floats = x * pull.sum(axis=1)[:, None] - pull @ rows
-    queries, others = np.nonzero(near)
-    for first in range(0, len(queries), _NEAR_PAIRS):
-        i, j = queries[first : first + _NEAR_PAIRS], others[first : first + _NEAR_PAIRS]
-        gap = x[i] - rows[j]
-        length = np.sqrt((gap * gap).sum(axis=1, keepdims=True))
-        unit = np.divide(gap, length, out=np.zeros_like(gap), where=length > 0.0)
-        np.add.at(total, i, unit * weights[j][:, None])
-    return total
 
 
 _ORIGIN_ROWS, _PROJECTED_ROWS = 1024, 4096

@@ -23,10 +23,7 @@ from ._corpus_rows import (
     block_rows,
     blocks,
     directional_depths,
-    is_mapped,
-    joined,
     pair_sums,
-    spatial_sums,
 )
 from ._covariance import Floats
 from ._metrics import DIRECTIONAL, NATIVE_METRIC, NATIVE_PRECISION
@@ -173,17 +170,9 @@ class RowState:
     def depths(self, x: Rows, call: Call) -> Floats:
         metric = call.options.metric
         rest = call.remaining(self.weight, len(x))
-        if metric == "spatial" or metric in DIRECTIONAL:
-            _core.depth_check(call.where, x, None, None)  # before NumPy meets what is not finite
         if metric in DIRECTIONAL:
+            _core.depth_check(call.where, x, None, None)  # before NumPy meets what is not finite
             return self._directional(x, call, rest)
-        if metric == "spatial" and call.own_weights is None and self._fits_one_array():
-            chunk = joined(list(self.chunks))
-            result: Floats = _core.depth_score(
-                call.where, x, chunk.rows, NATIVE_METRIC[metric], 0, chunk.weights, None, 1, None,
-                call.threads, False, None, call.report,
-            ).astype(np.float64)  # fmt: skip
-            return result
         size = block_rows(self.columns)
         depths = np.empty(len(x))
         todo = math.ceil(len(x) / size) * self.count
@@ -198,18 +187,10 @@ class RowState:
             depths[start : start + size] = _depths_of_sums(metric, sums, rest[start : start + size])
         return depths
 
-    def _fits_one_array(self) -> bool:
-        """Tell whether all rows are in memory, in one dtype."""
-        dtype = self.chunks[0].rows.dtype
-        return all(not is_mapped(c.rows) and c.rows.dtype == dtype for c in self.chunks)
-
     def _sums(self, x: Rows, block: Chunk, call: Call) -> Floats:
-        metric = call.options.metric
-        if metric == "spatial":
-            origin = self.chunks[0].rows[:1].astype(np.float64)
-            return spatial_sums(call.where, x, block, origin)
+        metric = NATIVE_METRIC[call.options.metric]
         precision = NATIVE_PRECISION[call.options.precision]
-        return pair_sums(call.where, x, block, NATIVE_METRIC[metric], precision, call.threads)
+        return pair_sums(call.where, x, block, metric, precision, call.threads)
 
     def _directional(self, x: Rows, call: Call, rest: Floats) -> Floats:
         options = call.options
