@@ -116,6 +116,30 @@ def test_score_and_corpus_agree_with_more_columns_than_rows(metric: str) -> None
     )
 
 
+@pytest.mark.parametrize("used", [5, 9, 10, 40])
+@pytest.mark.parametrize("metric", ["mahalanobis", "ai_irw"])
+def test_rows_without_weight_change_nothing(metric: str, used: int) -> None:
+    # Shrinkage depends on the number of rows: here below, at and above that of the columns.
+    x, corpus, _ = data(50, 8)
+    weights = (np.arange(50) < used).astype(np.float64)
+    options = {"n_directions": DIRECTIONS, "seed": SEED}
+    wanted = depth.score(x, corpus[:used], metric=metric, weights=weights[:used], **options)
+    got = depth.score(x, corpus, metric=metric, weights=weights, **options)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    built = made(metric).fit(corpus[::2], weights=weights[::2])
+    built.update(corpus[1::2], weights=weights[1::2])
+    assert len(built) == 50
+    np.testing.assert_allclose(built.score(x), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-320, 1e-60, 1e60, 1e308])
+def test_the_unit_of_weights_is_no_part_of_mahalanobis_depth(unit: float) -> None:
+    x, corpus, _ = data()
+    wanted = depth.score(x, corpus, metric="mahalanobis", weights=np.ones(200))
+    got = depth.score(x, corpus, metric="mahalanobis", weights=np.full(200, unit))
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_shrinkage_is_that_of_the_rows_far_from_the_origin() -> None:
     corpus = np.random.default_rng(2).standard_normal((40, 60)) * np.arange(1, 61) + 1e3
     built = depth.Corpus("mahalanobis").fit(corpus[:3]).update(corpus[3:20])

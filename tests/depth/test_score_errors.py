@@ -207,6 +207,9 @@ def test_shrinkage(metric: str) -> None:
         shrinkage=0,
     )
     refused_in_part(
+        ValueError, "'x' must have a covariance of full rank", np.ones((9, 3)), metric=metric
+    )
+    refused_in_part(
         ValueError, "Use shrinkage='auto' or a number in (0, 1]", np.ones((9, 3)), metric=metric
     )
     refused_in_part(ValueError, "'corpus' must have at least 2 rows", X, X[:1], metric=metric)

@@ -42,7 +42,7 @@ def _arrays(state: State) -> Parts:
         arrays["mean"] = [moments.mean]
         arrays["scatter"] = [moments.scatter]
         arrays["third"] = [state.streamed.third]
-        arrays["fourth"] = [np.array([state.streamed.fourth, moments.weight])]
+        arrays["fourth"] = [np.array([state.streamed.fourth, moments.weight, moments.used])]
     if isinstance(state, RowState):
         for number, run in enumerate(_runs(state.chunks)):
             arrays[f"rows{number}"] = [chunk.rows for chunk in run]
@@ -81,7 +81,7 @@ def read_state(file: SavedArrays, options: Options) -> State:
         return CosineState(file.numbers("sums", columns), weight, count, weighted)
     streamed = _read_moments(file, count) if options.metric in COVARIANT else None
     if options.metric == "mahalanobis" and streamed is not None:
-        return MomentState(streamed, weighted)
+        return MomentState(streamed, count, weighted)
     chunks = _read_chunks(file)
     file.require(sum(len(chunk.rows) for chunk in chunks) == count, "lacks rows")
     total = sum(float(weights_of(chunk).sum(dtype=np.float64)) for chunk in chunks)
@@ -91,10 +91,11 @@ def read_state(file: SavedArrays, options: Options) -> State:
 
 def _read_moments(file: SavedArrays, count: int) -> StreamedMoments:
     columns = len(file.array("mean", 1))
-    fourth, weight = file.numbers("fourth", (2,)).tolist()
-    file.require(fourth >= 0.0 and weight > 0.0, "holds moments that cannot be")
+    fourth, weight, used = file.numbers("fourth", (3,)).tolist()
+    possible = fourth >= 0.0 and weight > 0.0 and used == int(used) and 1 <= used <= count
+    file.require(possible, "holds moments that cannot be")
     scatter = file.numbers("scatter", (columns, columns))
-    moments = Moments(weight, file.numbers("mean", (columns,)), scatter, count)
+    moments = Moments(weight, file.numbers("mean", (columns,)), scatter, int(used))
     return StreamedMoments(moments, file.numbers("third", (columns,)), fourth)
 
 

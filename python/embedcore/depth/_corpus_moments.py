@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._covariance import Floats, Moments, Whitener, chunks
+from ._covariance import Floats, Moments, Whitener, choose_whitener, chunks
 
 
 @dataclass
@@ -43,7 +43,7 @@ class StreamedMoments:
     def plus(self, other: StreamedMoments) -> StreamedMoments:
         """Return the moments of the rows of both."""
         mine, theirs = self.moments, other.moments
-        both = Moments(mine.weight, mine.mean, mine.scatter.copy(), mine.count)
+        both = Moments(mine.weight, mine.mean, mine.scatter.copy(), mine.used)
         both.merge(theirs)
         third_a, fourth_a = self._about(both.mean)
         third_b, fourth_b = other._about(both.mean)
@@ -60,43 +60,23 @@ class StreamedMoments:
         return third, fourth + (2.0 * trace + weight * square) * square
 
     def whitener(self, where: str, shrinkage: float | str, *, weighted: bool) -> Whitener:
-        """Return the whitener that `_covariance.whitener` makes of the same rows.
+        """Return the whitener that `depth.score` makes of the same rows.
 
         Raises
         ------
         ValueError
-            If the covariance is singular and is not shrunk.
+            If the covariance is singular and is not shrunk, or there are too few rows for one.
         """
         key = (shrinkage, weighted)
         if key not in self._whiteners:
-            self._whiteners[key] = self._make_whitener(where, shrinkage, 0 if weighted else 1)
+            if self.moments.used < 2:
+                weighty = " of positive weight" if weighted else ""
+                raise ValueError(
+                    f"{where}: the corpus must have at least 2 rows{weighty} for a covariance; got "
+                    f"{self.moments.used}."
+                )
+            ddof = 0 if weighted else 1
+            self._whiteners[key] = choose_whitener(
+                where, "the corpus", self.moments, lambda: self.fourth, shrinkage, ddof
+            )
         return self._whiteners[key]
-
-    def _make_whitener(self, where: str, shrinkage: float | str, ddof: int) -> Whitener:
-        if self.moments.count < 2:
-            raise ValueError(
-                f"{where}: the corpus must have at least 2 rows for a covariance; got 1."
-            )
-        if shrinkage == "auto" and self.moments.count > len(self.moments.mean) + 1:
-            plain = Whitener(self.moments, 0.0, ddof)
-            if not plain.singular:
-                return plain
-        intensity = self._ledoit_wolf() if shrinkage == "auto" else float(shrinkage)
-        result = Whitener(self.moments, intensity, ddof)
-        if result.singular:
-            raise ValueError(
-                f"{where}: the corpus must have a covariance of full rank unless it is shrunk; got "
-                f"a singular one. Use shrinkage='auto' or a number in (0, 1]; rows that are all "
-                f"equal have no covariance to shrink."
-            )
-        return result
-
-    def _ledoit_wolf(self) -> float:
-        """Shrinkage intensity in [0, 1], as `Moments.ledoit_wolf` computes it from the rows."""
-        weight, scatter = self.moments.weight, self.moments.scatter
-        columns = len(self.moments.mean)
-        covariance_norm = float((scatter**2).sum()) / weight**2
-        scale = float(np.trace(scatter)) / weight / columns
-        spread = covariance_norm - columns * scale**2
-        noise = (self.fourth / weight - covariance_norm) / self.moments.count
-        return float(min(max(noise, 0.0) / spread, 1.0)) if spread > 0.0 else 1.0

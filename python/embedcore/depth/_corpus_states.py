@@ -109,6 +109,7 @@ class MomentState:
     """Moments of the rows, for Mahalanobis depth."""
 
     streamed: StreamedMoments
+    count: int
     weighted: bool
 
     @property
@@ -116,15 +117,15 @@ class MomentState:
         return self.streamed.moments.weight
 
     @property
-    def count(self) -> int:
-        return self.streamed.moments.count
-
-    @property
     def columns(self) -> int:
         return len(self.streamed.moments.mean)
 
     def plus(self, other: MomentState) -> MomentState:
-        return MomentState(self.streamed.plus(other.streamed), self.weighted or other.weighted)
+        return MomentState(
+            self.streamed.plus(other.streamed),
+            self.count + other.count,
+            self.weighted or other.weighted,
+        )
 
     def depths(self, x: Rows, call: Call) -> Floats:
         whitener = self.streamed.whitener(
@@ -272,7 +273,7 @@ def state_of(where: str, rows: Rows, weights: Any, options: Options) -> State:
         return CosineState(sums, total, len(rows), weights is not None)
     streamed = StreamedMoments.of(rows, wide) if metric in COVARIANT else None
     if metric == "mahalanobis" and streamed is not None:
-        return MomentState(streamed, weights is not None)
+        return MomentState(streamed, len(rows), weights is not None)
     # Copied: the caller may change them, and they are small beside the rows.
     narrow: NDArray[np.float32] | None = None if wide is None else wide.astype(np.float32)
     chunk = Chunk(rows, narrow)

@@ -6,7 +6,7 @@ Linear algebra of O(d^3) is NumPy's; it runs on NumPy's own threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,12 @@ def chunks(rows: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
 
 @dataclass
 class Moments:
-    """Weighted first and second moments of rows, about their mean.
-
-    `fourth` is the sum over rows of weight times the fourth power of the row's distance from
-    `origin`; it only serves the choice of the shrinkage.
-    """
+    """Weighted first and second moments of rows, about their mean."""
 
     weight: float
     mean: Floats
     scatter: Floats
-    count: int
+    used: int  # rows of positive weight
 
     @classmethod
     def of(cls, rows: NDArray[Any], weights: Floats | None = None) -> Moments:
@@ -50,7 +46,8 @@ class Moments:
                 continue
             mean = w @ block / total
             centred = block - mean
-            result.merge(cls(total, mean, (centred * w[:, None]).T @ centred, len(block)))
+            used = int(np.count_nonzero(w))
+            result.merge(cls(total, mean, (centred * w[:, None]).T @ centred, used))
         return result
 
     def merge(self, other: Moments) -> None:
@@ -63,22 +60,27 @@ class Moments:
         self.scatter += np.outer(gap, gap) * (self.weight * other.weight / total)
         self.mean = self.mean + gap * (other.weight / total)
         self.weight = total
-        self.count += other.count
+        self.used += other.used
 
-    def ledoit_wolf(self, rows: NDArray[Any], weights: Floats | None = None) -> float:
-        """Return the shrinkage intensity of Ledoit and Wolf (2004) towards a multiple of I.
-
-        O(m d). In [0, 1]; 1 for a corpus whose covariance is a multiple of the identity already.
-        """
+    def fourth_of(self, rows: NDArray[Any], weights: Floats | None) -> float:
+        """Sum over `rows` of weight times the fourth power of the distance from the mean."""
         fourth = 0.0
         for start, block in chunks(rows):
             w = np.ones(len(block)) if weights is None else weights[start : start + len(block)]
             fourth += float(w @ ((block - self.mean) ** 2).sum(axis=1) ** 2)
+        return fourth
+
+    def ledoit_wolf(self, fourth: float) -> float:
+        """Return the shrinkage intensity of Ledoit and Wolf (2004) towards a multiple of I.
+
+        `fourth` as of `fourth_of` the same rows. In [0, 1]; 1 for a corpus whose covariance is a
+        multiple of the identity already.
+        """
         covariance_norm = float((self.scatter**2).sum()) / self.weight**2
         columns = len(self.mean)
         scale = float(np.trace(self.scatter)) / self.weight / columns
         spread = covariance_norm - columns * scale**2
-        noise = (fourth / self.weight - covariance_norm) / self.count
+        noise = (fourth / self.weight - covariance_norm) / self.used
         return float(min(max(noise, 0.0) / spread, 1.0)) if spread > 0.0 else 1.0
 
 
@@ -151,33 +153,34 @@ class Whitener:
         return whitened
 
 
-def whitener(
-    where: str, rows: NDArray[Any], weights: Floats | None, shrinkage: float | str
+def choose_whitener(
+    where: str,
+    corpus: str,
+    moments: Moments,
+    fourth: Callable[[], float],
+    shrinkage: float | str,
+    ddof: int,
 ) -> Whitener:
     """Return the whitener of a corpus; ``"auto"`` shrinks where the covariance has no inverse.
+
+    `corpus`: what an error calls the corpus. `fourth`: see `Moments.ledoit_wolf`.
 
     Raises
     ------
     ValueError
         If the covariance is singular and `shrinkage` is 0.
     """
-    moments = Moments.of(rows, weights)
-    ddof = 1 if weights is None else 0
     if shrinkage == "auto":
         # Leaving a row out must leave full rank.
-        used = len(rows) if weights is None else int(np.count_nonzero(weights))
-        if used > len(moments.mean) + 1:
+        if moments.used > len(moments.mean) + 1:
             plain = Whitener(moments, 0.0, ddof)
             if not plain.singular:
                 return plain
-        return _checked(where, Whitener(moments, moments.ledoit_wolf(rows, weights), ddof))
-    return _checked(where, Whitener(moments, float(shrinkage), ddof))
-
-
-def _checked(where: str, result: Whitener) -> Whitener:
+        shrinkage = moments.ledoit_wolf(fourth())
+    result = Whitener(moments, float(shrinkage), ddof)
     if result.singular:
         raise ValueError(
-            f"{where}: 'corpus' must have a covariance of full rank unless it is shrunk; got a "
+            f"{where}: {corpus} must have a covariance of full rank unless it is shrunk; got a "
             "singular one. Use shrinkage='auto' or a number in (0, 1]; rows that are all equal "
             "have no covariance to shrink."
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._arrays import to_kind_of, to_numpy
-from ._covariance import Whitener, whitener
+from ._covariance import Moments, Whitener, choose_whitener
 from ._metrics import NATIVE_METRIC
 
 WHERE = "depth.score"
@@ -21,7 +21,10 @@ _SMALLEST_SAFE, _LARGEST_SAFE = 1e-120, 1e120
 
 
 def _float64(weights: Any) -> NDArray[np.float64]:
-    return to_numpy(weights, WHERE, "weights").astype(np.float64)
+    """Weights with the largest one 1: their unit is no part of a depth."""
+    wide = to_numpy(weights, WHERE, "weights").astype(np.float64)
+    scaled: NDArray[np.float64] = wide / (wide.max() or 1.0)
+    return scaled
 
 
 class _CheckedRows:
@@ -73,14 +76,22 @@ def _fit(rows: _CheckedRows, member: NDArray[np.bool_] | slice, shrinkage: float
     least = 3 if rows.left_out else 2
     corpus, weights = rows.corpus[member], rows.member_weights(member)
     count = len(corpus) if weights is None else int(np.count_nonzero(weights))
+    name = "x" if rows.left_out else "corpus"
     if count < least:
         weighty = "" if weights is None else " of positive weight"
-        name = "x" if rows.left_out else "corpus"
         raise ValueError(
             f"{WHERE}: '{name}' must have at least {least} rows{weighty} "
             f"in each group for a covariance; got {count}."
         )
-    return whitener(WHERE, corpus, weights, shrinkage)
+    moments = Moments.of(corpus, weights)
+    return choose_whitener(
+        WHERE,
+        f"'{name}'",
+        moments,
+        lambda: moments.fourth_of(corpus, weights),
+        shrinkage,
+        1 if weights is None else 0,
+    )
 
 
 def _finish(x: Any, result: NDArray[np.float64], grouped: bool, out: Any) -> Any:
