@@ -17,7 +17,7 @@ from bench.depth.cases import Case, cases_of, contestants
 from bench.timing import Contestant, Samples, interleave, optional, thread_limit, time_first
 
 SCHEMA = 1
-ROUNDS = {"smoke": 1, "quick": 3, "full": 5}
+ROUNDS = {"smoke": 1, "quick": 3, "full": 3}
 CHECKED_PAIRS = {"smoke": 10_000, "quick": 4_000_000, "full": 16_000_000}
 # An answer this many times beyond its limit is wrong, not inexact, and is not timed.
 WRONG_FACTOR = 10.0

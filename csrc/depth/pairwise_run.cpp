@@ -19,9 +19,9 @@ namespace ec {
 
 namespace {
 
-constexpr int64_t kBlockBytes = 384 * 1024;  // of packed rows: they stay in the second cache
+constexpr int64_t kBlockBytes = 512 * 1024;  // of packed rows: they stay in the second cache
 constexpr int64_t kMaxBlockPanels = 8;
-constexpr int64_t kBatchPanels = 6;     // of columns, where products are made in several depths
+constexpr int64_t kBatchPanels = 4;     // of columns, where products are made in several depths
 constexpr int64_t kChunkPanels = 64;    // columns of one task; float sums are emptied at its end
 constexpr int64_t kDepthOfBlock = 512;  // word groups multiplied at a time: a panel of that depth is cached
 
