@@ -87,7 +87,7 @@ def test_mid_ranks() -> None:
 
 
 def _distance_table(rows: np.ndarray, metric: str) -> np.ndarray:
-    prepared = _pairs.prepare(rows, metric)
+    prepared = _pairs.prepare(rows, metric, 1.0)
     table = _pairs.distances(prepared, prepared, metric)
     np.fill_diagonal(table, 0)
     return table

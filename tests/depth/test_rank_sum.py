@@ -150,6 +150,24 @@ def test_auto_picks_a_calibrated_method(metric: str, n: int, m: int, method: str
     assert depth.rank_sum_test(f, g, metric=metric, n_resamples=19).method == method
 
 
+@pytest.mark.parametrize("method", ["asymptotic", "permutation"])
+@pytest.mark.parametrize("metric", ["cosine", "chord", "arc", "l2"])
+def test_the_unit_and_place_of_the_rows_do_not_matter(metric: str, method: str) -> None:
+    f, g = np.random.default_rng(3).standard_normal((2, 25, 6)) + 0.5
+    g *= 1.2
+
+    def test(scale: float, shift: float) -> list[float]:
+        moved = ((rows + shift) * scale for rows in (f, g))
+        result = depth.rank_sum_test(*moved, metric=metric, method=method, n_resamples=199)
+        return [result.pvalue, result.zscore]
+
+    wanted = test(1.0, 0.0)
+    for scale in (2.0**600, 2.0**40) if metric == "l2" else (2.0**600, 2.0**-600):
+        assert test(scale, 0.0) == pytest.approx(wanted, rel=1e-3)
+    if metric == "l2":
+        assert test(1.0, 2.0**30) == pytest.approx(wanted, rel=1e-3)
+
+
 def test_equal_rows_give_q_one_half_and_pvalue_one() -> None:
     rows = np.ones((20, 3))
     for method in ("asymptotic", "split", "permutation"):

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +42,34 @@ _BLOCK = 64  # rows that are paired with one another
 _MAX_BLOCKS = 512
 
 
-def prepare(rows: NDArray[np.generic], metric: str) -> Floats:
-    """Float64 rows; of unit length for the angular family."""
+def unit_rows(rows: NDArray[Any]) -> Floats:
+    """Float64 rows of unit length, whatever their length was. Requires: none is zero."""
     result = rows.astype(np.float64)
+    result /= np.abs(result).max(axis=1, keepdims=True)
+    result /= np.sqrt((result * result).sum(axis=1, keepdims=True))
+    return result
+
+
+def largest_value(rows: NDArray[Any]) -> float:
+    """Return the largest magnitude, 1 where all are zero."""
+    return float(np.abs(rows).max()) or 1.0
+
+
+def prepare(rows: NDArray[Any], metric: str, unit: float) -> Floats:
+    """Float64 rows for `distances`: of unit length for the angular family.
+
+    For l2 in multiples of `unit`, so that no square overflows, and moved to their mean, so that
+    products do not drown the distances of rows far from the origin.
+    """
     if metric != "l2":
-        result /= np.linalg.norm(result, axis=1, keepdims=True)
+        return unit_rows(rows)
+    result = rows.astype(np.float64) / unit
+    result -= result.mean(axis=0)
     return result
 
 
 def distances(a: Floats, b: Floats, metric: str) -> Floats:
-    """Return the (len(a), len(b)) distances between prepared rows."""
+    """Return the (len(a), len(b)) distances between rows that were prepared together."""
     products = a @ b.T
     if metric == "l2":
         squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
@@ -71,7 +89,7 @@ class PairTerms(NamedTuple):
 
 
 def pair_terms(
-    rows: NDArray[np.generic], mean_distances: Floats, metric: str, rng: np.random.Generator
+    rows: NDArray[Any], mean_distances: Floats, metric: str, rng: np.random.Generator
 ) -> PairTerms:
     """Estimate both terms from a seeded sample of pairs of reference rows.
 
@@ -84,6 +102,8 @@ def pair_terms(
     n = len(rows)
     if n < 4:
         return PairTerms(share=1.0)
+    unit = largest_value(rows) if metric == "l2" else 1.0
+    mean_distances = mean_distances / unit
     spread = float(np.var(mean_distances, ddof=1))
     if spread == 0:
         return PairTerms()
@@ -94,7 +114,7 @@ def pair_terms(
     width = kernel_width(mean_distances)
     squares = shifts = 0.0
     for block in blocks:
-        part = prepare(rows[block], metric)
+        part = prepare(rows[block], metric, unit)
         own = additive[block]
         error = distances(part, part, metric) - mu - (own[:, None] + own[None, :])
         np.fill_diagonal(error, 0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._null import Floats, mid_ranks, quality_index
-from ._pairs import MEAN_DISTANCE, distances, prepare
+from ._pairs import MEAN_DISTANCE, distances, largest_value, prepare
 
 Flags = NDArray[np.bool_]
 
@@ -69,7 +69,7 @@ def _quality_of_each(depths: Floats, flags: Flags) -> Floats:
 def _permuted_pairs(
     rows: NDArray[np.generic], n: int, metric: str, draws: int, rng: np.random.Generator
 ) -> Floats:
-    prepared = prepare(rows, metric)
+    prepared = prepare(rows, metric, largest_value(rows))
     results = []
     for flags in _labellings(len(rows), n, draws, rng):
         sums = _sums_to_reference(prepared, flags, metric)

@@ -19,6 +19,7 @@ from .._arrays import to_kind_of, to_numpy
 from .._check import choose, integer
 from ._covariance import Floats
 from ._metrics import NATIVE_METRIC
+from ._pairs import unit_rows
 from ._sample_fit import Places, Spread, fit, largest_distance, pairs
 
 _WHERE = "depth.estimate"
@@ -150,13 +151,6 @@ def _result(
     return DepthEstimate(depth, least, most, used)
 
 
-def _unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
-    wide = rows.astype(np.float64)
-    wide /= np.abs(wide).max(axis=1, keepdims=True)
-    wide /= np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return wide.astype(np.float32)
-
-
 class _Problem:
     """The sample, the second moments, and the fit for one block of rows at a time."""
 
@@ -170,7 +164,7 @@ class _Problem:
     ) -> None:
         self._rows, self._corpus, self._metric = rows, corpus, metric
         self._sample, self._left_out = sample, left_out
-        self._sampled = _unit_rows(corpus[sample])
+        self._sampled = unit_rows(corpus[sample]).astype(np.float32)
 
     def solve(self, mean_cosines: Floats) -> tuple[Floats, Floats, Floats]:
         """Return depths, and the ends of their intervals; mean cosines (n,) are exact."""
@@ -181,7 +175,7 @@ class _Problem:
         others = len(self._corpus)
         for start in range(0, len(self._rows), size):
             block = slice(start, min(start + size, len(self._rows)))
-            unit = _unit_rows(self._rows[block])
+            unit = unit_rows(self._rows[block]).astype(np.float32)
             mean = mean_cosines[block]
             squares = ((unit @ moments) * unit).sum(axis=1, dtype=np.float64)
             if self._left_out:
@@ -198,7 +192,8 @@ class _Problem:
         columns = self._corpus.shape[1]
         total = np.zeros((columns, columns))
         for start in range(0, len(self._corpus), _MOMENT_ROWS):
-            unit = _unit_rows(self._corpus[start : start + _MOMENT_ROWS])
+            rows = self._corpus[start : start + _MOMENT_ROWS]
+            unit = unit_rows(rows).astype(np.float32)
             total += unit.T @ unit
         return total / len(self._corpus)
 
