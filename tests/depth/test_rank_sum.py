@@ -240,13 +240,25 @@ def test_shapes_must_agree() -> None:
         depth.rank_sum_test(np.ones(4), np.ones((4, 2)))
 
 
-def test_a_bad_row_is_an_error_of_score() -> None:
-    f, g = _samples()
-    g[3, 0] = np.nan
-    for method in ("asymptotic", "split", "permutation"):
-        for reference in ("f", "g"):
-            with pytest.raises(ValueError, match="row 3"):
-                depth.rank_sum_test(f, g, method=method, reference=reference)
+@pytest.mark.parametrize("method", ["asymptotic", "split", "permutation"])
+@pytest.mark.parametrize("reference", ["f", "g"])
+def test_a_bad_row_is_named_in_its_own_sample(reference: str, method: str) -> None:
+    good, bad = _samples()
+    bad[3, 0] = np.nan
+    words = r"depth\.rank_sum_test: '{}' must be finite; row 3"
+    with pytest.raises(ValueError, match=words.format("g")):
+        depth.rank_sum_test(good, bad, method=method, reference=reference)
+    with pytest.raises(ValueError, match=words.format("f")):
+        depth.rank_sum_test(bad, good, method=method, reference=reference)
+    with pytest.raises(TypeError, match=r"depth\.rank_sum_test: 'f' must be float16, .*int64"):
+        depth.rank_sum_test(good.astype(int), good, method=method, reference=reference)
+
+
+def test_tensors_that_require_grad_are_named() -> None:
+    torch = pytest.importorskip("torch")
+    f, g = (torch.from_numpy(rows) for rows in _samples())
+    with pytest.raises(TypeError, match=r"rank_sum_test: 'g' must not .* Use g\.detach\(\)"):
+        depth.rank_sum_test(f, g.requires_grad_())
 
 
 def _rejections(method: str, n: int, m: int, draws: int) -> dict[str, float]:

@@ -226,6 +226,7 @@ def test_groups() -> None:
     refused_in_part(ValueError, "for each corpus row (5)", X, X[:5], groups=np.zeros(12, int))
     refused(TypeError, "'groups' must hold integers or strings; got dtype float64.", groups=X[:, 0])
     refused_in_part(TypeError, "integers or strings; got dtype object", X, groups=[None] * 12)
+    refused_in_part(TypeError, "integers or strings; got dtype bool", X, groups=X[:, 0] > 0)
     refused(
         ValueError,
         "'groups' must not be given together with 'offsets'.",

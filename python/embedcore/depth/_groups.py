@@ -23,7 +23,7 @@ def group_codes(where: str, groups: Any, offsets: Any, rows: int) -> tuple[NDArr
             f"{where}: 'groups' must have one label for each corpus row ({rows}); got shape "
             f"{given.shape}."
         )
-    if given.dtype.kind not in "iuUSb":
+    if given.dtype.kind not in "iuUS":
         raise TypeError(
             f"{where}: 'groups' must hold integers or strings; got dtype {given.dtype}."
         )

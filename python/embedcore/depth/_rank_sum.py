@@ -25,7 +25,7 @@ from ._null import (
 from ._pairs import MEAN_DISTANCE, PairTerms, pair_terms
 from ._permutation import permuted_quality
 from ._score import score
-from ._subset import rows_numbered_in
+from ._subset import errors_of, rows_numbered_in
 
 ALTERNATIVES = ("two-sided", "less", "greater")
 METHODS = ("auto", "asymptotic", "split", "permutation")
@@ -72,10 +72,14 @@ class RankSumResult:
         return iter((self.statistic, self.pvalue))
 
 
+_WHERE = "depth.rank_sum_test"
+
+
 @dataclass(frozen=True)
 class _Test:
     """What each method needs besides the rows."""
 
+    names: tuple[str, str]  # of the reference sample and of the other one
     metric: str
     alternative: str
     n_resamples: int
@@ -84,8 +88,11 @@ class _Test:
 
     def depths(self, reference: Any, other: Any) -> tuple[Any, Any]:
         """Leave-one-out depths of the reference sample, and the other sample's depths in it."""
-        own = score(reference, metric=self.metric, **self.options)
-        return own, score(other, reference, metric=self.metric, **self.options)
+        own_name, other_name = self.names
+        with errors_of(_WHERE, x=own_name):
+            own = score(reference, metric=self.metric, **self.options)
+        with errors_of(_WHERE, x=other_name, corpus=own_name):
+            return own, score(other, reference, metric=self.metric, **self.options)
 
 
 # q, z, the p-value and the depths of both samples; the reference sample comes first.
@@ -183,24 +190,23 @@ def rank_sum_test(
     Sources: Liu and Singh, J. Am. Stat. Assoc. 88 (1993); Zuo and He, Ann. Stat. 34 (2006),
     arXiv:0708.0167. The shared part is ours.
     """
-    where = "depth.rank_sum_test"
-    choose(where, "metric", metric, METRICS)
-    choose(where, "alternative", alternative, ALTERNATIVES)
-    choose(where, "method", method, METHODS)
-    choose(where, "reference", reference, ("f", "g"))
-    n_resamples = integer(where, "n_resamples", n_resamples, minimum=1)
-    seed = integer(where, "seed", seed, minimum=0)
-    f = f if is_torch(f) else to_numpy(f, where, "f")
-    g = g if is_torch(g) else to_numpy(g, where, "g")
+    choose(_WHERE, "metric", metric, METRICS)
+    choose(_WHERE, "alternative", alternative, ALTERNATIVES)
+    choose(_WHERE, "method", method, METHODS)
+    choose(_WHERE, "reference", reference, ("f", "g"))
+    n_resamples = integer(_WHERE, "n_resamples", n_resamples, minimum=1)
+    seed = integer(_WHERE, "seed", seed, minimum=0)
+    f = f if is_torch(f) else to_numpy(f, _WHERE, "f")
+    g = g if is_torch(g) else to_numpy(g, _WHERE, "g")
     if f.ndim != 2 or g.ndim != 2 or f.shape[1] != g.shape[1]:
         raise ValueError(
-            f"{where}: 'f' and 'g' must be two-dimensional with equal numbers of columns; "
+            f"{_WHERE}: 'f' and 'g' must be two-dimensional with equal numbers of columns; "
             f"got shapes {tuple(f.shape)} and {tuple(g.shape)}."
         )
     swap = reference == "g"
     samples = (g, f) if swap else (f, g)
     method = _resolve(method, metric, len(samples[0]), len(samples[1]))
-    _check_counts(where, method, reference, len(samples[0]), len(samples[1]))
+    _check_counts(method, reference, len(samples[0]), len(samples[1]))
     options: dict[str, Any] = {
         "precision": precision,
         "n_directions": n_directions,
@@ -210,7 +216,9 @@ def rank_sum_test(
     }
     if swap:
         alternative = {"less": "greater", "greater": "less"}.get(alternative, alternative)
-    test = _Test(metric, alternative, n_resamples, np.random.default_rng(seed), options)
+    names = ("g", "f") if swap else ("f", "g")
+    rng = np.random.default_rng(seed)
+    test = _Test(names, metric, alternative, n_resamples, rng, options)
     run = {"asymptotic": _asymptotic, "split": _split, "permutation": _permutation}[method]
     q, zscore, pvalue, own, others = run(test, *samples)
     if swap:
@@ -230,16 +238,16 @@ def _resolve(method: str, metric: str, n: int, m: int) -> str:
     return "split" if n >= SPLIT_ROWS else "permutation"
 
 
-def _check_counts(where: str, method: str, reference: str, n: int, m: int) -> None:
+def _check_counts(method: str, reference: str, n: int, m: int) -> None:
     other = "g" if reference == "f" else "f"
     least = SPLIT_ROWS if method == "split" else 2
     if n < least:
         raise ValueError(
-            f"{where}: the reference sample '{reference}' must have at least {least} rows "
+            f"{_WHERE}: the reference sample '{reference}' must have at least {least} rows "
             f"for method='{method}'; got {n}."
         )
     if m < 1:
-        raise ValueError(f"{where}: '{other}' must have at least 1 row; got {m}.")
+        raise ValueError(f"{_WHERE}: '{other}' must have at least 1 row; got {m}.")
 
 
 def _asymptotic(test: _Test, reference: Any, other: Any) -> _Outcome:
@@ -264,9 +272,11 @@ def split_rows(n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDA
 def _split(test: _Test, reference: Any, other: Any) -> _Outcome:
     builders, held_out = split_rows(len(reference), test.rng)
     corpus = reference[builders]
-    with rows_numbered_in(reference, test.metric):
+    own_name, other_name = test.names
+    with errors_of(_WHERE, x=own_name, corpus=own_name), rows_numbered_in(reference, test.metric):
         own = score(reference[held_out], corpus, metric=test.metric, **test.options)
-    others = score(other, corpus, metric=test.metric, **test.options)
+    with errors_of(_WHERE, x=other_name, corpus=own_name):
+        others = score(other, corpus, metric=test.metric, **test.options)
     x, y = float64(own), float64(others)
     q = quality_index(x, y)
     error = standard_error(len(x), len(y), tie_counts(np.concatenate([x, y])))

@@ -18,7 +18,7 @@ from ._null import Floats, combine, normal_pvalue, standard_error, tie_counts
 from ._pairs import MEAN_DISTANCE, PairTerms, pair_terms
 from ._rank_sum import ALTERNATIVES, SPLIT_ROWS, float64, split_rows
 from ._score import score
-from ._subset import rows_numbered_in
+from ._subset import errors_of, rows_numbered_in
 
 METHODS = ("auto", "asymptotic", "split")
 CORRECTIONS = ("holm", "bonferroni", "fdr_bh")
@@ -144,7 +144,8 @@ def rank_sum_matrix(
     }
     rng = np.random.default_rng(seed)
     take_depths = _split_depths if method == "split" else _left_out_depths
-    depths, compared, terms = take_depths(x, members, options, rng)
+    with errors_of(where, corpus="x"):
+        depths, compared, terms = take_depths(x, members, options, rng)
     q, pairs, errors = _compare(depths, compared, terms, members)
     gap = q - 0.5 - np.array([term.shift for term in terms])[:, None]
     off = ~np.eye(len(labels), dtype=bool)

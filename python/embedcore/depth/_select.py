@@ -12,7 +12,7 @@ from .._arrays import is_torch, to_numpy
 from .._check import choose, integer
 from ._labels import members_of
 from ._score import score
-from ._subset import rows_numbered_in
+from ._subset import errors_of, rows_numbered_in
 
 STRATEGIES = ("deepest", "outermost", "spread")
 
@@ -61,8 +61,8 @@ def order(
     x = x if is_torch(x) else to_numpy(x, "depth.order", "x")
     if k is not None:
         k = integer("depth.order", "k", k, minimum=1, maximum=len(x) if x.ndim else None)
-    depths = to_numpy(
-        score(
+    with errors_of("depth.order"):
+        depths = score(
             x,
             corpus,
             metric=metric,
@@ -73,8 +73,7 @@ def order(
             shrinkage=shrinkage,
             threads=threads,
         )
-    )
-    return _deepest_first(depths)[:k]
+    return _deepest_first(to_numpy(depths))[:k]
 
 
 def select(
@@ -134,7 +133,7 @@ def select(
     # One row alone has no other rows to be deep in.
     names, members = members_of(where, "labels", labels, len(x), max(k, 2))
     chosen = np.empty((len(names), k), dtype=np.int64)
-    with rows_numbered_in(x, metric):
+    with errors_of(where), rows_numbered_in(x, metric):
         for c, rows in enumerate(members):
             depths = score(
                 x[rows],

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of a part of the caller's rows, with errors in the caller's numbering."""
+"""Scores within other functions, with errors in the names and numbers of their caller."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,3 +22,21 @@ def rows_numbered_in(x: Any, metric: str) -> Iterator[None]:
     except ValueError:
         score(x, x[:2], metric=metric)
         raise
+
+
+@contextmanager
+def errors_of(where: str, **names: str) -> Iterator[None]:
+    """Let errors of `score` speak of the function that was called, and of its arguments.
+
+    ``errors_of("depth.rank_sum_test", x="g")``: what the score calls 'x' the user calls 'g'.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        if not text.startswith("depth.score: "):
+            raise
+        text = text.replace("depth.score", where)
+        # As in: 'x' must ... Use x.detach().
+        text = re.sub(r"\b(x|corpus)\b(?=['.)])", lambda name: names.get(name[0], name[0]), text)
+        raise type(error)(text) from None
