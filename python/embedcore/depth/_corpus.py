@@ -207,9 +207,10 @@ class Corpus:
             As in :func:`score`. It may be memory-mapped and larger than memory.
         left_out : bool, default False
             Each row of `x` is a row of the corpus, in the same dtype, and is left out of its own
-            depth: with all rows of the corpus, what :func:`score` returns without `corpus`. Exact:
-            the row's own term is taken out of the sums. Not for ``projection``, whose median is no
-            sum.
+            depth: with all rows of the corpus, what :func:`score` returns without `corpus`. The
+            row's own term is taken out of the sums; under ``cosine`` and the directional metrics a
+            row with nearly all the weight loses digits by that (about 1e-7 times the weight of the
+            corpus over what is left of it). Not for ``projection``, whose median is no sum.
         weights : array (n,), optional
             With `left_out`: the weights that the rows of `x` have in the corpus; needed if it has
             any.
