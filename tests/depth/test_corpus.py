@@ -140,6 +140,22 @@ def test_the_unit_of_weights_is_no_part_of_mahalanobis_depth(unit: float) -> Non
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("unit", [2.0**-400, 2.0**-60, 2.0**90, 2.0**400])
+@pytest.mark.parametrize("metric", ["cosine", "mahalanobis", "arc", "irw"])
+def test_the_unit_of_weights_is_no_part_of_a_corpus(metric: str, unit: float) -> None:
+    x, corpus, weights = data()
+    weights = weights.astype(np.float64)
+    if metric in ("arc", "irw") and abs(np.log2(unit)) > 100:
+        with pytest.raises(ValueError, match="'weights' must have a largest value between"):
+            made(metric).fit(corpus, weights=weights * unit)
+        return
+    plain, scaled = (made(metric).fit(corpus, weights=weights * u) for u in (1.0, unit))
+    np.testing.assert_allclose(scaled.score(x), plain.score(x), rtol=1e-6)
+    wanted = plain.score(corpus, left_out=True, weights=weights)
+    got = scaled.score(corpus, left_out=True, weights=weights * unit)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_shrinkage_is_that_of_the_rows_far_from_the_origin() -> None:
     corpus = np.random.default_rng(2).standard_normal((40, 60)) * np.arange(1, 61) + 1e3
     built = depth.Corpus("mahalanobis").fit(corpus[:3]).update(corpus[3:20])

@@ -130,6 +130,11 @@ def test_leaving_out() -> None:
             one.score(ROWS[:1], left_out=True)
 
 
+def test_weights_that_no_sum_holds() -> None:
+    with pytest.raises(ValueError, match="'weights' must have a positive sum in float64; got inf"):
+        depth.Corpus("mahalanobis").fit(ROWS, weights=np.full(20, 1e308))
+
+
 def test_covariance_of_too_little() -> None:
     with pytest.raises(ValueError, match="must have at least 2 rows for a covariance; got 1"):
         depth.Corpus("mahalanobis").fit(ROWS[:1]).score(ROWS)

@@ -338,9 +338,15 @@ class Corpus:
             return np.ones(rows)
         own = to_numpy(weights, where, "weights")
         _core.depth_check(where, np.ones((rows, 1)), None, own)
-        # Native sums are of float32 weights.
-        narrow = self.metric != "mahalanobis"
-        return (own.astype(np.float32) if narrow else own).astype(np.float64)
+        own = own.astype(np.float64)
+        if self.metric == "mahalanobis":
+            return own
+        # Native sums are of weights that were rounded to float32, in a unit that it holds.
+        digits, exponent = np.frexp(own)
+        rounded: NDArray[np.float64] = np.ldexp(
+            digits.astype(np.float32), exponent, dtype=np.float64
+        )
+        return rounded
 
 
 def _as_rows(where: str, x: Any) -> NDArray[Any]:

@@ -95,13 +95,14 @@ class CosineState:
         )
 
     def depths(self, x: Rows, call: Call) -> Floats:
-        sums = _core.depth_cosine_sums(
-            call.where, x, self.sums.reshape(1, -1), call.threads, call.report
+        # Means in place of sums: kernels take them as float32, whatever the unit of the weights.
+        means: Floats = _core.depth_cosine_sums(
+            call.where, x, (self.sums / self.weight).reshape(1, -1), call.threads, call.report
         )[:, 0]
-        if call.own_weights is not None:
-            sums = sums - call.own_weights
-        depths: Floats = 1.0 + sums / call.remaining(self.weight, len(x))
-        return depths
+        if call.own_weights is None:
+            return 1.0 + means
+        left = call.remaining(self.weight, len(x)) / self.weight
+        return 1.0 + (means - call.own_weights / self.weight) / left
 
 
 @dataclass(frozen=True)
@@ -267,15 +268,26 @@ def state_of(where: str, rows: Rows, weights: Any, options: Options) -> State:
         raise ValueError(f"{where}: 'weights' must be None for metric 'projection'.")
     sums, total = check_rows(where, rows, weights, angular=metric in ANGULAR)
     wide = None if weights is None else np.array(weights, dtype=np.float64)
-    if wide is not None and not wide.sum() > 0.0:
-        raise ValueError(f"{where}: 'weights' must have a positive sum; got {wide.sum():g}.")
+    if wide is not None:
+        with np.errstate(over="ignore"):
+            sum_of_weights = float(wide.sum())
+        if not 0.0 < sum_of_weights < np.inf:
+            raise ValueError(
+                f"{where}: 'weights' must have a positive sum in float64; got {sum_of_weights:g}."
+            )
     if metric == "cosine":
         return CosineState(sums, total, len(rows), weights is not None)
     streamed = StreamedMoments.of(rows, wide) if metric in COVARIANT else None
     if metric == "mahalanobis" and streamed is not None:
         return MomentState(streamed, len(rows), weights is not None)
     # Copied: the caller may change them, and they are small beside the rows.
-    narrow: NDArray[np.float32] | None = None if wide is None else wide.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow: NDArray[np.float32] | None = None if wide is None else wide.astype(np.float32)
+    if narrow is not None and not np.finfo(np.float32).tiny <= narrow.max() < np.inf:
+        raise ValueError(
+            f"{where}: 'weights' must have a largest value between 1e-37 and 1e38 for metric "
+            f"{metric!r}, which keeps them as float32; got {float(np.max(weights)):g}."
+        )
     chunk = Chunk(rows, narrow)
     total = float(len(rows)) if narrow is None else float(narrow.sum(dtype=np.float64))
     return RowState((chunk,), total, len(rows), streamed)
