@@ -49,6 +49,12 @@ def data(rows: int = 200, columns: int = 9) -> tuple[Rows, Rows, Rows]:
     return x, corpus, weights
 
 
+def score_options(metric: str) -> dict[str, Any]:
+    """For `depth.score`: what `made` gives the corpus."""
+    directional = {"n_directions": DIRECTIONS, "seed": SEED} if metric in DIRECTIONAL else {}
+    return {"metric": metric, **directional}
+
+
 def expected(x: Rows | None, corpus: Rows, metric: str, weights: Rows | None) -> Rows:
     options: dict[str, Any] = {}
     if metric in DIRECTIONAL:
@@ -154,6 +160,26 @@ def test_the_unit_of_weights_is_no_part_of_a_corpus(metric: str, unit: float) ->
     wanted = plain.score(corpus, left_out=True, weights=weights)
     got = scaled.score(corpus, left_out=True, weights=weights * unit)
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [2.0**-660, 2.0**660])
+@pytest.mark.parametrize("metric", ["l2", "spatial", "halfspace", "projection", "irw"])
+def test_rows_of_any_size(metric: str, unit: float, tmp_path: Path) -> None:
+    x, corpus = (rows.astype(np.float64) * unit for rows in data()[:2])
+    wanted = depth.score(x, corpus, **score_options(metric))
+    for rows in (corpus, mapped(corpus, tmp_path)):
+        got = made(metric).fit(rows).score(x)
+        np.testing.assert_allclose(got, wanted, rtol=MAPPED, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["halfspace", "projection", "irw"])
+def test_a_row_far_beyond_float32_is_the_outermost(metric: str) -> None:
+    x, corpus, _ = data()
+    far = corpus.astype(np.float64)
+    far[150] = 1e200
+    wanted = depth.score(x.astype(np.float64), far, **score_options(metric))
+    np.testing.assert_allclose(made(metric).fit(far).score(x), wanted, atol=1e-5)
+    assert made(metric).fit(corpus).score(far[150:151])[0] < 1e-6
 
 
 def test_shrinkage_is_that_of_the_rows_far_from_the_origin() -> None:

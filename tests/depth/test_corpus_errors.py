@@ -135,6 +135,12 @@ def test_weights_that_no_sum_holds() -> None:
         depth.Corpus("mahalanobis").fit(ROWS, weights=np.full(20, 1e308))
 
 
+def test_moments_that_overflow() -> None:
+    corpus = depth.Corpus("mahalanobis").fit(ROWS.astype(np.float64) * 1e200)
+    with pytest.raises(ValueError, match=r"fourth powers .* Divide all rows by one number"):
+        corpus.score(ROWS)
+
+
 def test_covariance_of_too_little() -> None:
     with pytest.raises(ValueError, match="must have at least 2 rows for a covariance; got 1"):
         depth.Corpus("mahalanobis").fit(ROWS[:1]).score(ROWS)

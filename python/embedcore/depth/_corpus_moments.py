@@ -28,6 +28,7 @@ class StreamedMoments:
     _whiteners: dict[tuple[float | str, bool], Whitener] = field(default_factory=dict, repr=False)
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")  # see `whitener`
     def of(cls, rows: NDArray[Any], weights: Floats | None) -> StreamedMoments:
         """Return the moments of `rows` (m, d); O(m d^2)."""
         moments = Moments.of(rows, weights)
@@ -40,6 +41,7 @@ class StreamedMoments:
             fourth += float(w @ (squares * squares))
         return cls(moments, third, fourth)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def plus(self, other: StreamedMoments) -> StreamedMoments:
         """Return the moments of the rows of both."""
         mine, theirs = self.moments, other.moments
@@ -65,7 +67,8 @@ class StreamedMoments:
         Raises
         ------
         ValueError
-            If the covariance is singular and is not shrunk, or there are too few rows for one.
+            If the covariance is singular and is not shrunk, there are too few rows for one, or
+            their values are too large for sums of their powers.
         """
         key = (shrinkage, weighted)
         if key not in self._whiteners:
@@ -74,6 +77,11 @@ class StreamedMoments:
                 raise ValueError(
                     f"{where}: the corpus must have at least 2 rows{weighty} for a covariance; got "
                     f"{self.moments.used}."
+                )
+            if not (np.isfinite(self.fourth) and np.isfinite(self.moments.scatter).all()):
+                raise ValueError(
+                    f"{where}: the corpus must have rows whose fourth powers float64 can sum, so "
+                    "values below about 1e75; got larger ones. Divide all rows by one number."
                 )
             ddof = 0 if weighted else 1
             self._whiteners[key] = choose_whitener(

@@ -7,6 +7,7 @@ put side by side, and everything that is computed from it is added in float64.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,20 +129,21 @@ def directional_depths(
     # Ranks do not change when all rows are moved and scaled; what they have in common would cost
     # digits.
     sample = used[0].rows[:_ORIGIN_ROWS].astype(np.float64)
-    origin = np.median(sample, axis=0)
-    along = along / (float(np.abs(sample).max()) or 1.0)
+    # A power of two, so that scaling is exact; within what has an inverse.
+    scale = math.ldexp(1.0, -min(max(math.frexp(float(np.abs(sample).max()))[1], -1000), 1000))
+    origin = np.median(sample * scale, axis=0)
     for first in range(0, len(along), size):
         u = along[first : first + size]
         lengths = np.sqrt((u * u).sum(axis=1))
-        axes = _Axes(u, u @ origin, 1e-13 * float(np.sqrt(origin @ origin)) * lengths)
+        noise = 1e-13 * float(np.sqrt(origin @ origin)) * lengths
+        axes = _Axes(scale, u, u @ origin, noise)
         values = np.empty((rows, len(u)), np.float32)
         at = 0
         for block in used:
-            _project(block.rows, axes, values[at : at + len(block.rows)])
+            _project(where, block.rows, axes, values[at : at + len(block.rows)])
             at += len(block.rows)
-        _check_finite(where, values)
         own = np.empty((len(x), len(u)), np.float32)
-        _project(x, axes, own)
+        _project(where, x, axes, own)
         identity = np.eye(len(u), dtype=np.float32)
         depths = _core.depth_score(
             where, own, values, metric, 0, weights, None, 1, identity, threads, False, None, None
@@ -151,18 +153,31 @@ def directional_depths(
 
 @dataclass(frozen=True)
 class _Axes:
-    """Directions (p, d), each with the projection of the origin and the rounding error of it."""
+    """Directions (p, d), each with the projection of the origin and the rounding error of it.
 
+    All of it in multiples of 1 / scale.
+    """
+
+    scale: float
     along: Floats
     origin: Floats
     noise: Floats
 
 
-@np.errstate(invalid="ignore")
-def _project(rows: Rows, axes: _Axes, out: NDArray[np.float32]) -> None:
+# Rows further out than float32 reaches stay the outermost ones.
+_FURTHEST = float(np.finfo(np.float32).max) / 4
+_LARGEST = 2.0**1000  # so that no product overflows
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def _project(where: str, rows: Rows, axes: _Axes, out: NDArray[np.float32]) -> None:
     for start in range(0, len(rows), _PROJECTED_ROWS):
-        part = rows[start : start + _PROJECTED_ROWS].astype(np.float64) @ axes.along.T
+        wide = rows[start : start + _PROJECTED_ROWS].astype(np.float64)
+        _check_finite(where, wide)
+        wide *= axes.scale
+        part = np.clip(wide, -_LARGEST, _LARGEST, out=wide) @ axes.along.T
         part -= axes.origin
+        np.clip(part, -_FURTHEST, _FURTHEST, out=part)
         # Rows equal to the origin differ by rounding alone, which must not rank them.
         part[np.abs(part) <= axes.noise] = 0.0
         out[start : start + len(part)] = part
