@@ -20,7 +20,7 @@ from support.kinds import to_torch
 
 CUTS = [0, 40, 41, 150, 200]
 DIRECTIONS, SEED = 25, 3
-# Spatial depth of mapped rows is float64 where the kernel's is float32.
+# A block of rows has an origin and float32 sums of its own; in one call there is one block.
 MAPPED = 1e-5
 
 Rows = np.ndarray[Any, Any]

@@ -8,7 +8,6 @@ put side by side, and everything that is computed from it is added in float64.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,16 +78,6 @@ def blocks(chunks: tuple[Chunk, ...]) -> Iterator[Chunk]:
 def _with_weight(block: Chunk) -> Iterator[Chunk]:
     if block.weights is None or block.weights.any():
         yield block
-
-
-def is_mapped(rows: Rows) -> bool:
-    """Tell whether the rows lie in a memory-mapped file."""
-    owner: Any = rows
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    if isinstance(owner, memoryview):
-        owner = owner.obj
-    return isinstance(owner, mmap.mmap)
 
 
 def pair_sums(
