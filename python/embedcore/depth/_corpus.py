@@ -62,10 +62,10 @@ class Corpus:
     Notes
     -----
     Scores agree with ``score(x, corpus)`` on the same rows to 1e-6 (``spatial``: 5e-6, for each
-    block is moved to its own origin); where ranks along random
-    directions are counted, rows whose projections differ by less than float32 resolves may trade
-    places. They do not depend on the number of threads (``mahalanobis`` and the directions use
-    NumPy's linear algebra, which has its own).
+    block is moved to its own origin); where ranks along random directions are counted, rows whose
+    projections differ by less than float32 resolves may trade places. They do not depend on the
+    number of threads (``mahalanobis`` and the directions use NumPy's linear algebra, which has its
+    own).
 
     Direction depths of a corpus that is larger than memory project all of it on a few directions at
     a time, so that the file is read about ``m * n_directions / 2**23`` times.
