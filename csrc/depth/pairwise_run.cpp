@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "core/isa_table.h"
 #include "core/parallel.h"
@@ -26,12 +27,13 @@ constexpr int64_t kChunkPanels = 64;    // columns of one task; float sums are e
 constexpr int64_t kDepthOfBlock = 512;  // word groups multiplied at a time: a panel of that depth is cached
 
 struct Scratch {
-  float* c;           // [batch panels][block rows][panel_rows]
-  float* row_sum;     // [block rows][lanes]
-  float* row_dot;     // [block rows][lanes]
-  float* column_sum;  // [panel_rows]
-  float* column_dot;  // [panel_rows]
-  float* rows;        // of ExactPairs
+  float* c;               // [batch panels][block rows][panel_rows]
+  float* row_sum;         // [block rows][lanes]
+  float* row_dot;         // [block rows][lanes]
+  float* column_sum;      // [panel_rows], of one panel of rows
+  float* column_dot;      // [panel_rows], right behind
+  float* rows;            // of ExactPairs
+  double* column_totals;  // [2][panel_rows], of column_sum and column_dot
 };
 
 class PairwiseRun {
@@ -109,7 +111,8 @@ class PairwiseRun {
     scratch_each_ = batch_panels_ * block_rows * product_.panel_rows + 2 * block_rows * product_.lanes +
                     2 * product_.panel_rows + ExactPairs::scratch_floats(packed_.corpus().columns());
     scratch_each_ = round_up(scratch_each_, 16);
-    return scratch_.allocate(workers * scratch_each_);
+    return scratch_.allocate(workers * scratch_each_) &&
+           column_totals_.allocate(workers * 2 * product_.panel_rows);
   }
 
   Scratch scratch_of(int worker) {
@@ -121,6 +124,7 @@ class PairwiseRun {
     s.column_sum = s.row_dot + block_rows * product_.lanes;
     s.column_dot = s.column_sum + product_.panel_rows;
     s.rows = s.column_dot + product_.panel_rows;
+    s.column_totals = column_totals_.data() + worker * 2 * product_.panel_rows;
     return s;
   }
 
@@ -172,7 +176,9 @@ class PairwiseRun {
         multiply_tile(panel * width + r, column_panel, k, count, c);
         if (ends) reduce_tile(panel * width + r, row_in_block, column_panel * width, c, s);
       }
-      if (ends && symmetric_ && (panel + 1 == last || row_group(panel + 1) != row_group(panel)))
+      if (!ends || !symmetric_) continue;
+      gather_columns(s);
+      if (panel + 1 == last || row_group(panel + 1) != row_group(panel))
         empty_columns(column_panel, row_group(panel), s);
     }
   }
@@ -290,6 +296,7 @@ class PairwiseRun {
     const int64_t count =
         2 * block_panels_ * product_.panel_rows * product_.lanes + 2 * product_.panel_rows;
     std::memset(s.row_sum, 0, static_cast<size_t>(count) * sizeof(float));  // and what follows it
+    std::fill_n(s.column_totals, 2 * product_.panel_rows, 0.0);
   }
 
   void empty_rows(int64_t first, int64_t last, int32_t group, const Scratch& s) {
@@ -303,20 +310,29 @@ class PairwiseRun {
     }
   }
 
+  // A column has one float sum for all rows of a panel: emptied before more rows cost digits.
+  void gather_columns(const Scratch& s) const {
+    for (int i = 0; i < 2 * product_.panel_rows; ++i) {
+      s.column_totals[i] += static_cast<double>(s.column_sum[i]);
+      s.column_sum[i] = 0.0f;
+    }
+  }
+
   void empty_columns(int64_t column_panel, int32_t group, const Scratch& s) {
     const int width = product_.panel_rows;
     for (int lane = 0; lane < width; ++lane) {
       const int64_t row = packed_.corpus_order().row.data()[column_panel * width + lane];
-      const double distance = take_lanes(s.column_sum + lane, 1);  // padding is emptied too
-      const double cosine = take_lanes(s.column_dot + lane, 1);
+      const double distance = std::exchange(s.column_totals[lane], 0.0);  // padding is emptied too
+      const double cosine = std::exchange(s.column_totals[width + lane], 0.0);
       if (row < 0) continue;
       distances_.add(row, group, distance);
       if (corrected_) cosines_.add(row, group, cosine);
     }
   }
 
+  // Requires: count is a multiple of 4.
   static double take_lanes(float* lanes, int count) {
-    double totals[4] = {0.0, 0.0, 0.0, 0.0};  // count is 1 or a multiple of 4
+    double totals[4] = {0.0, 0.0, 0.0, 0.0};
     for (int i = 0; i < count; ++i) totals[i % 4] += static_cast<double>(lanes[i]);
     std::memset(lanes, 0, static_cast<size_t>(count) * sizeof(float));
     return (totals[0] + totals[1]) + (totals[2] + totals[3]);
@@ -333,6 +349,7 @@ class PairwiseRun {
   int64_t depth_of_block_ = 1, batch_panels_ = 1;
   int64_t block_panels_ = 0, blocks_ = 0, chunks_ = 0, tasks_ = 0, scratch_each_ = 0;
   AlignedBuffer<float> scratch_;
+  AlignedBuffer<double> column_totals_;
 };
 
 }  // namespace
