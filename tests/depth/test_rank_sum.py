@@ -293,3 +293,13 @@ def test_size_at_the_five_percent_level(method: str, n: int, m: int) -> None:
     margin = 4 * math.sqrt(0.05 * 0.95 / draws)  # 0.028
     for alternative, size in _rejections(method, n, m, draws).items():
         assert abs(size - 0.05) < margin, (alternative, size)
+
+
+def test_permutation_reports_progress() -> None:
+    seen: list[float] = []
+    f, g = np.random.default_rng(0).standard_normal((2, 12, 5))
+    options = {"method": "permutation", "n_resamples": 2000}
+    told = depth.rank_sum_test(f, g, progress=seen.append, **options)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert told.pvalue == depth.rank_sum_test(f, g, **options).pvalue

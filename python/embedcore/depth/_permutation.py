@@ -17,6 +17,7 @@ from ._null import Floats, mid_ranks, quality_index
 from ._pairs import MEAN_DISTANCE, distances, largest_value, prepare
 
 Flags = NDArray[np.bool_]
+Say = Callable[[float], object]
 
 _CHUNK = 1 << 21  # numbers held at once in each work array, for moderate n
 _MIN_LABELLINGS, _MAX_LABELLINGS = 256, 1024
@@ -31,6 +32,16 @@ def _labellings(total: int, n: int, draws: int, rng: np.random.Generator) -> Ite
         first = 1 if start == 0 else 0
         flags[first:] = rng.permuted(flags[first:], axis=1)
         yield flags
+
+
+def _told(labellings: Iterator[Flags], total: int, say: Say | None) -> Iterator[Flags]:
+    """Yield the labellings; tell the fraction of `total` that has been dealt with."""
+    done = 0
+    for flags in labellings:
+        yield flags
+        done += len(flags)
+        if say is not None:
+            say(done / total)
 
 
 def _sums_to_reference(rows: Floats, flags: Flags, metric: str) -> Floats:
@@ -67,11 +78,11 @@ def _quality_of_each(depths: Floats, flags: Flags) -> Floats:
 
 
 def _permuted_pairs(
-    rows: NDArray[np.generic], n: int, metric: str, draws: int, rng: np.random.Generator
+    rows: NDArray[np.generic], n: int, metric: str, labellings: Iterator[Flags]
 ) -> Floats:
     prepared = prepare(rows, metric, largest_value(rows))
     results = []
-    for flags in _labellings(len(rows), n, draws, rng):
+    for flags in labellings:
         sums = _sums_to_reference(prepared, flags, metric)
         means = np.where(flags, sums / (n - 1), sums / n)  # a row's distance to itself is zero
         results.append(_quality_of_each(-means, flags))
@@ -85,18 +96,21 @@ def permuted_quality(
     draws: int,
     rng: np.random.Generator,
     depths: Callable[[NDArray[np.generic], NDArray[np.generic]], tuple[Floats, Floats]],
+    say: Say | None = None,
 ) -> tuple[float, Floats]:
     """Q as observed (the first ``n`` rows are the reference) and under ``draws`` random labellings.
 
-    ``depths(reference, other)`` is called once per labelling for metrics without a pair kernel.
+    ``depths(reference, other)`` is called once per labelling for metrics without a pair kernel;
+    ``say`` with the fraction done.
     """
+    labellings = _told(_labellings(len(rows), n, draws, rng), draws + 1, say)
     if metric in MEAN_DISTANCE:
-        values = _permuted_pairs(rows, n, metric, draws, rng)
+        values = _permuted_pairs(rows, n, metric, labellings)
     else:
         values = np.array(
             [
                 quality_index(*depths(rows[flag], rows[~flag]))
-                for flags in _labellings(len(rows), n, draws, rng)
+                for flags in labellings
                 for flag in flags
             ]
         )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._arrays import is_torch, to_numpy
 from .._check import choose, integer
+from .._progress import Progress, reporter
 from ._metrics import METRICS
 from ._null import (
     Floats,
@@ -85,6 +86,7 @@ class _Test:
     n_resamples: int
     rng: np.random.Generator
     options: dict[str, Any]
+    say: Callable[[float], object] | None
 
     def depths(self, reference: Any, other: Any) -> tuple[Any, Any]:
         """Leave-one-out depths of the reference sample, and the other sample's depths in it."""
@@ -118,6 +120,7 @@ def rank_sum_test(
     n_directions: int = 1000,
     shrinkage: float | str = "auto",
     threads: int | None = None,
+    progress: Progress = False,
 ) -> RankSumResult:
     """Test whether two samples come from one population, by the ranks of their depths.
 
@@ -158,6 +161,9 @@ def rank_sum_test(
         Of everything random: the split, permutations, the sample of pairs, directions of the depth.
     precision, n_directions, shrinkage, threads
         Passed to :func:`score`. Permutation of cosine, chord, arc and l2 depths is in float64.
+
+    progress : bool or callable, default False
+        Of a permutation: ``True`` shows a bar (needs tqdm), a callable gets the fraction done.
 
     Returns
     -------
@@ -218,9 +224,10 @@ def rank_sum_test(
         alternative = {"less": "greater", "greater": "less"}.get(alternative, alternative)
     names = ("g", "f") if swap else ("f", "g")
     rng = np.random.default_rng(seed)
-    test = _Test(names, metric, alternative, n_resamples, rng, options)
     run = {"asymptotic": _asymptotic, "split": _split, "permutation": _permutation}[method]
-    q, zscore, pvalue, own, others = run(test, *samples)
+    with reporter(progress, _WHERE) as say:
+        test = _Test(names, metric, alternative, n_resamples, rng, options, say)
+        q, zscore, pvalue, own, others = run(test, *samples)
     if swap:
         q, zscore, own, others = 1 - q, -zscore, others, own
     statistic = round(2 * q * len(own) * len(others)) / 2  # whole pairs and halves
@@ -293,7 +300,7 @@ def _permutation(test: _Test, reference: Any, other: Any) -> _Outcome:
         return float64(x), float64(y)
 
     observed, drawn = permuted_quality(
-        pooled, len(own), test.metric, test.n_resamples, test.rng, depths
+        pooled, len(own), test.metric, test.n_resamples, test.rng, depths, test.say
     )
     pvalue = monte_carlo_pvalue(observed, drawn, test.alternative)
     spread = float(drawn.std())
