@@ -68,22 +68,35 @@ class Packer {
     const int64_t stride = stride_of(rows_.columns());
     float* packed = scratch + stride;
     for (int first = 0; first < panels_.panel_rows; first += lanes) {
+      // Padding comes last: the first row tells of all.
+      const bool padding = order_.row.data()[panel * panels_.panel_rows + first] < 0;
       for (int r = 0; r < lanes; ++r)
-        pack_slot(panel * panels_.panel_rows + first + r, scratch, packed + r * stride);
-      row_kernels_.interleave(packed, stride, panels_.word_groups, words + first);
+        pack_slot(panel * panels_.panel_rows + first + r, scratch, padding ? nullptr : packed + r * stride);
+      if (padding)
+        clear_columns(words + first);
+      else
+        row_kernels_.interleave(packed, stride, panels_.word_groups, words + first);
     }
   }
 
  private:
+  void clear_columns(uint32_t* words) const {
+    for (int64_t k = 0; k < panels_.word_groups; ++k)
+      std::memset(words + k * panels_.panel_rows, 0,
+                  static_cast<size_t>(product_.lanes) * sizeof(uint32_t));
+  }
+
   // An odd number of cache lines, so that the rows of a vector do not share cache sets.
   static int64_t stride_of(int64_t columns) { return round_up(columns, 32) + 16; }
 
+  // to is null for padding that nobody interleaves.
   void pack_slot(int64_t slot, float* scratch, float* to) {
     const int64_t row = order_.row.data()[slot], columns = rows_.columns();
     panels_.weight.data()[slot] = row < 0 ? 0.0f : weights_ == nullptr ? 1.0f : weights_[row];
     panels_.squared_norm.data()[slot] = 0.0f;
     if (panels_.precision != Precision::kFloat32) panels_.scale.data()[slot] = 0.0f;
     if (panels_.precision == Precision::kInt8) panels_.bias.data()[slot] = 0;
+    if (to == nullptr) return;
     const RowFault fault = row < 0 ? RowFault::kNone : transform(row, slot, scratch, to);
     if (fault != RowFault::kNone) fault_.report(row, fault);
     if (row < 0 || fault != RowFault::kNone) {
