@@ -38,7 +38,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
         ("quick", "small shapes (default)"),
-        ("full", "all shapes; about half an hour on two cores"),
+        ("full", "all shapes; about a quarter of an hour on two cores"),
         ("smoke", "tiny shapes: does the bench itself work"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)

@@ -188,10 +188,12 @@ def rank_sum_test(
     centre, and then the textbook value s = 0 rejects a true hypothesis up to three times as often
     as it should. The mean of q is corrected for rows being left out of their own depth, too.
 
-    Measured false positives at the 5 % level lie between 3.5 and 6.5 % with "auto" for 50 to 2,000
-    rows, isotropic, anisotropic and real embeddings: ``bench/depth/calibration.py`` prints them. Up
-    to 8 % was seen with "asymptotic" for l2, 50 rows of clusters of very unequal width: hence the
-    100 rows above.
+    Measured false positives of "auto" at the 5 % level lie between 3.7 and 6.5 % for cosine with 50
+    to 2,000 rows, and between 4.1 and 6.5 % for arc with 50 to 500, on isotropic, anisotropic and
+    real embeddings: ``bench/depth/calibration.py`` repeats this. chord and l2 were measured with few
+    draws, and l2 not with the rule of 100 rows, which is there because up to 8 % was seen with
+    "asymptotic" for 50 rows of clusters of very unequal width: take "permutation" or "split" where
+    the size of a test of l2 matters.
 
     Sources: Liu and Singh, J. Am. Stat. Assoc. 88 (1993); Zuo and He, Ann. Stat. 34 (2006),
     arXiv:0708.0167. The shared part is ours.
