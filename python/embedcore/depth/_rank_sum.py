@@ -190,8 +190,8 @@ def rank_sum_test(
 
     Measured false positives of "auto" at the 5 % level lie between 3.7 and 6.5 % for cosine with 50
     to 2,000 rows, and between 4.1 and 6.5 % for arc with 50 to 500, on isotropic, anisotropic and
-    real embeddings: ``bench/depth/calibration.py`` repeats this. chord and l2 were measured with few
-    draws, and l2 not with the rule of 100 rows, which is there because up to 8 % was seen with
+    real embeddings: ``bench/depth/calibration.py`` repeats this. chord and l2 were measured with
+    few draws, and l2 not with the rule of 100 rows, which is there because up to 8 % was seen with
     "asymptotic" for 50 rows of clusters of very unequal width: take "permutation" or "split" where
     the size of a test of l2 matters.
 
