@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Temperatures: the forms that users give, and laws that lower them with the number of tokens."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from .._check import choose
+from ._kinds import is_floating, namespace, positions, widen
+
+__all__ = ["count_tokens", "length_law", "resolve_temperature"]
+
+# law(n) = max(log n, 1) ** power
+LAWS = {"sqrt_log": 0.5, "log": 1.0, "log_squared": 2.0}
+
+
+def length_law(lengths: Any, law: str = "log") -> Any:
+    r"""Return what a length law multiplies the scores of sequences of `lengths` tokens by.
+
+    Parameters
+    ----------
+    lengths : int or array of integers
+        Numbers of tokens; NumPy or Torch.
+    law : {"log", "sqrt_log", "log_squared"}, default "log"
+        :math:`\log n`, :math:`\sqrt{\log n}` or :math:`(\log n)^2`, natural logarithms; where
+        :math:`\log n < 1` (n <= 2), 1.
+
+    Returns
+    -------
+    float or array of float64
+        Of the kind and shape of `lengths`.
+
+    Raises
+    ------
+    TypeError
+        If `law` is not a string.
+    ValueError
+        If the law is unknown; the message names the nearest.
+
+    Notes
+    -----
+    Softmax over n scores flattens as n grows; scores that grow as log n keep its sharpness.
+    ``softmax(s * law(n) * x)`` is a temperature of ``1 / (s * law(n))``: ``"log"`` is that of
+    SSMax (arXiv 2501.19399).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedcore import attention
+    >>> attention.length_law(np.array([1, 8, 512])).round(2)
+    array([1.  , 2.08, 6.24])
+    """
+    return _law("attention.length_law", "law", lengths, law)
+
+
+def _law(where: str, argument: str, lengths: Any, law: Any) -> Any:
+    power = LAWS.get(law) if isinstance(law, str) else None
+    if power is None:
+        power = LAWS[choose(where, argument, law, LAWS)]
+    if isinstance(lengths, numbers.Integral):
+        return float(max(math.log(max(int(lengths), 1)), 1.0) ** power)
+    xp = namespace(lengths)
+    if xp is np:
+        return np.maximum(np.log(np.maximum(lengths, 1), dtype=np.float64), 1.0) ** power
+    return lengths.clip(1).double().log().clip(1.0) ** power
+
+
+def count_tokens(sequences: int, tokens: int, mask: Any, lengths: Any, offsets: Any) -> Any:
+    """Return the number of valid tokens of each sequence: an int where it is the same for all.
+
+    Parameters
+    ----------
+    sequences, tokens : int
+        B, and the size L of the token axis (T where ragged).
+    mask : array (B, L) or (T,), or None
+        Boolean, or floating and then valid where it is above -inf.
+    lengths : array (B,), or None
+    offsets : array (B + 1,), or None
+        Of the ragged form. Offsets and lengths need not be valid: the kernel checks them.
+
+    Returns
+    -------
+    int or array (B,)
+    """
+    if mask is None:
+        if offsets is not None:
+            return offsets[1:] - offsets[:-1]
+        return tokens if lengths is None else lengths
+    valid = mask > -math.inf if is_floating(mask) else mask
+    if offsets is not None:
+        # Sums up to each border, as differences of running sums; 0 in front of the first token.
+        running = valid.cumsum(0)
+        first, last = offsets[:-1].clip(0, tokens), offsets[1:].clip(0, tokens)
+        running = namespace(valid).concatenate([0 * running[:1], running])
+        return running[last] - running[first] if tokens > 0 else 0 * last
+    if lengths is not None:
+        valid = valid & (positions(tokens, mask) < lengths[:, None])
+    return valid.sum(-1)
+
+
+def resolve_temperature(
+    where: str, temperature: Any, length_scale: Any, counts: Any, sequences: int, heads: int
+) -> Any:
+    """Return the temperature of each sequence and head: a float or an array (B or 1, m or 1).
+
+    Parameters
+    ----------
+    where : str
+        The public function that is called.
+    temperature : float or array () or (1,), (m,), (B,), (B or 1, m or 1)
+        One axis is per head where it has m values, else per sequence.
+    length_scale : None, str or array (B,)
+        A law, or its values: what the scores are multiplied by.
+    counts : int, array (B,) or None
+        Numbers of valid tokens as `count_tokens` gives them; used with a named law only.
+    sequences, heads : int
+        B and m.
+
+    Returns
+    -------
+    float or array
+        Of the kind of `temperature` and `length_scale`, float32 or float64; differentiable in both.
+
+    Raises
+    ------
+    TypeError
+        If it is no number and no floating array.
+    ValueError
+        Another shape; a number that is not positive and finite (the kernel checks arrays).
+    """
+    if isinstance(temperature, numbers.Real) and not isinstance(temperature, bool):
+        value: Any = float(temperature)
+        if not 0.0 < value < math.inf:
+            raise ValueError(
+                f"{where}: 'temperature' must be positive and finite; got {temperature}."
+            )
+    else:
+        value = _two_axes(where, temperature, sequences, heads)
+    if length_scale is None:
+        return value
+    if isinstance(length_scale, str) or not hasattr(length_scale, "shape"):
+        scale = _law(where, "length_scale", counts, length_scale)
+        if not isinstance(scale, float):
+            scale = scale[:, None]
+    else:
+        if tuple(length_scale.shape) != (sequences,):
+            raise ValueError(
+                f"{where}: 'length_scale' must have one value for each sequence ({sequences},); "
+                f"got shape {tuple(length_scale.shape)}."
+            )
+        scale = widen(length_scale)[0][:, None]
+    return value / scale
+
+
+def _two_axes(where: str, temperature: Any, sequences: int, heads: int) -> Any:
+    if not hasattr(temperature, "dtype") or not is_floating(temperature):
+        kind = getattr(temperature, "dtype", type(temperature).__name__)
+        raise TypeError(
+            f"{where}: 'temperature' must be a number or a floating-point array; got {kind}."
+        )
+    shape = tuple(temperature.shape)
+    if shape in ((), (1,)):
+        wide = (1, 1)
+    elif shape == (heads,):
+        wide = (1, heads)
+    elif shape == (sequences,):
+        wide = (sequences, 1)
+    elif len(shape) == 2 and shape[0] in (1, sequences) and shape[1] in (1, heads):
+        wide = shape
+    else:
+        raise ValueError(
+            f"{where}: 'temperature' must be a number or have shape ({heads},) for the heads, "
+            f"({sequences},) for the sequences or ({sequences}, {heads}); got shape {shape}."
+        )
+    return widen(temperature)[0].reshape(wide)
