@@ -71,7 +71,7 @@ class Problem:
 
     def heads_first(self, per_token: Floats) -> Floats:
         """(N, m) to (B, m, L) or (m, T)."""
-        return np.moveaxis(per_token.reshape(*self.shape, -1), -1, -2).copy()
+        return np.moveaxis(per_token.reshape(*self.shape, per_token.shape[1]), -1, -2).copy()
 
 
 @dataclass(frozen=True)
