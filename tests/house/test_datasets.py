@@ -204,6 +204,9 @@ def test_token_states_are_padded_and_aligned(
     assert states.lengths.tolist() == [len(tokens) for tokens in states.tokens]
     assert len(set(states.rows.tolist())) == r
     assert np.all(np.isfinite(states.hidden))
+    assert states.texts == [glosses.texts[row] for row in states.rows]
+    assert states.labels.tolist() == glosses.labels[states.rows].tolist()
+    assert states.class_names == glosses.class_names
     for i, tokens in enumerate(states.tokens):
         assert tokens[0] == "[CLS]" and tokens[-1] == "[SEP]"
         joined = re.sub(r"\W", "", "".join(t.replace("##", "") for t in tokens[1:-1]))
@@ -336,6 +339,13 @@ def test_a_line_of_wordnet_is_parsed(builder: ModuleType) -> None:
     assert synset.lemmas == ("warm up", "run") and synset.text == "move quickly on one's feet"
     assert builder.parse_synset(line.replace("warm_up", "Warm_up"), uses) is None
     assert builder.parse_synset(line.replace("quickly", 'quickly "so"'), uses) is None
+
+
+def test_codes_of_a_token_have_its_scale(builder: ModuleType) -> None:
+    values = np.array([[-254.0, 3.0, 1.0], [0.5, 12.7, -6.2]], np.float32)
+    fields = builder.encode_codes(values)
+    assert fields["token_codes"].tolist() == [[-127, 2, 0], [5, 127, -62]]
+    np.testing.assert_allclose(fields["token_scales"], [2.0, 0.1], rtol=1e-6)
 
 
 def test_fixed_point_survives_the_round_trip(builder: ModuleType) -> None:
