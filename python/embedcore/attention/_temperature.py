@@ -77,7 +77,7 @@ def count_tokens(sequences: int, tokens: int, mask: Any, lengths: Any, offsets: 
     sequences, tokens : int
         B, and the size L of the token axis (T where ragged).
     mask : array (B, L) or (T,), or None
-        Boolean, or floating and then valid where it is above -inf.
+        Boolean, or floating and then valid where it is not -inf.
     lengths : array (B,), or None
     offsets : array (B + 1,), or None
         Of the ragged form. Offsets and lengths need not be valid: the kernel checks them.
@@ -90,7 +90,7 @@ def count_tokens(sequences: int, tokens: int, mask: Any, lengths: Any, offsets: 
         if offsets is not None:
             return offsets[1:] - offsets[:-1]
         return tokens if lengths is None else lengths
-    valid = mask > -math.inf if is_floating(mask) else mask
+    valid = mask != -math.inf if is_floating(mask) else mask
     if offsets is not None:
         # Sums up to each border, as differences of running sums; 0 in front of the first token.
         running = valid.cumsum(0)
