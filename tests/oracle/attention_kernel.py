@@ -75,7 +75,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """The steps of one sequence of n valid tokens: (n, m) each, `norm` (n, 1)."""
 
     y: Floats
@@ -135,7 +135,7 @@ def _norm_over_heads(a: Floats) -> Floats:
     return np.sqrt(((a / unit) ** 2).sum(axis=1, keepdims=True)) * unit
 
 
-def _one_forward(p: Problem, b: int, activation: str | None, norm: str | None) -> _Head:
+def one_forward(p: Problem, b: int, activation: str | None, norm: str | None) -> Head:
     rows = p.rows[b]
     y = np.zeros((len(rows), p.query.shape[-1]))
     for i, t in enumerate(rows):
@@ -151,7 +151,7 @@ def _one_forward(p: Problem, b: int, activation: str | None, norm: str | None) -
     total = np.where(seen, e.sum(axis=0), 1.0)
     weights = e / total
     lse = np.where(seen, top + np.log(total), -np.inf)
-    return _Head(y, a, lengths, f, s, weights, lse, weights.T @ p.value[rows])
+    return Head(y, a, lengths, f, s, weights, lse, weights.T @ p.value[rows])
 
 
 def forward(
@@ -179,13 +179,13 @@ def forward(
     weights, scores = np.zeros((len(p.key), heads)), np.zeros((len(p.key), heads))
     for b, rows in enumerate(p.rows):
         if len(rows) > 0:
-            head = _one_forward(p, b, activation, norm)
+            head = one_forward(p, b, activation, norm)
             out[b], lse[b] = head.out, head.lse
             weights[rows], scores[rows] = head.weights, head.y
     return Result(out, lse, p.heads_first(weights), p.heads_first(scores))
 
 
-def _gradient_of_scores(head: _Head, values: Floats, grad_out: Floats, grad_lse: Floats) -> Floats:
+def _gradient_of_scores(head: Head, values: Floats, grad_out: Floats, grad_lse: Floats) -> Floats:
     """dL/ds, (n, m)."""
     grad_weights = values @ grad_out.T
     mean = (grad_out * head.out).sum(axis=1)
@@ -193,7 +193,7 @@ def _gradient_of_scores(head: _Head, values: Floats, grad_out: Floats, grad_lse:
 
 
 def _through_norm_and_activation(
-    head: _Head, grad_f: Floats, activation: str | None, norm: str | None
+    head: Head, grad_f: Floats, activation: str | None, norm: str | None
 ) -> Floats:
     """dL/dz, (n, m)."""
     grad_a = grad_f
@@ -231,7 +231,7 @@ def backward(
     for b, rows in enumerate(p.rows):
         if len(rows) == 0:
             continue
-        head = _one_forward(p, b, activation, norm)
+        head = one_forward(p, b, activation, norm)
         d_s = _gradient_of_scores(head, p.value[rows], g_out[b], g_lse[b])
         d_z = _through_norm_and_activation(head, d_s / p.temperature[b], activation, norm)
         d_value[rows] = head.weights @ g_out[b]
