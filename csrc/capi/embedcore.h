@@ -121,6 +121,75 @@ EC_API ec_status ec_depth_cosine_sums(const ec_matrix* x, const double* sums, in
                                       int32_t threads, const ec_monitor* monitor, double* cosine_sums,
                                       ec_error* error);
 
+// ---- low-rank attention ---------------------------------------------------------------------------
+// Definitions and sources: docs of embedcore.attention.
+
+// Up to three axes; strides in elements, 0 where an axis is broadcast.
+typedef struct ec_array {
+  const void* data;
+  int64_t stride[3];
+  ec_dtype dtype;
+} ec_array;
+
+typedef enum ec_activation { EC_ACTIVATION_NONE = 0, EC_ACTIVATION_TANH = 1 } ec_activation;
+typedef enum ec_head_norm { EC_HEAD_NORM_NONE = 0, EC_HEAD_NORM_L2 = 1 } ec_head_norm;
+
+// Dense: sequences of `tokens` tokens each, of which lengths[b] count (all where lengths is NULL).
+// Ragged (offsets not NULL): sequence b is the tokens offsets[b] to offsets[b + 1] of `tokens` in all;
+// arrays then have no sequence axis: stride[0] is not used, except of query and temperature.
+typedef struct ec_attention_problem {
+  int64_t sequences, tokens, heads, key_columns, value_columns;
+  ec_array key;            // [sequence][token][column]; columns are contiguous
+  ec_array value;          // the same, and of the same dtype; data NULL: the keys are the values
+  ec_array query;          // [sequence][column][head]; data NULL: all scores are 0
+  int32_t query_per_sequence;  // 0: one factor for all sequences; stride[0] is not used then
+  const int64_t* offsets;  // sequences + 1, from 0 to tokens, not falling
+  const int64_t* lengths;
+  const uint8_t* keep;     // [sequence][token]: 0 leaves a token out; NULL: none
+  int64_t keep_stride[2];
+  ec_array mask;         // [sequence][token], added after activation and norm; -infinity leaves a token out
+  ec_array bias;         // [sequence][token][head], added before the activation
+  ec_array temperature;  // [sequence][head]; data NULL: fixed_temperature
+  double fixed_temperature;
+  ec_activation activation;
+  ec_head_norm norm;
+  int32_t threads;            // < 1: ec_get_num_threads()
+  const ec_monitor* monitor;  // may be NULL
+} ec_attention_problem;
+
+// C-contiguous. "real" is double where the keys are float64, else float. out has the dtype of the keys.
+typedef struct ec_attention_result {
+  void* out;      // [sequence][head][value column]
+  void* lse;      // [sequence][head] real; may be NULL
+  void* scores;   // query . key, [sequence][head][token] real (ragged [head][token]); may be NULL
+  void* weights;  // the same shape; may be NULL
+} ec_attention_result;
+
+typedef struct ec_attention_gradient {
+  const ec_array* grad_out;  // [sequence][head][value column], columns contiguous
+  const ec_array* grad_lse;  // [sequence][head]; may be NULL
+  // What ec_attention_forward gave for the same problem.
+  const void* out;
+  const void* lse;
+  const void* scores;
+  // Results, each NULL where it is not wanted; C-contiguous.
+  void* grad_key;          // like the keys, C-contiguous, in their dtype; where value is NULL, the whole gradient
+  void* grad_value;        // like the values
+  void* grad_query;        // [sequence, or 1][head][column] real; 1 without query_per_sequence
+  void* grad_temperature;  // [sequence][head] real, not summed
+  void* grad_bias;         // shaped like scores, real, not summed
+  void* grad_mask;         // [sequence][token] real (ragged [token])
+  int32_t accumulate;      // nonzero: grad_key += instead of =
+} ec_attention_gradient;
+
+// Complexity: 4 heads columns operations a valid token; tokens are read once and the others never.
+EC_API ec_status ec_attention_forward(const ec_attention_problem* problem, const ec_attention_result* result,
+                                      ec_error* error);
+
+// Complexity: 8 heads columns operations a valid token.
+EC_API ec_status ec_attention_backward(const ec_attention_problem* problem,
+                                       const ec_attention_gradient* gradient, ec_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,7 +5,7 @@ find_package(Threads REQUIRED)
 
 file(GLOB EC_KERNEL_SOURCES CONFIGURE_DEPENDS csrc/*/*.isa.cpp)
 file(GLOB EC_DRIVER_SOURCES CONFIGURE_DEPENDS csrc/core/*.cpp csrc/product/*.cpp
-     csrc/depth/*.cpp csrc/capi/*.cpp)
+     csrc/depth/*.cpp csrc/attention/*.cpp csrc/capi/*.cpp)
 list(FILTER EC_DRIVER_SOURCES EXCLUDE REGEX "(\\.isa|_bind)\\.cpp$")
 
 add_library(embedcore SHARED ${EC_DRIVER_SOURCES})

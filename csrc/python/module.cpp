@@ -7,10 +7,12 @@ namespace py = pybind11;
 void register_config(py::module_& module);
 void register_arrays(py::module_& module);
 void register_depth(py::module_& module);
+void register_attention(py::module_& module);
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Binding over libembedcore; private. Use the functions of embedcore.";
   register_config(module);
   register_arrays(module);
   register_depth(module);
+  register_attention(module);
 }

@@ -88,7 +88,7 @@ Source open_numpy(py::handle object, const Argument& argument) {
                argument.name, dtype_text(dtype).c_str());
   }
   source.axes = static_cast<int>(array.ndim());
-  for (int axis = 0; axis < source.axes && axis < 2; ++axis) {
+  for (int axis = 0; axis < source.axes && axis < kMostAxes; ++axis) {
     source.shape[axis] = array.shape(axis);
     source.stride_bytes[axis] = array.strides(axis);
   }
@@ -137,7 +137,7 @@ void read_tensor(const dlpack::Tensor& tensor, const Argument& argument, Source*
   const int64_t item_bytes = tensor.dtype.bits * tensor.dtype.lanes / 8;
   int64_t c_order = item_bytes;
   for (int axis = tensor.ndim - 1; axis >= 0; --axis) {
-    if (axis < 2) {
+    if (axis < kMostAxes) {
       source->shape[axis] = tensor.shape[axis];
       source->stride_bytes[axis] = tensor.strides != nullptr ? tensor.strides[axis] * item_bytes : c_order;
     }
@@ -224,7 +224,7 @@ void refuse_negated(py::handle tensor, const Argument& argument) {
 }
 
 Source open_exchange(py::handle tensor, const ExchangeType& type, const Argument& argument) {
-  if (type.has_requires_grad) refuse_grad(tensor, argument);
+  if (type.has_requires_grad && !argument.may_require_grad) refuse_grad(tensor, argument);
   if (type.has_is_neg) refuse_negated(tensor, argument);
   dlpack::VersionedTensor* exported = nullptr;
   if (type.api->tensor_from_object(tensor.ptr(), &exported) != 0) {
@@ -268,7 +268,7 @@ Source open_capsule(const py::object& capsule, const Argument& argument) {
 }
 
 Source open_dlpack(py::handle array, const Argument& argument) {
-  if (py::hasattr(array, names().requires_grad)) refuse_grad(array, argument);
+  if (!argument.may_require_grad && py::hasattr(array, names().requires_grad)) refuse_grad(array, argument);
   py::object capsule;
   try {
     const auto device = array.attr(names().dlpack_device)().cast<py::tuple>();

@@ -11,11 +11,13 @@
 
 namespace ecpy {
 
+constexpr int kMostAxes = 3;  // what any view may have
+
 struct Source {
   char* data = nullptr;
   int axes = 0;
-  std::array<int64_t, 2> shape = {1, 1};         // of the first two axes
-  std::array<int64_t, 2> stride_bytes = {0, 0};  // arbitrary for axes of size 0 and 1
+  std::array<int64_t, kMostAxes> shape = {1, 1, 1};         // of the first axes
+  std::array<int64_t, kMostAxes> stride_bytes = {0, 0, 0};  // arbitrary for axes of size 0 and 1
   dlpack::DataType type = {0, 0, 1};
   bool writable = false;
   const dlpack::ExchangeApi* exchange = nullptr;

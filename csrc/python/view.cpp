@@ -255,7 +255,7 @@ OutputView view_output(py::handle array, const Argument& argument, ec_dtype dtyp
                type_name(source.type).c_str());
   }
   if (axes == 1) shape[1] = 1;
-  if (source.axes != axes || source.shape != shape) {
+  if (source.axes != axes || source.shape[0] != shape[0] || source.shape[1] != shape[1]) {
     raise_value("%s: '%s' must have the shape %s; got shape %s.", argument.where, argument.name,
                 wanted_shape(axes, shape).c_str(), shape_text(array).c_str());
   }

@@ -26,6 +26,7 @@ namespace ecpy {
 struct Argument {
   const char* where;
   const char* name;
+  bool may_require_grad = false;  // the caller sees to gradients itself
 };
 
 // Keeps alive what a view points into.

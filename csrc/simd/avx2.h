@@ -42,6 +42,24 @@ static inline double sum_wide(VF a) {
   return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 
+// Lane i of the result: the sum of the lanes of a[i].
+static inline VF sum_each(const VF (&a)[kLanes]) {
+  VF halves[2];  // lane 4 h + i: the sum over half h of a[4 n + i]
+  _Pragma("GCC unroll 2") for (int n = 0; n < 2; ++n) {
+    const VF* from = a + 4 * n;
+    const VF low = _mm256_add_ps(_mm256_unpacklo_ps(from[0], from[1]), _mm256_unpackhi_ps(from[0], from[1]));
+    const VF high = _mm256_add_ps(_mm256_unpacklo_ps(from[2], from[3]), _mm256_unpackhi_ps(from[2], from[3]));
+    const __m256d x = _mm256_castps_pd(low), y = _mm256_castps_pd(high);
+    halves[n] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                              _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+  }
+  return _mm256_add_ps(_mm256_permute2f128_ps(halves[0], halves[1], 0x20),
+                       _mm256_permute2f128_ps(halves[0], halves[1], 0x31));
+}
+// A store that leaves the caches alone. Requires: p on a cache line; fence() before another thread reads.
+static inline void stream(float* p, VF a) { _mm256_stream_ps(p, a); }
+static inline void fence() { _mm_sfence(); }
+
 static inline VM greater(VF a, VF b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 static inline unsigned mask_bits(VM m) { return static_cast<unsigned>(_mm256_movemask_ps(m)); }
 static inline VM mask_from_bits(unsigned bits) {
@@ -80,6 +98,18 @@ static inline VF load_bfloat(const uint16_t* p) {
 }
 static inline VF load_double(const double* p) {
   return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)), _mm256_cvtpd_ps(_mm256_loadu_pd(p)));
+}
+
+// kLanes floats rounded to a dtype, ties to even; NaN stays NaN.
+static inline void store_half(uint16_t* p, VF a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void store_bfloat(uint16_t* p, VF a) {
+  const VI rounded = _mm256_srli_epi32(_mm256_castps_si256(round_to_bfloat(a)), 16);
+  const VI nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  const VI bits = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1)));
 }
 
 // Dot-product steps on 32-bit groups: bf16 pairs are widened, int8 numbers are held as int16 pairs.

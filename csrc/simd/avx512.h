@@ -46,6 +46,28 @@ static inline double sum_wide(VF a) {
   return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }
 
+// Lane i of the result: the sum of the lanes of a[i].
+static inline VF sum_each(const VF (&a)[kLanes]) {
+  VF quads[4];  // lane 4 q + i: the sum over quad q of a[4 n + i]
+  _Pragma("GCC unroll 4") for (int n = 0; n < 4; ++n) {
+    const VF* from = a + 4 * n;
+    const VF low = _mm512_add_ps(_mm512_unpacklo_ps(from[0], from[1]), _mm512_unpackhi_ps(from[0], from[1]));
+    const VF high = _mm512_add_ps(_mm512_unpacklo_ps(from[2], from[3]), _mm512_unpackhi_ps(from[2], from[3]));
+    const __m512d x = _mm512_castps_pd(low), y = _mm512_castps_pd(high);
+    quads[n] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
+  const VF first = _mm512_add_ps(_mm512_shuffle_f32x4(quads[0], quads[1], 0x88),
+                                 _mm512_shuffle_f32x4(quads[0], quads[1], 0xdd));
+  const VF second = _mm512_add_ps(_mm512_shuffle_f32x4(quads[2], quads[3], 0x88),
+                                  _mm512_shuffle_f32x4(quads[2], quads[3], 0xdd));
+  return _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88),
+                       _mm512_shuffle_f32x4(first, second, 0xdd));
+}
+// A store that leaves the caches alone. Requires: p on a cache line; fence() before another thread reads.
+static inline void stream(float* p, VF a) { _mm512_stream_ps(p, a); }
+static inline void fence() { _mm_sfence(); }
+
 static inline VM greater(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline unsigned mask_bits(VM m) { return m; }
 static inline VM mask_from_bits(unsigned bits) { return static_cast<VM>(bits); }
@@ -82,6 +104,17 @@ static inline VF load_double(const double* p) {
   const __m256 low = _mm512_cvtpd_ps(_mm512_loadu_pd(p));
   const __m256 high = _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8));
   return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+
+// kLanes floats rounded to a dtype, ties to even; NaN stays NaN.
+static inline void store_half(uint16_t* p, VF a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void store_bfloat(uint16_t* p, VF a) {
+  const VI rounded = _mm512_srli_epi32(_mm512_castps_si512(round_to_bfloat(a)), 16);
+  const VI bits = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q),
+                                        _mm512_set1_epi32(0x7fc0));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bits));
 }
 
 // Dot-product steps on 32-bit groups. A group of b comes from a packed panel, a group of a is broadcast

@@ -40,6 +40,16 @@ static inline double sum_wide(VF a) {
   return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 
+// Lane i of the result: the sum of the lanes of a[i].
+static inline VF sum_each(const VF (&a)[kLanes]) {
+  const VF low = _mm_add_ps(_mm_unpacklo_ps(a[0], a[1]), _mm_unpackhi_ps(a[0], a[1]));
+  const VF high = _mm_add_ps(_mm_unpacklo_ps(a[2], a[3]), _mm_unpackhi_ps(a[2], a[3]));
+  return _mm_add_ps(_mm_movelh_ps(low, high), _mm_movehl_ps(high, low));
+}
+// A store that leaves the caches alone. Requires: p on a cache line; fence() before another thread reads.
+static inline void stream(float* p, VF a) { _mm_stream_ps(p, a); }
+static inline void fence() { _mm_sfence(); }
+
 static inline VM greater(VF a, VF b) { return _mm_cmpgt_ps(a, b); }
 static inline unsigned mask_bits(VM m) { return static_cast<unsigned>(_mm_movemask_ps(m)); }
 static inline VM mask_from_bits(unsigned bits) {
@@ -89,6 +99,38 @@ static inline VF load_bfloat(const uint16_t* p) {
 }
 static inline VF load_double(const double* p) {
   return _mm_movelh_ps(_mm_cvtpd_ps(_mm_loadu_pd(p)), _mm_cvtpd_ps(_mm_loadu_pd(p + 2)));
+}
+
+// kLanes floats rounded to a dtype, ties to even; NaN stays NaN. Halves: a float below the normal halves
+// is aligned by adding a number whose last place is theirs, the others round on their bits.
+static inline void store_half(uint16_t* p, VF a) {
+  for (int i = 0; i < kLanes; ++i) {
+    float value = reinterpret_cast<const float*>(&a)[i];
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    uint32_t half = 0x7c00u;
+    if (magnitude > 0x7f800000u) {
+      half = 0x7e00u;
+    } else if (magnitude < 0x38800000u) {
+      __builtin_memcpy(&value, &magnitude, sizeof value);
+      value += 0.5f;
+      __builtin_memcpy(&bits, &value, sizeof bits);
+      half = bits - 0x3f000000u;
+    } else if (magnitude < 0x477ff000u) {
+      half = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+    }
+    p[i] = static_cast<uint16_t>(sign | half);
+  }
+}
+static inline void store_bfloat(uint16_t* p, VF a) {
+  const VF rounded = round_to_bfloat(a);
+  for (int i = 0; i < kLanes; ++i) {
+    uint32_t bits, original;
+    __builtin_memcpy(&bits, reinterpret_cast<const float*>(&rounded) + i, sizeof bits);
+    __builtin_memcpy(&original, reinterpret_cast<const float*>(&a) + i, sizeof original);
+    p[i] = static_cast<uint16_t>((original & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : bits >> 16);
+  }
 }
 
 // Dot-product steps on 32-bit groups: bf16 pairs are widened, int8 numbers are held as int16 pairs.

@@ -38,6 +38,14 @@ static inline double sum_wide(VF a) {
   return vaddvq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(a)), vcvt_high_f64_f32(a)));
 }
 
+// Lane i of the result: the sum of the lanes of a[i].
+static inline VF sum_each(const VF (&a)[kLanes]) {
+  return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3]));
+}
+// A store that need not be kept in the caches; fence() before another thread reads.
+static inline void stream(float* p, VF a) { vst1q_f32(p, a); }
+static inline void fence() {}
+
 static inline VM greater(VF a, VF b) { return vcgtq_f32(a, b); }
 static inline unsigned mask_bits(VM m) {
   static const uint32_t kBit[4] = {1, 2, 4, 8};
@@ -78,6 +86,14 @@ static inline VF load_bfloat(const uint16_t* p) {
 }
 static inline VF load_double(const double* p) {
   return vcombine_f32(vcvt_f32_f64(vld1q_f64(p)), vcvt_f32_f64(vld1q_f64(p + 2)));
+}
+
+// kLanes floats rounded to a dtype, ties to even; NaN stays NaN.
+static inline void store_half(uint16_t* p, VF a) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a))); }
+static inline void store_bfloat(uint16_t* p, VF a) {
+  const uint32x4_t rounded = vreinterpretq_u32_f32(round_to_bfloat(a));
+  const uint32x4_t bits = vbslq_u32(vceqq_f32(a, a), rounded, vdupq_n_u32(0x7fc00000u));
+  vst1_u16(p, vshrn_n_u32(bits, 16));
 }
 
 // Dot-product steps on 32-bit groups.

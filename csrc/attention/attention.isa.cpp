@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of tokens with the factor, the weights and the gradients; see kernels.h for what each does.
+//
+// All three walk the rows as they lie in memory: no packing, so that a token is read once. Scores run
+// along the columns with a few tokens and heads in registers, and add up the lanes in the end; pool and
+// spread hold a strip of columns of a few heads or tokens and broadcast the tile.
+#include "attention/kernels.h"
+
+#include EC_ISA_HEADER
+#include "core/isa_table.h"
+
+#define EC_UNROLL _Pragma("GCC unroll 16")
+
+namespace ec {
+namespace EC_ISA {
+
+constexpr int kLineBytes = 64;
+
+struct Floats {
+  using Real = float;
+  using Vector = VF;
+  static constexpr int kWidth = kLanes;
+  static inline Vector none() { return zero(); }
+  static inline Vector all(Real a) { return set1(a); }
+  static inline Vector get(const Real* p) { return load(p); }
+  static inline void put(Real* p, Vector a) { store(p, a); }
+  static inline void put_streamed(Real* p, Vector a) { stream(p, a); }
+  static inline Vector step(Vector a, Vector b, Vector c) { return fma(a, b, c); }
+  static inline Vector sum_lanes(const Vector (&a)[kWidth]) { return sum_each(a); }
+};
+
+typedef double VD __attribute__((vector_size(sizeof(VF))));
+typedef double VDInMemory __attribute__((vector_size(sizeof(VF)), aligned(8), may_alias));
+
+struct Doubles {
+  using Real = double;
+  using Vector = VD;
+  static constexpr int kWidth = kLanes / 2;
+  static inline Vector none() { return VD{}; }
+  static inline Vector all(Real a) { return VD{} + a; }
+  static inline Vector get(const Real* p) { return *reinterpret_cast<const VDInMemory*>(p); }
+  static inline void put(Real* p, Vector a) { *reinterpret_cast<VDInMemory*>(p) = a; }
+  static inline void put_streamed(Real* p, Vector a) { put(p, a); }
+  static inline Vector step(Vector a, Vector b, Vector c) { return a * b + c; }
+  static inline Vector sum_lanes(const Vector (&a)[kWidth]) {
+    Vector sums = none();
+    EC_UNROLL for (int i = 0; i < kWidth; ++i) {
+      Real sum = 0.0;
+      EC_UNROLL for (int lane = 0; lane < kWidth; ++lane) sum += a[i][lane];
+      sums[i] = sum;
+    }
+    return sums;
+  }
+};
+
+// ---- fetching -------------------------------------------------------------------------------------
+
+// Cache lines of rows, one by one: each row of the list is walked before the next one.
+class LinesAhead {
+ public:
+  LinesAhead(const RowsAhead& ahead, int64_t first, int64_t last)
+      : rows_(ahead.rows), row_(first), last_(last < ahead.count ? last : ahead.count), bytes_(ahead.bytes) {
+    if (row_ < last_) at_ = static_cast<const char*>(rows_[row_]);
+    end_ = at_ + (row_ < last_ ? bytes_ : 0);
+  }
+  inline void fetch() {
+    __builtin_prefetch(at_, 0, 2);
+    at_ += kLineBytes;
+    if (__builtin_expect(at_ >= end_, 0)) next();
+  }
+
+ private:
+  void next() {
+    if (row_ + 1 >= last_) {
+      at_ = end_;  // stays here: the same line again costs nothing
+      return;
+    }
+    at_ = static_cast<const char*>(rows_[++row_]);
+    end_ = at_ + bytes_;
+  }
+
+  const void* const* rows_;
+  int64_t row_, last_, bytes_;
+  const char* at_ = nullptr;
+  const char* end_ = nullptr;
+};
+
+// ---- scores ---------------------------------------------------------------------------------------
+
+constexpr int kScoreTokens = kTileRows;
+constexpr int kScoreHeads = kHeadPadding;
+static_assert(kTokenPadding % kScoreTokens == 0, "row lists are padded for a tile of tokens");
+
+// sums[h][t] = rows[t] . factor[h]
+template <class Lane>
+static inline __attribute__((always_inline)) void score_tile(const typename Lane::Real* const* rows,
+                                                             const typename Lane::Real* factor,
+                                                             int64_t columns, LinesAhead& ahead,
+                                                             typename Lane::Real* sums) {
+  using Real = typename Lane::Real;
+  using Vector = typename Lane::Vector;
+  constexpr int kSums = kScoreTokens * kScoreHeads;
+  const Real* row[kScoreTokens];
+  EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) row[t] = rows[t];
+  Vector sum[kSums];
+  EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = Lane::none();
+  for (int64_t k = 0; k < columns; k += Lane::kWidth) {
+    ahead.fetch();
+    const Vector first = Lane::get(factor + k), second = Lane::get(factor + columns + k);
+    EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
+      const Vector numbers = Lane::get(row[t] + k);
+      sum[t] = Lane::step(numbers, first, sum[t]);
+      sum[kScoreTokens + t] = Lane::step(numbers, second, sum[kScoreTokens + t]);
+    }
+  }
+  EC_UNROLL for (int s = 0; s < kSums; s += Lane::kWidth) {
+    Vector group[Lane::kWidth];
+    EC_UNROLL for (int i = 0; i < Lane::kWidth; ++i) group[i] = sum[s + i];
+    Lane::put(sums + s, Lane::sum_lanes(group));
+  }
+}
+
+template <class Lane>
+static void scores(const typename Lane::Real* const* rows, int64_t tokens,
+                   const typename Lane::Real* factor, int64_t heads, int64_t columns,
+                   const RowsAhead& ahead, typename Lane::Real* tile) {
+  using Real = typename Lane::Real;
+  for (int64_t t = 0; t < tokens; t += kScoreTokens) {
+    // Half of the rows ahead is fetched here, the other half by pool.
+    const int64_t half = kScoreTokens / 2;
+    LinesAhead lines(ahead, t / kScoreTokens * half, t / kScoreTokens * half + half);
+    for (int64_t j = 0; j < heads; j += kScoreHeads) {
+      Real sums[kScoreTokens * kScoreHeads];
+      score_tile<Lane>(rows + t, factor + j * columns, columns, lines, sums);
+      __builtin_memcpy(tile + j * kBlockTokens + t, sums, kScoreTokens * sizeof(Real));
+      if (j + 1 < heads)
+        __builtin_memcpy(tile + (j + 1) * kBlockTokens + t, sums + kScoreTokens, kScoreTokens * sizeof(Real));
+    }
+  }
+}
+
+// ---- pool -----------------------------------------------------------------------------------------
+
+// pooled[kHeads][kVectors] += tile' rows, over one strip of columns.
+template <class Lane, int kHeads, int kVectors>
+static inline __attribute__((always_inline)) void pool_strip(
+    const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
+    int64_t columns, int64_t at, LinesAhead& ahead, typename Lane::Real* pooled) {
+  using Vector = typename Lane::Vector;
+  Vector sum[kHeads][kVectors];
+  EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+      sum[j][v] = Lane::get(pooled + j * columns + at + v * Lane::kWidth);
+  for (int64_t t = 0; t < tokens; ++t) {
+    ahead.fetch();
+    Vector numbers[kVectors];
+    EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(rows[t] + at + v * Lane::kWidth);
+    EC_UNROLL for (int j = 0; j < kHeads; ++j) {
+      const Vector weight = Lane::all(tile[j * kBlockTokens + t]);
+      EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] = Lane::step(weight, numbers[v], sum[j][v]);
+    }
+  }
+  EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+      Lane::put(pooled + j * columns + at + v * Lane::kWidth, sum[j][v]);
+}
+
+// All strips of kVectors vectors from column `at` on for one group of heads.
+template <class Lane, int kHeads, int kVectors>
+static inline __attribute__((always_inline)) int64_t pool_strips(
+    const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
+    int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, typename Lane::Real* pooled) {
+  for (; at + kVectors * Lane::kWidth <= end; at += kVectors * Lane::kWidth)
+    pool_strip<Lane, kHeads, kVectors>(rows, tokens, tile, columns, at, ahead, pooled);
+  return at;
+}
+
+template <class Lane, int kHeads>
+static void pool_heads(const typename Lane::Real* const* rows, int64_t tokens,
+                       const typename Lane::Real* tile, int64_t columns, int64_t at, int64_t end,
+                       LinesAhead& ahead, typename Lane::Real* pooled) {
+  constexpr int kWide = kTileRows * kTileVectors / kHeads < 12 ? kTileRows * kTileVectors / kHeads : 12;
+  at = pool_strips<Lane, kHeads, kWide>(rows, tokens, tile, columns, at, end, ahead, pooled);
+  pool_strips<Lane, kHeads, 1>(rows, tokens, tile, columns, at, end, ahead, pooled);
+}
+
+constexpr int kStripVectors = 12;  // columns that stay in the first cache while all heads pass over them
+
+template <class Lane>
+static void pool(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
+                 int64_t heads, int64_t columns, const RowsAhead& ahead, typename Lane::Real* pooled) {
+  LinesAhead lines(ahead, ahead.count / 2, ahead.count);
+  for (int64_t at = 0; at < columns; at += kStripVectors * Lane::kWidth) {
+    const int64_t left = columns - at;
+    const int64_t end = at + (left < kStripVectors * Lane::kWidth ? left : kStripVectors * Lane::kWidth);
+    int64_t j = 0;
+    for (; j + kTileRows <= heads; j += kTileRows)
+      pool_heads<Lane, kTileRows>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                                  pooled + j * columns);
+    for (; j + 4 <= heads; j += 4)
+      pool_heads<Lane, 4>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                          pooled + j * columns);
+    for (; j + 2 <= heads; j += 2)
+      pool_heads<Lane, 2>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                          pooled + j * columns);
+    for (; j < heads; ++j)
+      pool_heads<Lane, 1>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                          pooled + j * columns);
+  }
+}
+
+// ---- spread ---------------------------------------------------------------------------------------
+
+template <class Lane, int kVectors>
+static inline __attribute__((always_inline)) void spread_strip(
+    const typename Lane::Real* tile, const typename Lane::Real* factor, int64_t heads, int64_t columns,
+    int64_t at, bool streamed, bool accumulate, typename Lane::Real* const* to) {
+  using Vector = typename Lane::Vector;
+  Vector sum[kTileRows][kVectors];
+  EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+      sum[t][v] = Lane::none();
+  const typename Lane::Real* row = factor + at;
+  for (int64_t j = 0; j < heads; ++j, tile += kBlockTokens, row += columns) {
+    Vector numbers[kVectors];
+    EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(row + v * Lane::kWidth);
+    EC_UNROLL for (int t = 0; t < kTileRows; ++t) {
+      const Vector weight = Lane::all(tile[t]);
+      EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] = Lane::step(weight, numbers[v], sum[t][v]);
+    }
+  }
+  if (accumulate) {
+    EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) {
+      typename Lane::Real* p = to[t] + at + v * Lane::kWidth;
+      Lane::put(p, Lane::get(p) + sum[t][v]);
+    }
+  } else if (streamed) {
+    EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+        Lane::put_streamed(to[t] + at + v * Lane::kWidth, sum[t][v]);
+  } else {
+    EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+        Lane::put(to[t] + at + v * Lane::kWidth, sum[t][v]);
+  }
+}
+
+template <class Lane>
+static void spread(const typename Lane::Real* tile, int64_t tokens, const typename Lane::Real* factor,
+                   int64_t heads, int64_t columns, bool streamed, bool accumulate,
+                   typename Lane::Real* const* to) {
+  int64_t at = 0;
+  for (; at + kTileVectors * Lane::kWidth <= columns; at += kTileVectors * Lane::kWidth)
+    for (int64_t t = 0; t < tokens; t += kTileRows)
+      spread_strip<Lane, kTileVectors>(tile + t, factor, heads, columns, at, streamed, accumulate, to + t);
+  for (; at < columns; at += Lane::kWidth)
+    for (int64_t t = 0; t < tokens; t += kTileRows)
+      spread_strip<Lane, 1>(tile + t, factor, heads, columns, at, streamed, accumulate, to + t);
+  if (streamed) fence();
+}
+
+// ---- conversion -----------------------------------------------------------------------------------
+
+template <void (*Store)(uint16_t*, VF)>
+static inline void round_row(const float* from, int64_t columns, uint16_t* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes) Store(to + i, load(from + i));
+  if (i == columns) return;
+  float last[kLanes] = {};
+  uint16_t rounded[kLanes];
+  for (int64_t k = i; k < columns; ++k) last[k - i] = from[k];
+  Store(rounded, load(last));
+  for (int64_t k = i; k < columns; ++k) to[k] = rounded[k - i];
+}
+
+static void to_half(const float* from, int64_t columns, uint16_t* to) {
+  round_row<store_half>(from, columns, to);
+}
+static void to_bfloat(const float* from, int64_t columns, uint16_t* to) {
+  round_row<store_bfloat>(from, columns, to);
+}
+
+static const AttentionKernels kTable = {kLanes,
+                                        {scores<Floats>, pool<Floats>, spread<Floats>},
+                                        {scores<Doubles>, pool<Doubles>, spread<Doubles>},
+                                        {to_half, to_bfloat}};
+
+}  // namespace EC_ISA
+}  // namespace ec
+
+EC_EXPORT_TABLE(AttentionKernels, attention)

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward: one walk over the tokens. Scores are read back, weights are made again from them and lse.
+#include <algorithm>
+#include <cmath>
+
+#include "attention/arena.h"
+#include "attention/gradient_rows.h"
+#include "attention/setup.h"
+#include "core/errors.h"
+#include "core/parallel.h"
+
+namespace ec {
+namespace {
+
+// Sums of the query's gradient, one for each group of segments: as many as keep processors busy, as long
+// as they stay small beside the keys.
+constexpr int64_t kMostGroups = 64;
+constexpr int64_t kLeastGroups = 16;
+constexpr int64_t kGroupShare = 50;
+
+template <class Real>
+struct Scratch {
+  Real* factors;  // [2 heads, and one to spare][padded]: the gradient of out, then the query's factor
+  Real* tiles;    // [2 heads][kBlockTokens]: weights, then dz
+  Real* scores;   // [heads, even][kBlockTokens]
+  Real* mask;
+  Real* mask_gradient;
+  Real* inverse;
+  Real* row_term;
+  Real* score_lanes;
+  const Real** key_rows[2];
+  const Real** value_rows[2];
+  Real* key_converted[2];
+  Real* value_converted[2];
+  Real* line[2];
+  typename GradientRows<Real>::Scratch grad_key, grad_value;
+};
+
+template <class Real>
+class Backward {
+ public:
+  Backward(const ec_attention_problem& problem, const ec_attention_gradient& gradient)
+      : setup_(problem),
+        gradient_(gradient),
+        padded_(std::max(setup_.key_padded, setup_.value_padded)),
+        grad_key_(setup_.run, problem, gradient.grad_key, problem.key_columns, setup_.key_padded,
+                  gradient.accumulate != 0),
+        grad_value_(setup_.run, problem, setup_.shared ? nullptr : gradient.grad_value, problem.value_columns,
+                    setup_.value_padded, false) {}
+
+  ec_status run() {
+    if (!segments_.build(setup_.problem)) return EC_OUT_OF_MEMORY;
+    const int threads = setup_.threads();
+    const int64_t groups = group_count();
+    Arena measured;
+    take(measured);
+    ArenaMemory memory;
+    if (!memory.allocate(measured, worker_count(groups, threads))) return EC_OUT_OF_MEMORY;
+    const int64_t query_numbers = wants_query() ? setup_.heads * setup_.key_padded : 0;
+    if (!query_sums_.allocate(groups * query_numbers)) return EC_OUT_OF_MEMORY;
+    if (!score_sums_.allocate(gradient_.grad_temperature == nullptr ? 0 : segments_.count() * setup_.heads))
+      return EC_OUT_OF_MEMORY;
+    const ec_status status =
+        parallel_for(groups, threads, setup_.problem.monitor, [&](int64_t group, int worker) {
+          Arena arena = memory.copy(worker);
+          Scratch<Real> scratch = take(arena);
+          Real* query_sum = query_sums_.data() + group * query_numbers;
+          std::fill(query_sum, query_sum + query_numbers, Real{0});
+          for (int64_t i = first_of(group, groups); i < first_of(group + 1, groups); ++i)
+            do_segment(i, query_sum, scratch);
+        });
+    if (status != EC_OK) return status;
+    if (wants_query()) finish_query(groups);
+    if (gradient_.grad_temperature != nullptr) finish_temperature();
+    return EC_OK;
+  }
+
+ private:
+  bool wants_query() const { return setup_.scored && gradient_.grad_query != nullptr; }
+  bool shared_query() const { return setup_.problem.query_per_sequence == 0; }
+
+  int64_t group_count() const {
+    const int64_t count = segments_.count();
+    if (!wants_query() || !shared_query()) return count;
+    const int64_t sum_bytes = setup_.heads * setup_.key_padded * static_cast<int64_t>(sizeof(Real));
+    const int64_t key_bytes =
+        setup_.layout.all_tokens() * setup_.problem.key_columns * dtype_size(setup_.problem.key.dtype);
+    const int64_t affordable = std::max(kLeastGroups, key_bytes / kGroupShare / sum_bytes);
+    return std::min({count, kMostGroups, affordable});
+  }
+  int64_t first_of(int64_t group, int64_t groups) const { return group * segments_.count() / groups; }
+
+  Scratch<Real> take(Arena& arena) const {
+    const int64_t tile = setup_.even_heads * kBlockTokens;
+    Scratch<Real> s;
+    s.factors = arena.take<Real>((2 * setup_.even_heads + 1) * padded_);
+    s.tiles = arena.take<Real>(2 * tile);
+    s.scores = arena.take<Real>(tile);
+    s.mask = arena.take<Real>(kBlockTokens);
+    s.mask_gradient = arena.take<Real>(kBlockTokens);
+    s.inverse = arena.take<Real>(setup_.heads);
+    s.row_term = arena.take<Real>(setup_.heads);
+    s.score_lanes = arena.take<Real>(setup_.heads * kScoreLanes);
+    for (int i = 0; i < 2; ++i) {
+      s.key_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
+      s.value_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
+      s.key_converted[i] = arena.take<Real>(setup_.keys.in_place() ? 0 : kBlockTokens * setup_.key_padded);
+      s.value_converted[i] =
+          arena.take<Real>(setup_.values.in_place() || setup_.shared ? 0 : kBlockTokens * setup_.value_padded);
+      s.line[i] = arena.take<Real>(padded_);
+    }
+    s.grad_key = GradientRows<Real>::Scratch::take(arena, grad_key_);
+    s.grad_value = GradientRows<Real>::Scratch::take(arena, grad_value_);
+    return s;
+  }
+
+  // The factors' second half; its rows follow those of the gradient where keys and values are one.
+  Real* query_factor(const Scratch<Real>& scratch) const {
+    return scratch.factors + (setup_.shared ? setup_.heads : setup_.even_heads) * setup_.value_padded;
+  }
+  Real* dz_tile(const Scratch<Real>& scratch) const {
+    return scratch.tiles + setup_.heads * kBlockTokens;
+  }
+
+  void do_segment(int64_t index, Real* query_sum, Scratch<Real>& scratch) {
+    const Segment& segment = segments_[index];
+    begin(segment, scratch);
+    BlockWalk walk(setup_.problem, segment);
+    Block blocks[2];
+    walk.next(&blocks[0]);
+    if (blocks[0].tokens > 0) point(segment.sequence, blocks[0], 0, scratch);
+    int64_t next_key = segment.first, next_value = segment.first;
+    double* score_sum = score_sums_.size() == 0 ? nullptr : score_sums_.data() + index * setup_.heads;
+    if (score_sum != nullptr) std::fill(score_sum, score_sum + setup_.heads, 0.0);
+    for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
+      const Block& block = blocks[now];
+      RowsAhead ahead = {nullptr, 0, 0};
+      if (walk.next(&blocks[1 - now])) {
+        point(segment.sequence, blocks[1 - now], 1 - now, scratch);
+        if (setup_.keys.in_place() && setup_.shared)
+          ahead = {reinterpret_cast<const void* const*>(scratch.key_rows[1 - now]), blocks[1 - now].tokens,
+                   setup_.key_padded * static_cast<int64_t>(sizeof(Real))};
+      }
+      weigh_block(segment.sequence, block, now, ahead, score_sum, scratch);
+      if (wants_query())
+        setup_.kernels.pool(scratch.key_rows[now], block.tokens, dz_tile(scratch), setup_.heads,
+                            setup_.key_padded, ahead, query_sum);
+      write_rows(segment.sequence, block, &next_key, &next_value, scratch);
+    }
+    const int64_t end = setup_.written_end(segment);
+    if (grad_key_.wanted()) grad_key_.skip(segment.sequence, next_key, end);
+    if (grad_value_.wanted()) grad_value_.skip(segment.sequence, next_value, end);
+  }
+
+  void point(int64_t sequence, const Block& block, int which, Scratch<Real>& scratch) const {
+    setup_.keys.point(sequence, block, scratch.key_converted[which], scratch.key_rows[which]);
+    if (setup_.shared)
+      std::copy(scratch.key_rows[which], scratch.key_rows[which] + round_up(block.tokens, kTokenPadding),
+                scratch.value_rows[which]);
+    else
+      setup_.values.point(sequence, block, scratch.value_converted[which], scratch.value_rows[which]);
+  }
+
+  // What is per sequence: factors, temperatures, h_j - S_j . G_j. Tokens that do not count are written.
+  void begin(const Segment& segment, Scratch<Real>& scratch) const {
+    const ec_attention_problem& problem = setup_.problem;
+    const int64_t b = segment.sequence, columns = problem.value_columns;
+    inverse_temperatures(problem, b, scratch.inverse);
+    const ec_array& grad_out = *gradient_.grad_out;
+    for (int64_t j = 0; j < setup_.heads; ++j) {
+      Real* row = scratch.factors + j * setup_.value_padded;
+      read_row(*setup_.run.rows,
+               element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]),
+               grad_out.dtype, columns, setup_.value_padded, row);
+      read_row(*setup_.run.rows,
+               element_pointer(gradient_.out, problem.key.dtype, (b * setup_.heads + j) * columns),
+               problem.key.dtype, columns, setup_.value_padded, scratch.line[0]);
+      double dot = 0.0;
+      for (int64_t c = 0; c < columns; ++c)
+        dot += static_cast<double>(row[c]) * static_cast<double>(scratch.line[0][c]);
+      const ec_array* grad_lse = gradient_.grad_lse;
+      const double of_lse =
+          grad_lse == nullptr ? 0.0
+                              : array_value(*grad_lse, b * grad_lse->stride[0] + j * grad_lse->stride[1]);
+      scratch.row_term[j] = static_cast<Real>(of_lse - dot);
+    }
+    if (setup_.scored) pack_factor(problem, b, setup_.key_padded, query_factor(scratch));
+    const int64_t end = setup_.written_end(segment);
+    if (gradient_.grad_bias != nullptr)
+      setup_.fill_scores(b, segment.first, end, Real{0}, gradient_.grad_bias);
+    if (gradient_.grad_mask != nullptr) {
+      Real* to = static_cast<Real*>(gradient_.grad_mask) + setup_.layout.token_origin(b);
+      std::fill(to + segment.first, to + end, Real{0});
+    }
+  }
+
+  // Weights and dz of one block into the tiles.
+  void weigh_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead, double* score_sum,
+                   Scratch<Real>& scratch) const {
+    Real* dz = dz_tile(scratch);
+    setup_.kernels.scores(scratch.value_rows[which], block.tokens, scratch.factors, setup_.heads,
+                          setup_.value_padded, ahead, dz);
+    if (setup_.scored)
+      setup_.gather(sequence, block, gradient_.scores, scratch.scores);
+    else
+      std::fill(scratch.scores, scratch.scores + setup_.heads * kBlockTokens, Real{0});
+    setup_.add_bias(sequence, block, scratch.scores);
+    const bool summed = score_sum != nullptr;
+    const int64_t lanes = setup_.heads * kScoreLanes;
+    if (summed) std::fill(scratch.score_lanes, scratch.score_lanes + lanes, Real{0});
+    const Real* lse = static_cast<const Real*>(gradient_.lse) + sequence * setup_.heads;
+    Real* mask_gradient = gradient_.grad_mask == nullptr ? nullptr : scratch.mask_gradient;
+    setup_.score_kernels.backward(setup_.rules(block.tokens), scratch.inverse, lse, scratch.row_term,
+                                  setup_.read_mask(sequence, block, scratch.mask), scratch.scores, dz,
+                                  scratch.tiles, summed ? scratch.score_lanes : nullptr, mask_gradient);
+    if (summed)
+      for (int64_t i = 0; i < lanes; ++i)
+        score_sum[i / kScoreLanes] += static_cast<double>(scratch.score_lanes[i]);
+    if (gradient_.grad_bias != nullptr) setup_.scatter(sequence, block, dz, gradient_.grad_bias);
+    if (mask_gradient != nullptr) {
+      Real* to = static_cast<Real*>(gradient_.grad_mask) + setup_.layout.token_origin(sequence);
+      for (int64_t t = 0; t < block.tokens; ++t) to[block.token[t]] = mask_gradient[t];
+    }
+  }
+
+  void write_rows(int64_t sequence, const Block& block, int64_t* next_key, int64_t* next_value,
+                  Scratch<Real>& scratch) const {
+    if (grad_value_.wanted())
+      grad_value_.write(setup_.kernels, sequence, block, scratch.tiles, scratch.factors, setup_.heads,
+                        next_value, scratch.grad_value);
+    if (!grad_key_.wanted()) return;
+    if (setup_.shared)
+      grad_key_.write(setup_.kernels, sequence, block, scratch.tiles, scratch.factors,
+                      setup_.scored ? 2 * setup_.heads : setup_.heads, next_key, scratch.grad_key);
+    else
+      grad_key_.write(setup_.kernels, sequence, block, dz_tile(scratch), query_factor(scratch),
+                      setup_.scored ? setup_.heads : 0, next_key, scratch.grad_key);
+  }
+
+  // The sums of all groups (or of the segments of each sequence), in order.
+  void finish_query(int64_t groups) const {
+    const int64_t columns = setup_.problem.key_columns, numbers = setup_.heads * setup_.key_padded;
+    Real* to = static_cast<Real*>(gradient_.grad_query);
+    const int64_t results = shared_query() ? 1 : setup_.problem.sequences;
+    std::fill(to, to + results * setup_.heads * columns, Real{0});
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t result = shared_query() ? 0 : segments_[group].sequence;
+      for (int64_t j = 0; j < setup_.heads; ++j) {
+        const Real* from = query_sums_.data() + group * numbers + j * setup_.key_padded;
+        Real* row = to + (result * setup_.heads + j) * columns;
+        for (int64_t c = 0; c < columns; ++c) row[c] += from[c];
+      }
+    }
+  }
+
+  void finish_temperature() const {
+    const int64_t heads = setup_.heads;
+    Real* to = static_cast<Real*>(gradient_.grad_temperature);
+    std::fill(to, to + setup_.problem.sequences * heads, Real{0});
+    for (int64_t i = 0; i < segments_.count(); ++i) {
+      Real* row = to + segments_[i].sequence * heads;
+      for (int64_t j = 0; j < heads; ++j)
+        row[j] += static_cast<Real>(temperature_gradient(segments_[i].sequence, j, score_sums_[i * heads + j]));
+    }
+  }
+
+  // d loss / d T from the sum of ds (f + mask).
+  double temperature_gradient(int64_t sequence, int64_t head, double sum) const {
+    const ec_attention_problem& problem = setup_.problem;
+    const ec_array& array = problem.temperature;
+    const double t = array.data == nullptr
+                         ? problem.fixed_temperature
+                         : array_value(array, sequence * array.stride[0] + head * array.stride[1]);
+    return -sum / (t * t);
+  }
+
+  const Setup<Real> setup_;
+  const ec_attention_gradient& gradient_;
+  const int64_t padded_;
+  const GradientRows<Real> grad_key_, grad_value_;
+  Segments segments_;
+  AlignedBuffer<Real> query_sums_;
+  AlignedBuffer<double> score_sums_;
+};
+
+}  // namespace
+}  // namespace ec
+
+extern "C" ec_status ec_attention_backward(const ec_attention_problem* problem,
+                                           const ec_attention_gradient* gradient, ec_error* error) {
+  ec_status status = ec::check_problem(*problem, error);
+  if (status != EC_OK) return status;
+  status = problem->key.dtype == EC_FLOAT64 ? ec::Backward<double>(*problem, *gradient).run()
+                                            : ec::Backward<float>(*problem, *gradient).run();
+  if (status == EC_OUT_OF_MEMORY)
+    return ec::fail(error, status, "", -1, "not enough memory for the scratch space of this call");
+  return status;
+}

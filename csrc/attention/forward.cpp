@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forward: each segment of each sequence is walked once; segments of a cut sequence are merged after.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attention/arena.h"
+#include "attention/setup.h"
+#include "core/errors.h"
+#include "core/parallel.h"
+
+namespace ec {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// What tokens amount to: pooled = sum of weights * values, relative to exp(reference / temperature).
+template <class Real>
+struct State {
+  Real* pooled;     // [heads][padded value columns]
+  Real* reference;  // [heads]
+  double* total;    // [heads]
+
+  static State take(Arena& arena, const Setup<Real>& setup) {
+    return {arena.take<Real>(setup.heads * setup.value_padded), arena.take<Real>(setup.heads),
+            arena.take<double>(setup.heads)};
+  }
+};
+
+// Rows of one block, and where they are converted if they must be.
+template <class Real>
+struct RowScratch {
+  const Real** rows;
+  Real* converted;
+
+  static RowScratch take(Arena& arena, bool in_place, int64_t padded) {
+    return {arena.take<const Real*>(kBlockTokens + kTokenPadding),
+            arena.take<Real>(in_place ? 0 : kBlockTokens * padded)};
+  }
+};
+
+// Scratch of one worker.
+template <class Real>
+struct Scratch {
+  State<Real> state;
+  Real* factor;
+  Real* tile;
+  Real* weights;
+  Real* mask;
+  Real* inverse;
+  Real* largest;
+  RowScratch<Real> keys[2], values[2];  // of this block and of the next
+  Real* line;
+  bool bounded;  // see scores_bounded
+
+  static Scratch take(Arena& arena, const Setup<Real>& setup) {
+    const bool own_factor = setup.scored && setup.problem.query_per_sequence != 0;
+    Scratch s;
+    s.state = State<Real>::take(arena, setup);
+    s.factor = arena.take<Real>(own_factor ? setup.even_heads * setup.key_padded : 0);
+    s.tile = arena.take<Real>(setup.even_heads * kBlockTokens);
+    s.weights = arena.take<Real>(setup.even_heads * kBlockTokens);
+    s.mask = arena.take<Real>(kBlockTokens);
+    s.inverse = arena.take<Real>(setup.heads);
+    s.largest = arena.take<Real>(setup.heads);
+    for (int i = 0; i < 2; ++i) {
+      s.keys[i] = RowScratch<Real>::take(arena, setup.keys.in_place() || !setup.scored, setup.key_padded);
+      s.values[i] = RowScratch<Real>::take(
+          arena, setup.values.in_place() || (setup.shared && setup.scored), setup.value_padded);
+    }
+    s.line = arena.take<Real>(setup.value_padded);
+    return s;
+  }
+};
+
+template <class Real>
+class Forward {
+ public:
+  Forward(const ec_attention_problem& problem, const ec_attention_result& result)
+      : setup_(problem), result_(result) {}
+
+  ec_status run() {
+    if (!segments_.build(setup_.problem)) return EC_OUT_OF_MEMORY;
+    const int threads = setup_.threads();
+    Arena measured, shared_part;
+    Scratch<Real>::take(measured, setup_);
+    ArenaMemory memory;
+    if (!memory.allocate(measured, worker_count(segments_.count(), threads))) return EC_OUT_OF_MEMORY;
+    State<Real>::take(shared_part, setup_);
+    if (segments_.slots() > 0 && !partial_.allocate(shared_part, segments_.slots())) return EC_OUT_OF_MEMORY;
+    if (setup_.scored && setup_.problem.query_per_sequence == 0) {
+      if (!factor_.allocate(setup_.even_heads * setup_.key_padded)) return EC_OUT_OF_MEMORY;
+      pack_factor(setup_.problem, 0, setup_.key_padded, factor_.data());
+    }
+    const ec_status status = parallel_for(segments_.count(), threads, setup_.problem.monitor,
+                                          [&](int64_t task, int worker) {
+                                            Arena arena = memory.copy(worker);
+                                            Scratch<Real> scratch = Scratch<Real>::take(arena, setup_);
+                                            do_segment(segments_[task], scratch);
+                                          });
+    if (status != EC_OK || segments_.slots() == 0) return status;
+    return parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t task, int worker) {
+      const Segment& segment = segments_[task];
+      if (segment.slot < 0 || segment.first != 0) return;
+      Arena arena = memory.copy(worker);
+      Scratch<Real> scratch = Scratch<Real>::take(arena, setup_);
+      merge(task, scratch);
+    });
+  }
+
+ private:
+  void do_segment(const Segment& segment, Scratch<Real>& scratch) {
+    if (segment.slot >= 0) {
+      Arena arena = partial_.copy(segment.slot);
+      scratch.state = State<Real>::take(arena, setup_);
+    }
+    begin(segment, scratch);
+    BlockWalk walk(setup_.problem, segment);
+    Block blocks[2];
+    walk.next(&blocks[0]);
+    if (blocks[0].tokens > 0) point(segment.sequence, blocks[0], 0, scratch);
+    for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
+      Block& next = blocks[1 - now];
+      RowsAhead ahead = {nullptr, 0, 0};
+      if (walk.next(&next)) {
+        point(segment.sequence, next, 1 - now, scratch);
+        if (setup_.keys.in_place() && setup_.shared)
+          ahead = {reinterpret_cast<const void* const*>(rows_of_values(scratch, 1 - now)), next.tokens,
+                   setup_.value_padded * static_cast<int64_t>(sizeof(Real))};
+      }
+      do_block(segment.sequence, blocks[now], now, ahead, scratch);
+    }
+    if (segment.slot < 0) finish(segment.sequence, scratch.state, scratch);
+  }
+
+  const Real** rows_of_values(Scratch<Real>& scratch, int which) const {
+    return setup_.shared && setup_.scored ? scratch.keys[which].rows : scratch.values[which].rows;
+  }
+
+  void point(int64_t sequence, const Block& block, int which, Scratch<Real>& scratch) const {
+    if (setup_.scored)
+      setup_.keys.point(sequence, block, scratch.keys[which].converted, scratch.keys[which].rows);
+    if (!setup_.scored || !setup_.shared)
+      setup_.values.point(sequence, block, scratch.values[which].converted, scratch.values[which].rows);
+  }
+
+  // An empty state, and what is per sequence. Tokens that do not count are written here.
+  void begin(const Segment& segment, Scratch<Real>& scratch) {
+    inverse_temperatures(setup_.problem, segment.sequence, scratch.inverse);
+    scratch.bounded = setup_.uniform || scores_bounded(setup_.problem, scratch.inverse);
+    State<Real>& state = scratch.state;
+    std::fill(state.pooled, state.pooled + setup_.heads * setup_.value_padded, Real{0});
+    std::fill(state.total, state.total + setup_.heads, 0.0);
+    const Real start = setup_.uniform    ? Real{0}
+                       : scratch.bounded ? Real{1}
+                                         : static_cast<Real>(-kInfinity);
+    std::fill(state.reference, state.reference + setup_.heads, start);
+    if (setup_.scored && setup_.problem.query_per_sequence != 0)
+      pack_factor(setup_.problem, segment.sequence, setup_.key_padded, scratch.factor);
+    const int64_t end = setup_.written_end(segment);
+    if (result_.scores != nullptr)
+      setup_.fill_scores(segment.sequence, segment.first, end, Real{0}, result_.scores);
+    if (result_.weights != nullptr)
+      setup_.fill_scores(segment.sequence, segment.first, end, static_cast<Real>(-kInfinity),
+                         result_.weights);
+    if (setup_.uniform)
+      std::fill(scratch.weights, scratch.weights + setup_.even_heads * kBlockTokens, Real{1});
+  }
+
+  void do_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
+                Scratch<Real>& scratch) const {
+    const Real* const* values = rows_of_values(scratch, which);
+    State<Real>& state = scratch.state;
+    if (setup_.uniform) {
+      for (int64_t j = 0; j < setup_.heads; ++j) state.total[j] += static_cast<double>(block.tokens);
+      if (result_.weights != nullptr) {
+        std::fill(scratch.tile, scratch.tile + setup_.heads * kBlockTokens, Real{0});
+        setup_.scatter(sequence, block, scratch.tile, result_.weights);
+      }
+    } else {
+      weigh_block(sequence, block, scratch.keys[which].rows, ahead, scratch);
+    }
+    setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded, ahead,
+                        state.pooled);
+  }
+
+  // Weights of one block, relative to the reference, into scratch.weights.
+  void weigh_block(int64_t sequence, const Block& block, const Real* const* keys, const RowsAhead& ahead,
+                   Scratch<Real>& scratch) const {
+    const ScoreRules rules = setup_.rules(block.tokens);
+    Real* tile = scratch.tile;
+    if (setup_.scored) {
+      const Real* factor = setup_.problem.query_per_sequence != 0 ? scratch.factor : factor_.data();
+      setup_.kernels.scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
+      if (result_.scores != nullptr) setup_.scatter(sequence, block, tile, result_.scores);
+    } else {
+      std::fill(tile, tile + setup_.heads * kBlockTokens, Real{0});
+    }
+    setup_.add_bias(sequence, block, tile);
+    setup_.score_kernels.activate(rules, setup_.read_mask(sequence, block, scratch.mask), tile);
+    if (result_.weights != nullptr) setup_.scatter(sequence, block, tile, result_.weights);
+    const Real* reference = scratch.state.reference;
+    if (!scratch.bounded) reference = raise_reference(rules, scratch);
+    setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights, scratch.state.total);
+  }
+
+  // Moves the reference of heads whose scores have grown far beyond it. Gives what to subtract: 0 instead
+  // of -infinity for heads that have seen no finite score.
+  const Real* raise_reference(const ScoreRules& rules, Scratch<Real>& scratch) const {
+    State<Real>& state = scratch.state;
+    Real* largest = scratch.largest;
+    setup_.score_kernels.largest(rules, scratch.tile, largest);
+    const Real slack = static_cast<Real>(kReferenceSlack / kLog2E);
+    for (int64_t j = 0; j < setup_.heads; ++j) {
+      Real& reference = state.reference[j];
+      if ((largest[j] - reference) * scratch.inverse[j] > slack) {
+        const double shrink = std::exp(static_cast<double>(reference - largest[j]) *
+                                       static_cast<double>(scratch.inverse[j]));
+        state.total[j] *= shrink;
+        scale_row(static_cast<Real>(shrink), state.pooled + j * setup_.value_padded);
+        reference = largest[j];
+      }
+      largest[j] = std::isinf(reference) && reference < 0 ? Real{0} : reference;
+    }
+    return largest;
+  }
+
+  void scale_row(Real scale, Real* row) const {
+    for (int64_t c = 0; c < setup_.value_padded; ++c) row[c] *= scale;
+  }
+
+  // The state of a cut sequence from those of its segments, in order.
+  void merge(int64_t first, Scratch<Real>& scratch) {
+    const int64_t sequence = segments_[first].sequence;
+    inverse_temperatures(setup_.problem, sequence, scratch.inverse);
+    State<Real>& sum = scratch.state;
+    std::fill(sum.pooled, sum.pooled + setup_.heads * setup_.value_padded, Real{0});
+    std::fill(sum.total, sum.total + setup_.heads, 0.0);
+    int64_t last = first;
+    while (last < segments_.count() && segments_[last].sequence == sequence) ++last;
+    for (int64_t j = 0; j < setup_.heads; ++j) {
+      Real& reference = sum.reference[j];
+      reference = static_cast<Real>(-kInfinity);
+      for (int64_t i = first; i < last; ++i)
+        if (part(i).total[j] != 0.0) reference = std::max(reference, part(i).reference[j]);
+      for (int64_t i = first; i < last; ++i) {
+        const State<Real> state = part(i);
+        if (state.total[j] == 0.0) continue;
+        const double shrink = state.reference[j] == reference
+                                  ? 1.0
+                                  : std::exp(static_cast<double>(state.reference[j] - reference) *
+                                             static_cast<double>(scratch.inverse[j]));
+        sum.total[j] += shrink * state.total[j];
+        add_row(static_cast<Real>(shrink), state.pooled + j * setup_.value_padded,
+                sum.pooled + j * setup_.value_padded);
+      }
+    }
+    finish(sequence, sum, scratch);
+  }
+
+  State<Real> part(int64_t segment) {
+    Arena arena = partial_.copy(segments_[segment].slot);
+    return State<Real>::take(arena, setup_);
+  }
+
+  void add_row(Real scale, const Real* row, Real* to) const {
+    for (int64_t c = 0; c < setup_.value_padded; ++c) to[c] += scale * row[c];
+  }
+
+  // From the state of a whole sequence to its results.
+  void finish(int64_t sequence, const State<Real>& state, Scratch<Real>& scratch) const {
+    const ec_dtype dtype = setup_.problem.key.dtype;
+    for (int64_t j = 0; j < setup_.heads; ++j) {
+      const int64_t row = sequence * setup_.heads + j;
+      const bool empty = state.total[j] == 0.0;
+      const Real scale = empty ? Real{0} : static_cast<Real>(1.0 / state.total[j]);
+      const Real* pooled = state.pooled + j * setup_.value_padded;
+      for (int64_t c = 0; c < setup_.value_padded; ++c) scratch.line[c] = pooled[c] * scale;
+      write_row(setup_.run.tokens->convert, scratch.line, setup_.problem.value_columns, dtype,
+                element_pointer(result_.out, dtype, row * setup_.problem.value_columns));
+      if (result_.lse != nullptr)
+        static_cast<Real*>(result_.lse)[row] =
+            empty ? static_cast<Real>(-kInfinity)
+                  : state.reference[j] * scratch.inverse[j] + static_cast<Real>(std::log(state.total[j]));
+    }
+    if (result_.weights != nullptr) normalize_weights(sequence, state, scratch);
+  }
+
+  // From f to the weights, in place.
+  void normalize_weights(int64_t sequence, const State<Real>& state, const Scratch<Real>& scratch) const {
+    Real* row = static_cast<Real*>(result_.weights) + setup_.layout.score_origin(sequence);
+    const int64_t room = setup_.layout.room(sequence);
+    for (int64_t j = 0; j < setup_.heads; ++j, row += setup_.layout.score_step()) {
+      const Real scale = state.total[j] == 0.0 ? Real{0} : static_cast<Real>(1.0 / state.total[j]);
+      const Real reference = state.total[j] == 0.0 ? Real{0} : state.reference[j];
+      for (int64_t t = 0; t < room; ++t)
+        row[t] = std::exp((row[t] - reference) * scratch.inverse[j]) * scale;
+    }
+  }
+
+  const Setup<Real> setup_;
+  const ec_attention_result& result_;
+  Segments segments_;
+  ArenaMemory partial_;
+  AlignedBuffer<Real> factor_;
+};
+
+}  // namespace
+}  // namespace ec
+
+extern "C" ec_status ec_attention_forward(const ec_attention_problem* problem, const ec_attention_result* result,
+                                          ec_error* error) {
+  ec_status status = ec::check_problem(*problem, error);
+  if (status != EC_OK) return status;
+  status = problem->key.dtype == EC_FLOAT64 ? ec::Forward<double>(*problem, *result).run()
+                                            : ec::Forward<float>(*problem, *result).run();
+  if (status == EC_OUT_OF_MEMORY)
+    return ec::fail(error, status, "", -1, "not enough memory for the scratch space of this call");
+  return status;
+}

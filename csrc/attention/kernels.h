@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops of attention over one block of tokens. Tokens come as pointers to their rows, so that
+// masks, lengths and strides cost nothing here. A tile of scores holds one head a row and one token of
+// the block a column: tile[j * kBlockTokens + t].
+#pragma once
+
+#include <cstdint>
+
+#include "attention/attention_math.h"
+#include "core/dispatch.h"
+
+namespace ec {
+
+constexpr int kBlockTokens = 64;
+// Row lists are readable, and write lists writable, up to a multiple of this many tokens.
+constexpr int kTokenPadding = 8;
+// Partial sums of a head; narrower instruction sets use the first ones.
+constexpr int kScoreLanes = 16;
+// Rows of a factor are readable up to a multiple of this many heads.
+constexpr int kHeadPadding = 2;
+
+// Rows to be fetched into the cache while other work goes on; null: none.
+struct RowsAhead {
+  const void* const* rows;
+  int64_t count;
+  int64_t bytes;
+};
+
+// Products over tokens. Real is float or double; columns are a multiple of `lanes`.
+template <class Real>
+struct TokenKernels {
+  // tile[j][t] = rows[t] . factor[j]
+  // Numerics: sums of `lanes` partial sums of Real.
+  void (*scores)(const Real* const* rows, int64_t tokens, const Real* factor, int64_t heads, int64_t columns,
+                 const RowsAhead& ahead, Real* tile);
+  // pooled[j] += sum over t of tile[j][t] * rows[t]; pooled is [heads][columns].
+  void (*pool)(const Real* const* rows, int64_t tokens, const Real* tile, int64_t heads, int64_t columns,
+               const RowsAhead& ahead, Real* pooled);
+  // to[t] = sum over j of tile[j][t] * factor[j], or += when accumulate. streamed: the result is not
+  // needed soon; it must lie on cache lines.
+  void (*spread)(const Real* tile, int64_t tokens, const Real* factor, int64_t heads, int64_t columns,
+                 bool streamed, bool accumulate, Real* const* to);
+};
+
+// What a tile of one block needs beside itself. Heads' numbers are arrays over the heads.
+struct ScoreRules {
+  Activation activation;
+  HeadNorm norm;
+  int64_t heads;
+  int64_t tokens;
+};
+
+// Elementwise steps on a tile. Numerics: Real throughout.
+template <class Real>
+struct ScoreKernels {
+  // From z to f, in place. mask (one number a token) is added where it is not null. Columns beyond
+  // `tokens` come out as -infinity.
+  void (*activate)(const ScoreRules& rules, const Real* mask, Real* tile);
+  void (*largest)(const ScoreRules& rules, const Real* tile, Real* largest);  // of each head; NaN is passed over
+  // weights[j][t] = exp((tile[j][t] - reference[j]) * inverse_temperature[j]); total[j] += their sum.
+  void (*weigh)(const ScoreRules& rules, const Real* inverse_temperature, const Real* reference,
+                const Real* tile, Real* weights, double* total);
+  // From z (in `tile`) and dA (in `gradient`): tile becomes f, gradient dz, weights A. row_term[j] is
+  // h_j - S_j . G_j. score_lanes[j][kScoreLanes] (may be null) += ds (f + mask); mask_gradient[t]
+  // (may be null) = sum over j of ds / T. Columns of dz and A beyond `tokens` come out as 0.
+  void (*backward)(const ScoreRules& rules, const Real* inverse_temperature, const Real* lse,
+                   const Real* row_term, const Real* mask, Real* tile, Real* gradient, Real* weights,
+                   Real* score_lanes, Real* mask_gradient);
+};
+
+// bf16 tokens: numbers in pairs of 32 bits. columns are a multiple of 2 * lanes.
+struct BFloatKernels {
+  bool native;  // the instruction set has bf16 products; else rows are better widened first
+  void (*scores)(const uint16_t* const* rows, int64_t tokens, const uint16_t* factor, int64_t heads,
+                 int64_t columns, const RowsAhead& ahead, float* tile);
+  // tile is rounded to bf16 in place of its sums: see round_weights.
+  void (*pool)(const uint16_t* const* rows, int64_t tokens, const uint32_t* pairs, int64_t heads,
+               int64_t columns, const RowsAhead& ahead, float* pooled);
+  // pairs[j][t / 2] = weights of tokens t and t + 1 in bf16, zero beyond `tokens`; total[j] += the sum of
+  // what was rounded.
+  void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint32_t* pairs, double* total);
+};
+
+// Rows of any dtype to and from Real.
+struct ConvertKernels {
+  // Writes `columns` rounded numbers.
+  void (*to_half)(const float* from, int64_t columns, uint16_t* to);
+  void (*to_bfloat)(const float* from, int64_t columns, uint16_t* to);
+};
+
+struct AttentionKernels {
+  int lanes;  // floats; columns of doubles are padded to as many
+  TokenKernels<float> tokens_float;
+  TokenKernels<double> tokens_double;
+  ConvertKernels convert;
+};
+
+struct AttentionScoreKernels {
+  ScoreKernels<float> scores_float;
+};
+
+const AttentionKernels* attention_kernels(Isa isa);
+const AttentionScoreKernels* attention_scores_kernels(Isa isa);
+const BFloatKernels* attention_bfloat_kernels(Isa isa);
+
+// The elementwise steps in float64, portable.
+const ScoreKernels<double>& double_score_kernels();
+
+}  // namespace ec

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys, values, gradients and factors as the kernels want them: rows of Real, their columns padded with
+// zeros to a multiple of the lanes.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "attention/kernels.h"
+#include "attention/problem.h"
+#include "product/rows.h"
+
+namespace ec {
+
+// The kernels of one call.
+struct AttentionRun {
+  const AttentionKernels* tokens;
+  const AttentionScoreKernels* scores;
+  const RowKernels* rows;
+
+  static AttentionRun of(Isa isa) {
+    return {attention_kernels(isa), attention_scores_kernels(isa),
+            row_kernels(isa)};
+  }
+};
+
+template <class Real>
+struct KernelsOf;
+template <>
+struct KernelsOf<float> {
+  static const TokenKernels<float>& tokens(const AttentionRun& run) { return run.tokens->tokens_float; }
+  static const ScoreKernels<float>& scores(const AttentionRun& run) { return run.scores->scores_float; }
+  static constexpr ec_dtype kDtype = EC_FLOAT32;
+};
+template <>
+struct KernelsOf<double> {
+  static const TokenKernels<double>& tokens(const AttentionRun& run) { return run.tokens->tokens_double; }
+  static const ScoreKernels<double>& scores(const AttentionRun&) { return double_score_kernels(); }
+  static constexpr ec_dtype kDtype = EC_FLOAT64;
+};
+
+inline int64_t dtype_size(ec_dtype dtype) {
+  return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2;
+}
+
+inline const void* element_pointer(const void* data, ec_dtype dtype, int64_t element) {
+  return static_cast<const char*>(data) + element * dtype_size(dtype);
+}
+inline void* element_pointer(void* data, ec_dtype dtype, int64_t element) {
+  return static_cast<char*>(data) + element * dtype_size(dtype);
+}
+
+// One contiguous row of any dtype as Real, padded with zeros.
+inline void read_row(const RowKernels& kernels, const void* row, ec_dtype dtype, int64_t columns,
+                     int64_t padded, float* to) {
+  kernels.convert(row, dtype, columns, to);
+  std::fill(to + columns, to + padded, 0.0f);
+}
+inline void read_row(const RowKernels&, const void* row, ec_dtype dtype, int64_t columns, int64_t padded,
+                     double* to) {
+  const ec_array array = {row, {0, 0, 0}, dtype};
+  if (dtype == EC_FLOAT64) {
+    std::memcpy(to, row, static_cast<size_t>(columns) * sizeof(double));
+  } else {
+    for (int64_t i = 0; i < columns; ++i) to[i] = array_value(array, i);
+  }
+  std::fill(to + columns, to + padded, 0.0);
+}
+
+inline void write_row(const ConvertKernels& kernels, const float* from, int64_t columns, ec_dtype dtype,
+                      void* to) {
+  if (dtype == EC_FLOAT16)
+    kernels.to_half(from, columns, static_cast<uint16_t*>(to));
+  else if (dtype == EC_BFLOAT16)
+    kernels.to_bfloat(from, columns, static_cast<uint16_t*>(to));
+  else
+    std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(float));
+}
+inline void write_row(const ConvertKernels&, const double* from, int64_t columns, ec_dtype, void* to) {
+  std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(double));
+}
+
+// The rows of one block: where the array holds Real in whole vectors they are used in place, else they
+// are converted into scratch[kBlockTokens][padded].
+template <class Real>
+class BlockRows {
+ public:
+  BlockRows(const AttentionRun& run, const ec_attention_problem& problem, const ec_array& array,
+            int64_t columns, int64_t padded)
+      : run_(run), layout_(problem), array_(array), columns_(columns), padded_(padded) {}
+
+  bool in_place() const { return array_.dtype == KernelsOf<Real>::kDtype && columns_ == padded_; }
+
+  // rows[0 .. tokens, rounded up to kTokenPadding)
+  void point(int64_t sequence, const Block& block, Real* scratch, const Real** rows) const {
+    const int64_t origin = layout_.origin(array_.stride, sequence);
+    for (int64_t t = 0; t < block.tokens; ++t) {
+      const void* row = element_pointer(array_.data, array_.dtype, origin + block.token[t] * array_.stride[1]);
+      if (in_place()) {
+        rows[t] = static_cast<const Real*>(row);
+      } else {
+        read_row(*run_.rows, row, array_.dtype, columns_, padded_, scratch + t * padded_);
+        rows[t] = scratch + t * padded_;
+      }
+    }
+    const int64_t end = round_up(block.tokens, kTokenPadding);
+    for (int64_t t = block.tokens; t < end; ++t) rows[t] = rows[block.tokens - 1];
+  }
+
+ private:
+  const AttentionRun& run_;
+  Layout layout_;
+  const ec_array& array_;
+  int64_t columns_, padded_;
+};
+
+// The factor of one sequence as [heads, rounded up to kHeadPadding][padded].
+template <class Real>
+void pack_factor(const ec_attention_problem& problem, int64_t sequence, int64_t padded, Real* to);
+
+}  // namespace ec

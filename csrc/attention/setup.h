@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// What forward and backward share of one call: kernels, sizes, rows, and the prepared scores of a block.
+#pragma once
+
+#include "attention/rows.h"
+
+namespace ec {
+
+// Below this many operations threads cost more than they give.
+constexpr double kThreadedOperations = 1 << 19;
+
+template <class Real>
+struct Setup {
+  explicit Setup(const ec_attention_problem& given)
+      : problem(given),
+        layout(given),
+        run(AttentionRun::of(current_isa())),
+        kernels(KernelsOf<Real>::tokens(run)),
+        score_kernels(KernelsOf<Real>::scores(run)),
+        shared(given.value.data == nullptr),
+        scored(given.query.data != nullptr),
+        uniform(!scored && given.bias.data == nullptr && given.mask.data == nullptr),
+        heads(given.heads),
+        even_heads(round_up(given.heads, kHeadPadding)),
+        key_padded(round_up(given.key_columns, run.tokens->lanes)),
+        value_padded(round_up(given.value_columns, run.tokens->lanes)),
+        keys(run, given, given.key, given.key_columns, key_padded),
+        values(run, given, shared ? given.key : given.value, given.value_columns, value_padded) {}
+
+  int threads() const {
+    const double operations = 2.0 * static_cast<double>(heads * (key_padded + value_padded)) *
+                              static_cast<double>(layout.all_tokens());
+    return operations > kThreadedOperations ? problem.threads : 1;
+  }
+
+  ScoreRules rules(int64_t tokens) const {
+    return {problem.activation == EC_ACTIVATION_TANH ? Activation::kTanh : Activation::kNone,
+            problem.norm == EC_HEAD_NORM_L2 ? HeadNorm::kL2 : HeadNorm::kNone, heads, tokens};
+  }
+
+  // tile[j][t] += bias; does nothing without one.
+  void add_bias(int64_t sequence, const Block& block, Real* tile) const {
+    const ec_array& bias = problem.bias;
+    if (bias.data == nullptr) return;
+    const int64_t origin = layout.origin(bias.stride, sequence);
+    for (int64_t j = 0; j < heads; ++j)
+      for (int64_t t = 0; t < block.tokens; ++t)
+        tile[j * kBlockTokens + t] += static_cast<Real>(
+            array_value(bias, origin + block.token[t] * bias.stride[1] + j * bias.stride[2]));
+  }
+
+  // The additive mask of the block's tokens into to; null where there is none.
+  const Real* read_mask(int64_t sequence, const Block& block, Real* to) const {
+    const ec_array& mask = problem.mask;
+    if (mask.data == nullptr) return nullptr;
+    const int64_t origin = layout.origin(mask.stride, sequence);
+    for (int64_t t = 0; t < block.tokens; ++t)
+      to[t] = static_cast<Real>(array_value(mask, origin + block.token[t] * mask.stride[1]));
+    std::fill(to + block.tokens, to + kBlockTokens, Real{0});
+    return to;
+  }
+
+  // A tile to its places in an array shaped like scores, and back.
+  void scatter(int64_t sequence, const Block& block, const Real* tile, void* array) const {
+    Real* to = static_cast<Real*>(array) + layout.score_origin(sequence);
+    for (int64_t j = 0; j < heads; ++j, to += layout.score_step(), tile += kBlockTokens)
+      if (block.contiguous)
+        std::memcpy(to + block.token[0], tile, static_cast<size_t>(block.tokens) * sizeof(Real));
+      else
+        for (int64_t t = 0; t < block.tokens; ++t) to[block.token[t]] = tile[t];
+  }
+  void gather(int64_t sequence, const Block& block, const void* array, Real* tile) const {
+    const Real* from = static_cast<const Real*>(array) + layout.score_origin(sequence);
+    for (int64_t j = 0; j < heads; ++j, from += layout.score_step(), tile += kBlockTokens)
+      if (block.contiguous)
+        std::memcpy(tile, from + block.token[0], static_cast<size_t>(block.tokens) * sizeof(Real));
+      else
+        for (int64_t t = 0; t < block.tokens; ++t) tile[t] = from[block.token[t]];
+  }
+
+  // value into the places [first, last) of each head of a sequence in an array shaped like scores.
+  void fill_scores(int64_t sequence, int64_t first, int64_t last, Real value, void* array) const {
+    Real* to = static_cast<Real*>(array) + layout.score_origin(sequence);
+    for (int64_t j = 0; j < heads; ++j, to += layout.score_step()) std::fill(to + first, to + last, value);
+  }
+
+  // Where the last segment of a sequence ends: the tokens beyond its length are written with it.
+  int64_t written_end(const Segment& segment) const {
+    return segment.last == layout.length(segment.sequence) ? layout.room(segment.sequence) : segment.last;
+  }
+
+  const ec_attention_problem& problem;
+  const Layout layout;
+  const AttentionRun run;
+  const TokenKernels<Real>& kernels;
+  const ScoreKernels<Real>& score_kernels;
+  const bool shared;   // the keys are the values
+  const bool scored;   // there is a query
+  const bool uniform;  // all weights are equal
+  const int64_t heads, even_heads, key_padded, value_padded;
+  const BlockRows<Real> keys, values;
+};
+
+}  // namespace ec
