@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of depths and of depth tests, drawn with Matplotlib.
+"""Pictures of depths, of depth tests and of attention, drawn with Matplotlib.
 
 Each function draws into one Axes, yours or a new one of ``matplotlib.pyplot.subplots()``, and
 returns it; global settings are left alone. The colours are ones that people with colour blindness
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from .depth import RankSumMatrixResult
 
-__all__ = ["depth_depth", "depth_histogram", "rank_sum_heatmap"]
+__all__ = ["attention", "depth_depth", "depth_histogram", "rank_sum_heatmap"]
 
 _COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion
 _MARKERS = ("o", "^")
 _MAP = "PuOr_r"  # diverges from white, purple and orange: safe for every common colour blindness
+_SHADES = "Blues"  # from white
 
 
 def depth_depth(
@@ -238,6 +239,78 @@ def rank_sum_heatmap(
     axes.set_title("Below 1/2: the compared group lies further out")
     if count <= 16 if annotate is None else annotate:
         _annotate(axes, result, level)
+    return axes
+
+
+def attention(
+    weights: Any,
+    tokens: Sequence[str],
+    *,
+    heads: Sequence[str] | None = None,
+    largest: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which tokens of a sequence each head attends to: a row of shades for each head.
+
+    Parameters
+    ----------
+    weights : array, shape (m, L)
+        Weights of one sequence, as ``low_rank_attention(return_weights=True)`` returns them for
+        each; of any array kind and floating dtype.
+    tokens : strings, at most L
+        The tokens; columns beyond them are padding and left out.
+    heads : m strings, optional
+        What the heads are called; by default they are numbered from 0.
+    largest : float, optional
+        The weight that has the darkest shade; by default the largest one of the picture.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. By default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        White is 0.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+    TypeError, ValueError
+        Weights that are not finite numbers of shape (m, L), more tokens than L or none, not one
+        name for each head.
+    """
+    where = "plot.attention"
+    values = _finite(where, "weights", weights)
+    if values.ndim != 2 or len(values) == 0:
+        raise ValueError(
+            f"{where}: 'weights' must have shape (heads, tokens), with at least 1 head; got shape "
+            f"{values.shape}."
+        )
+    if isinstance(tokens, str) or not 1 <= len(tokens) <= values.shape[1]:
+        raise ValueError(
+            f"{where}: 'tokens' must be 1 to {values.shape[1]} strings, as many as 'weights' has "
+            f"columns at most; got {repr(tokens) if isinstance(tokens, str) else len(tokens)}."
+        )
+    names = [str(j) for j in range(len(values))] if heads is None else heads
+    if isinstance(names, str) or len(names) != len(values):
+        raise ValueError(
+            f"{where}: 'heads' must have one name for each row of 'weights' ({len(values)}); got "
+            f"{names!r}."
+        )
+    shown = values[:, : len(tokens)]
+    axes = _axes(where, ax, figsize=(2.6 + 0.34 * len(tokens), 1.6 + 0.3 * len(values)))
+    darkest = (shown.max() or 1.0) if largest is None else largest
+    image = axes.imshow(shown, cmap=_SHADES, vmin=0, vmax=darkest, aspect="auto")
+    axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02).set_label("weight")
+    axes.set_xticks(
+        range(len(tokens)), list(tokens), rotation=60, ha="right", rotation_mode="anchor",
+        parse_math=False,
+    )  # fmt: skip
+    axes.set_yticks(range(len(values)), list(names))
+    axes.tick_params(length=0)
+    axes.set_xlabel("token")
+    axes.set_ylabel("head")
+    axes.set_title("Attention")
     return axes
 
 

@@ -33,7 +33,7 @@ def start(*arguments: str, cwd: Path, code: str = "") -> subprocess.Popen[str]:
     )
 
 
-def test_tour_ranks_places_and_tests(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_tour_shows_every_family(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["tour", "--no-plot", "--out", str(tmp_path), "--threads", "2"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -46,6 +46,11 @@ def test_tour_ranks_places_and_tests(capsys: pytest.CaptureFixture[str], tmp_pat
         "nothing here\ntells the second half from the first half.",
         "differences are significant at 0.05",
         "depth.score(x), n = 180, m = 179, d = 384]",
+        "low_rank_attention(hidden, heads, temperature=0.25), 8 heads, d = 384]",
+        "T = 1     7.5 of 11 tokens   food 0.41, from 0.08, a 0.07\n"
+        "       T = 0.25  1.1 of 11 tokens   food 0.99",
+        "-  sheep: woolly usually horned ruminant mammal related to the goat (head noun.animal)",
+        "the word that matters drowns: from 41% to 7% of the weight. At 0.25 it\nkeeps 91%.",
         "None, as asked.",
     ):
         assert words in text
@@ -63,7 +68,7 @@ def test_tour_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert main(["tour", "--out", str(tmp_path / "new" / "folder")]) == 0
     text = capsys.readouterr().out
-    for name in ("depth-depth.png", "rank-sum-matrix.png"):
+    for name in ("depth-depth.png", "rank-sum-matrix.png", "attention.png"):
         picture = tmp_path / "new" / "folder" / name
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert f"drew {picture}]" in text

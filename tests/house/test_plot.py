@@ -113,6 +113,29 @@ def test_rank_sum_heatmap_options(matrix: depth.RankSumMatrixResult) -> None:
     assert not any("n.s." in t.get_text() for t in plot.rank_sum_heatmap(matrix, level=1).texts)
 
 
+@pytest.fixture
+def weights() -> np.ndarray:
+    return np.random.default_rng(2).dirichlet(np.ones(5), size=3).astype(np.float32)
+
+
+def test_attention_shows_the_weights_of_each_head(weights: np.ndarray) -> None:
+    words = ["a", "$warm$", "##est", "drink"]
+    axes = plot.attention(weights, words, heads=["x", "y", "z"])
+    assert drawable(axes)
+    (image,) = axes.images
+    np.testing.assert_allclose(image.get_array(), weights[:, :4])
+    assert image.get_clim() == (0, weights[:, :4].max())
+    assert [label.get_text() for label in axes.get_xticklabels()] == words
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y", "z"]
+
+
+def test_attention_options(weights: np.ndarray) -> None:
+    axes = plot.attention(weights, ["a", "b", "c", "d", "e"], largest=0.5)
+    assert axes.images[0].get_clim() == (0, 0.5)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2"]
+    assert drawable(plot.attention(np.zeros((1, 1)), ["a"]))
+
+
 def test_draws_where_asked_and_leaves_settings_alone(
     samples: Any, matrix: depth.RankSumMatrixResult
 ) -> None:
@@ -121,6 +144,7 @@ def test_draws_where_asked_and_leaves_settings_alone(
         lambda ax: plot.depth_depth(*samples, ax=ax),
         lambda ax: plot.depth_histogram(np.arange(5.0), ax=ax),
         lambda ax: plot.rank_sum_heatmap(matrix, ax=ax),
+        lambda ax: plot.attention(np.eye(2), ["a", "b"], ax=ax),
     ):
         axes = Figure().subplots()
         assert draw(axes) is axes
@@ -186,6 +210,34 @@ def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
             TypeError,
             "plot.rank_sum_heatmap: 'result' must be what depth.rank_sum_matrix returns; got "
             "ndarray.",
+        ),
+        (
+            lambda f, g: plot.attention(f[0], ["a"]),
+            ValueError,
+            "plot.attention: 'weights' must have shape (heads, tokens), with at least 1 head; got "
+            "shape (6,).",
+        ),
+        (
+            lambda f, g: plot.attention(np.full((2, 3), np.inf), ["a"]),
+            ValueError,
+            "plot.attention: 'weights' must be finite; row 0 is not.",
+        ),
+        (
+            lambda f, g: plot.attention(f, list("abcdefg")),
+            ValueError,
+            "plot.attention: 'tokens' must be 1 to 6 strings, as many as 'weights' has columns at "
+            "most; got 7.",
+        ),
+        (
+            lambda f, g: plot.attention(f, "abc"),
+            ValueError,
+            "plot.attention: 'tokens' must be 1 to 6 strings, as many as 'weights' has columns at "
+            "most; got 'abc'.",
+        ),
+        (
+            lambda f, g: plot.attention(f[:2], ["a"], heads=["x"]),
+            ValueError,
+            "plot.attention: 'heads' must have one name for each row of 'weights' (2); got ['x'].",
         ),
     ],
 )  # fmt: skip

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every part of the tour gets: the sample, and where its pictures go."""
+"""What every part of the tour gets: the sample."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Glosses
+from ..datasets import Glosses, TokenStates
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The glosses by class."""
+    """The glosses by class, and the hidden states of some of them."""
 
     glosses: Glosses
-    pictures: Path | None
+    states: TokenStates
 
     @property
     def size(self) -> int:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m embedcore tour``: what the package does, on the sample data that it carries.
 
-A family of kernels adds its part as one function in a module of its own, and that to `PARTS`.
+A family of kernels adds its part as one function in a module of its own, and that to `PARTS`. It
+prints, and returns the pictures that can be drawn of what it found.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, get_isa, get_num_threads, threads
-from ..datasets import load_glosses
-from . import tour_depth
+from ..datasets import load_glosses, load_token_states
+from . import tour_attention, tour_depth
 from .output import duration, paragraph
+from .pictures import draw
 from .sample import Sample
 
-PARTS = (tour_depth.show,)
+PARTS = (tour_depth.show, tour_attention.show)
 
 
 def add_to(commands: Any) -> None:
@@ -46,15 +48,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tour(pictures: Path | None) -> None:
+def _tour(folder: Path | None) -> None:
     started = time.perf_counter()
     count = get_num_threads()
-    sample = Sample(load_glosses(), pictures)
+    sample = Sample(load_glosses(), load_token_states())
     paragraph(
         f"embedcore {__version__}, instruction set {get_isa()}, {count} "
         f"thread{'s' if count > 1 else ''}. The sample: {sample.size:,} definitions from WordNet "
         f"in {len(sample.class_names)} classes, embedded by MiniLM in {sample.columns} dimensions."
     )
-    for part in PARTS:
-        part(sample)
+    pictures = {name: figure for part in PARTS for name, figure in part(sample).items()}
+    draw(pictures, folder)
     print(f"\nAll of it took {duration(time.perf_counter() - started)}.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tour of `embedcore.depth`: rank a class, place all rows, test two classes and all, draw."""
+"""The tour of `embedcore.depth`: rank a class, place all rows, test two classes and all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import depth
 from .output import heading, item, paragraph, table, timed
+from .pictures import Pictures
 from .sample import Sample
 
 if TYPE_CHECKING:
@@ -20,15 +21,18 @@ SHOWN = 4
 LEVEL = 0.05
 
 
-def show(sample: Sample) -> None:
-    """Print all steps."""
+def show(sample: Sample) -> Pictures:
+    """Print all steps; return what there is to draw."""
     depth.score(sample.glosses.vectors[:2])  # starts the threads, so that no step pays for it
     _rank(sample)
     _place(sample)
     _test_two_classes(sample)
     _test_two_halves(sample)
     matrix = _test_all_classes(sample)
-    _draw(sample, matrix)
+    return {
+        "depth-depth.png": lambda: _depth_depth(sample),
+        "rank-sum-matrix.png": lambda: _matrix(matrix),
+    }
 
 
 def _rank(sample: Sample) -> None:
@@ -128,30 +132,22 @@ def _test_all_classes(sample: Sample) -> depth.RankSumMatrixResult:
     return result
 
 
-def _draw(sample: Sample, matrix: depth.RankSumMatrixResult) -> None:
-    heading("Pictures")
-    if sample.pictures is None:
-        print("None, as asked.")
-        return
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("None: Matplotlib is not installed. To get them: pip install 'embedcore[plot]'")
-        return
+def _depth_depth(sample: Sample) -> Figure:
+    from matplotlib.figure import Figure
+
     from .. import plot
 
-    sample.pictures.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     f, g = sample.vectors_of(F), sample.vectors_of(G)
     plot.depth_depth(f, g, names=(F, G), ax=figure.subplots())
-    _save(figure, sample, "depth-depth.png")
+    return figure
+
+
+def _matrix(matrix: depth.RankSumMatrixResult) -> Figure:
+    from matplotlib.figure import Figure
+
+    from .. import plot
+
     figure = Figure(figsize=(8.8, 7.8), layout="constrained")
     plot.rank_sum_heatmap(matrix, ax=figure.subplots())
-    _save(figure, sample, "rank-sum-matrix.png")
-
-
-def _save(figure: Figure, sample: Sample, name: str) -> None:
-    assert sample.pictures is not None
-    path = sample.pictures / name
-    with timed(f"drew {path}"):
-        figure.savefig(path, dpi=90)
+    return figure
