@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Native kernels for embeddings: statistical depth over NumPy, Torch and any DLPack array.
+"""Native kernels for embeddings: statistical depth and low-rank attention over any array kind.
 
-The families are modules, loaded when first used: `depth`. `datasets` has sample data, `plot` draws
-with Matplotlib. The functions here are the controls.
+The families are modules, loaded when first used: `attention`, `depth`. `torch` has them as
+differentiable functions and modules of Torch, which only it imports. `datasets` has sample data,
+`plot` draws with Matplotlib. The functions here are the controls.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from ._threadpool import register_if_imported, register_threadpoolctl
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import datasets, depth, plot
+    from . import attention, datasets, depth, plot, torch
 
 __all__ = [
     "__version__",
+    "attention",
     "datasets",
     "depth",
     "get_cmake_dir",
@@ -47,7 +49,7 @@ __all__ = [
 
 __version__: str = _core.version
 
-_LAZY = ("datasets", "depth", "plot")
+_LAZY = ("attention", "datasets", "depth", "plot", "torch")
 
 _config.check_environment()
 register_if_imported()
@@ -63,4 +65,4 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "torch"]  # not in __all__: a star import must not need Torch, nor hide it
