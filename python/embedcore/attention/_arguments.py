@@ -31,8 +31,6 @@ __all__ = [
 ACTIVATIONS: Mapping[str | None, int] = {None: 0, "tanh": 1}
 NORMS: Mapping[str | None, int] = {None: 0, "l2": 1}
 
-_FLOATING = ("float16", "bfloat16", "float32", "float64")
-
 
 class Tokens(NamedTuple):
     """B sequences in one of the two layouts, with what says which tokens are valid."""
@@ -56,13 +54,21 @@ class Tokens(NamedTuple):
 def has_torch(*arrays: object) -> bool:
     """Tell whether one of them is a Torch tensor, without importing Torch."""
     torch = sys.modules.get("torch")
-    return torch is not None and any(isinstance(array, torch.Tensor) for array in arrays)
+    if torch is None:
+        return False
+    tensor = torch.Tensor
+    for array in arrays:  # noqa: SIM110  small calls notice what any() costs
+        if array is not None and isinstance(array, tensor):
+            return True
+    return False
 
 
 def option_code(where: str, argument: str, value: object, codes: Mapping[str | None, int]) -> int:
     """Return the number of an option, whose names exclude None."""
     if value is None:
         return codes[None]
+    if isinstance(value, str) and value in codes:
+        return codes[value]
     return codes[choose(where, argument, value, [name for name in codes if name is not None])]
 
 
@@ -73,7 +79,7 @@ def thread_count(where: str, threads: int | None) -> int:
 
 def real_dtype(key: NDArray[Any]) -> type[np.float32] | type[np.float64]:
     """Return the dtype of numbers about the scores of `key`."""
-    return np.float64 if key.dtype == np.float64 else np.float32
+    return np.float64 if key.dtype.char == "d" else np.float32
 
 
 def as_array(where: str, argument: str, array: Any) -> NDArray[Any]:
@@ -106,7 +112,7 @@ def as_array(where: str, argument: str, array: Any) -> NDArray[Any]:
 def as_floating(where: str, argument: str, array: Any) -> NDArray[Any]:
     """Return `as_array` of an array that must be floating."""
     found = as_array(where, argument, array)
-    if found.dtype.name not in _FLOATING:
+    if found.dtype.char not in "efd" and found.dtype.name != "bfloat16":
         raise TypeError(
             f"{where}: '{argument}' must be float16, bfloat16, float32 or float64; "
             f"got {found.dtype}."
@@ -175,7 +181,7 @@ def _integers(where: str, argument: str, array: Any) -> NDArray[Any]:
     if isinstance(array, (list, tuple)):
         array = np.asarray(array, None if array else np.int64)
     found = as_array(where, argument, array)
-    if found.dtype in (np.int32, np.int64):
+    if found.dtype.kind == "i" and found.dtype.itemsize >= 4:
         return found
     if found.dtype.kind not in "iu":
         raise TypeError(f"{where}: '{argument}' must have an integer dtype; got {found.dtype}.")
@@ -184,7 +190,7 @@ def _integers(where: str, argument: str, array: Any) -> NDArray[Any]:
 
 def _mask(where: str, mask: Any) -> NDArray[Any]:
     found = as_array(where, "mask", mask)
-    if found.dtype == np.bool_ or found.dtype in (np.float32, np.float64):
+    if found.dtype.char in "?fd":
         return found
     if is_floating(found):
         return found.astype(np.float32)
