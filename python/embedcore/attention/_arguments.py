@@ -20,6 +20,7 @@ __all__ = [
     "Tokens",
     "as_array",
     "as_floating",
+    "as_integers",
     "has_torch",
     "option_code",
     "read_tokens",
@@ -149,7 +150,7 @@ def read_tokens(
                 f"{where}: '{argument}' must be a 2-D array of shape (tokens, columns) with "
                 f"'cu_seqlens'; got shape {key.shape}."
             )
-        offsets = _integers(where, "cu_seqlens", cu_seqlens)
+        offsets = as_integers(where, "cu_seqlens", cu_seqlens)
         if offsets.ndim != 1 or len(offsets) == 0:
             raise ValueError(
                 f"{where}: 'cu_seqlens' must have shape (sequences + 1,); "
@@ -157,7 +158,7 @@ def read_tokens(
             )
         sequences = len(offsets) - 1
     if lengths is not None:
-        lengths = _integers(where, "lengths", lengths)
+        lengths = as_integers(where, "lengths", lengths)
         _check_shape(where, "lengths", lengths, (sequences,), "one value for each sequence")
     if mask is not None:
         mask = _mask(where, mask)
@@ -176,8 +177,8 @@ def _check_shape(
         )
 
 
-def _integers(where: str, argument: str, array: Any) -> NDArray[Any]:
-    """int32 or int64; lists are taken too."""
+def as_integers(where: str, argument: str, array: Any) -> NDArray[Any]:
+    """Return an array of int32 or int64; lists are taken too."""
     if isinstance(array, (list, tuple)):
         array = np.asarray(array, None if array else np.int64)
     found = as_array(where, argument, array)

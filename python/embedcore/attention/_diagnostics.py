@@ -107,9 +107,9 @@ def high_frequency_gain(weights: Any) -> Any:
     where = "attention.high_frequency_gain"
     if not has_torch(weights):
         weights = as_floating(where, "weights", weights)
-    if len(weights.shape) < 2:
+    if len(weights.shape) < 2 or 0 in weights.shape[-2:]:
         raise ValueError(
-            f"{where}: 'weights' must have shape (..., queries, tokens); "
+            f"{where}: 'weights' must have shape (..., queries, tokens), at least one of each; "
             f"got shape {tuple(weights.shape)}."
         )
     wide = _double(weights)

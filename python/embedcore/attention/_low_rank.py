@@ -251,16 +251,26 @@ def _temperature(tokens: Tokens, temperature: Any, length_scale: Any, heads: int
         )
     elif length_scale is not None:
         length_scale = _numbers("length_scale", length_scale)
+        if isinstance(length_scale, np.ndarray):
+            _check_scale(length_scale)
     return resolve_temperature(_WHERE, temperature, length_scale, counts, tokens.sequences, heads)
 
 
 def _numbers(argument: str, values: Any) -> Any:
-    """Numbers stay, lists become arrays."""
-    if isinstance(values, (int, float, np.generic)):
-        return values
+    """Return lists and arrays as NumPy arrays, all else as it is."""
     if isinstance(values, (list, tuple)):
         return np.asarray(values, np.float64)
-    return as_floating(_WHERE, argument, values)
+    return as_floating(_WHERE, argument, values) if hasattr(values, "shape") else values
+
+
+def _check_scale(length_scale: NDArray[Any]) -> None:
+    bad = ~((length_scale > 0) & (length_scale < np.inf))
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(
+            f"{_WHERE}: 'length_scale' must be positive and finite; "
+            f"got {length_scale.flat[first]} for sequence {first}."
+        )
 
 
 def _attend(

@@ -60,9 +60,20 @@ class FoldedAttention:
         array (B, N, E)
             In the dtype of `pooled`, computed in float32 (float64 if an input is). A sequence
             without tokens gets what the biases alone give.
+
+        Raises
+        ------
+        ValueError
+            Another shape.
         """
         heads, columns, width = self.value_weight.shape
-        sequences, rows = pooled.shape[0], pooled.shape[1] // heads
+        shape = tuple(pooled.shape)
+        if len(shape) != 3 or shape[1] % heads != 0 or shape[2] != columns:
+            raise ValueError(
+                f"attention.FoldedAttention.project: 'pooled' must have shape (sequences, "
+                f"probes * {heads}, {columns}); got shape {shape}."
+            )
+        sequences, rows = shape[0], shape[1] // heads
         wide, weight = widen(pooled, self.value_weight)
         by_head = wide.reshape(sequences * rows, heads, columns).swapaxes(0, 1)
         found = (by_head @ weight).swapaxes(0, 1).reshape(sequences, rows, heads * width)
@@ -139,8 +150,8 @@ def fold_multihead_attention(
     probe = _array("probe", probe)
     weights, biases = _weights(in_proj_weight), _biases(in_proj_bias)
     out_weight, out_bias = (
-        _array("out_proj_weight", out_proj_weight),
-        _array("out_proj_bias", out_proj_bias),
+        _optional("out_proj_weight", out_proj_weight),
+        _optional("out_proj_bias", out_proj_bias),
     )
     _check_kinds(probe, *weights, *biases, out_weight, out_bias)
     _check_shapes(probe, heads, weights, biases, out_weight, out_bias)
@@ -168,7 +179,11 @@ def fold_multihead_attention(
 
 
 def _array(argument: str, array: Any) -> Any:
-    return array if array is None or has_torch(array) else as_floating(_WHERE, argument, array)
+    return array if has_torch(array) else as_floating(_WHERE, argument, array)
+
+
+def _optional(argument: str, array: Any) -> Any:
+    return None if array is None else _array(argument, array)
 
 
 def _weights(given: Any) -> tuple[Any, ...]:
@@ -199,7 +214,7 @@ def _biases(given: Any) -> tuple[Any, ...]:
                 f"{_WHERE}: 'in_proj_bias' must have three parts (query, key, value); "
                 f"got {len(given)}."
             )
-        return tuple(_array(f"in_proj_bias[{i}]", part) for i, part in enumerate(given))
+        return tuple(_optional(f"in_proj_bias[{i}]", part) for i, part in enumerate(given))
     stacked = _array("in_proj_bias", given)
     if len(stacked.shape) != 1:
         raise ValueError(

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from .._check import choose
+from ._arguments import as_integers, has_torch
 from ._kinds import is_floating, namespace, positions, widen
 
 __all__ = ["count_tokens", "length_law", "resolve_temperature"]
 
 # law(n) = max(log n, 1) ** power
-LAWS = {"sqrt_log": 0.5, "log": 1.0, "log_squared": 2.0}
+LAWS = {"log": 1.0, "sqrt_log": 0.5, "log_squared": 2.0}
 
 
 def length_law(lengths: Any, law: str = "log") -> Any:
@@ -37,7 +38,7 @@ def length_law(lengths: Any, law: str = "log") -> Any:
     Raises
     ------
     TypeError
-        If `law` is not a string.
+        If `lengths` are no integers, or `law` is not a string.
     ValueError
         If the law is unknown; the message names the nearest.
 
@@ -54,7 +55,10 @@ def length_law(lengths: Any, law: str = "log") -> Any:
     >>> attention.length_law(np.array([1, 8, 512])).round(2)
     array([1.  , 2.08, 6.24])
     """
-    return _law("attention.length_law", "law", lengths, law)
+    where = "attention.length_law"
+    if not isinstance(lengths, numbers.Integral) and not has_torch(lengths):
+        lengths = as_integers(where, "lengths", lengths)
+    return _law(where, "law", lengths, law)
 
 
 def _law(where: str, argument: str, lengths: Any, law: Any) -> Any:
@@ -128,9 +132,10 @@ def resolve_temperature(
     Raises
     ------
     TypeError
-        If it is no number and no floating array.
+        If one of them is no number, name or floating array.
     ValueError
-        Another shape; a number that is not positive and finite (the kernel checks arrays).
+        Another shape or name; a temperature that is not positive and finite (the kernel checks
+        those of arrays).
     """
     if isinstance(temperature, numbers.Real) and not isinstance(temperature, bool):
         value: Any = float(temperature)
@@ -142,18 +147,26 @@ def resolve_temperature(
         value = _two_axes(where, temperature, sequences, heads)
     if length_scale is None:
         return value
-    if isinstance(length_scale, str) or not hasattr(length_scale, "shape"):
+    return value / _scale(where, length_scale, counts, sequences)
+
+
+def _scale(where: str, length_scale: Any, counts: Any, sequences: int) -> Any:
+    """Return what the scores are multiplied by: a float or an array (B, 1)."""
+    if isinstance(length_scale, str):
         scale = _law(where, "length_scale", counts, length_scale)
-        if not isinstance(scale, float):
-            scale = scale[:, None]
-    else:
-        if tuple(length_scale.shape) != (sequences,):
-            raise ValueError(
-                f"{where}: 'length_scale' must have one value for each sequence ({sequences},); "
-                f"got shape {tuple(length_scale.shape)}."
-            )
-        scale = widen(length_scale)[0][:, None]
-    return value / scale
+        return scale if isinstance(scale, float) else scale[:, None]
+    if not hasattr(length_scale, "dtype") or not is_floating(length_scale):
+        kind = getattr(length_scale, "dtype", type(length_scale).__name__)
+        raise TypeError(
+            f"{where}: 'length_scale' must be one of {', '.join(map(repr, LAWS))} or a "
+            f"floating-point array; got {kind}."
+        )
+    if tuple(length_scale.shape) != (sequences,):
+        raise ValueError(
+            f"{where}: 'length_scale' must have one value for each sequence ({sequences},); "
+            f"got shape {tuple(length_scale.shape)}."
+        )
+    return widen(length_scale)[0][:, None]
 
 
 def _two_axes(where: str, temperature: Any, sequences: int, heads: int) -> Any:
