@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/migrating-from-tte-depth.md")
+PAGES = ("README.md", "docs/attention.md", "docs/migrating-from-tte-depth.md")
 
 
 @pytest.mark.parametrize("name", PAGES)
