@@ -78,6 +78,7 @@ def plain(p: Problem, grad_out: Array, grad_lse: Array) -> dict[str, Array]:
     torch = pytest.importorskip("torch")
     dtype = to_torch(p.key.reshape(-1)[:1]).dtype
     s, found = _spelled(p), _nothing(p)
+    least = max(1e-12, SMALLEST_HALF if dtype is torch.float16 else 0.0)
 
     def leaf(x: Array) -> Any:
         return torch.tensor(np.asarray(x, np.float64)).to(dtype).requires_grad_()
@@ -94,7 +95,7 @@ def plain(p: Problem, grad_out: Array, grad_lse: Array) -> dict[str, Array]:
         t, added = leaf(s.temperature[b]), leaf(s.mask[rows, None])
         y = k @ q
         a = torch.tanh(y + z0) if p.activation else y + z0
-        f = torch.nn.functional.normalize(a, dim=1) if p.norm else a
+        f = a / torch.linalg.vector_norm(a, dim=1, keepdim=True).clamp_min(least) if p.norm else a
         scores = (f + added) / t
         weights = torch.softmax(scores, 0)
         out, lse = weights.T @ v, torch.logsumexp(scores, 0)
@@ -112,7 +113,7 @@ def plain(p: Problem, grad_out: Array, grad_lse: Array) -> dict[str, Array]:
     return _finish(p, found)
 
 
-def _sizes(p: Problem, grad_out: Array, grad_lse: Array) -> tuple[dict[str, float], float]:
+def sizes_of(p: Problem, grad_out: Array, grad_lse: Array) -> tuple[dict[str, float], float]:
     """Largest sum of magnitudes that makes a number of each result, and the largest |s|."""
     s, found, steepest = _spelled(p), _nothing(p), 1.0
     for b, rows in enumerate(s.rows):
@@ -156,7 +157,7 @@ def limits(
 ) -> dict[str, float]:
     """Largest allowed difference of each result."""
     dtype = p.key.dtype.name
-    sizes, steepest = _sizes(p, grad_out, grad_lse)
+    sizes, steepest = sizes_of(p, grad_out, grad_lse)
     try:
         rough = plain(p, grad_out, grad_lse)
     except pytest.skip.Exception:
