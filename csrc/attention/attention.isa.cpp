@@ -7,14 +7,13 @@
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
+#include "attention/lines_ahead.h"
 #include "core/isa_table.h"
 
 #define EC_UNROLL _Pragma("GCC unroll 16")
 
 namespace ec {
 namespace EC_ISA {
-
-constexpr int kLineBytes = 64;
 
 struct Floats {
   using Real = float;
@@ -23,6 +22,7 @@ struct Floats {
   static inline Vector none() { return zero(); }
   static inline Vector all(Real a) { return set1(a); }
   static inline Vector get(const Real* p) { return load(p); }
+  static inline Vector get_once(const Real* p) { return held(load(p)); }
   static inline void put(Real* p, Vector a) { store(p, a); }
   static inline void put_streamed(Real* p, Vector a) { stream(p, a); }
   static inline Vector step(Vector a, Vector b, Vector c) { return fma(a, b, c); }
@@ -39,6 +39,7 @@ struct Doubles {
   static inline Vector none() { return VD{}; }
   static inline Vector all(Real a) { return VD{} + a; }
   static inline Vector get(const Real* p) { return *reinterpret_cast<const VDInMemory*>(p); }
+  static inline Vector get_once(const Real* p) { return get(p); }
   static inline void put(Real* p, Vector a) { *reinterpret_cast<VDInMemory*>(p) = a; }
   static inline void put_streamed(Real* p, Vector a) { put(p, a); }
   static inline Vector step(Vector a, Vector b, Vector c) { return a * b + c; }
@@ -53,43 +54,16 @@ struct Doubles {
   }
 };
 
-// ---- fetching -------------------------------------------------------------------------------------
-
-// Cache lines of rows, one by one: each row of the list is walked before the next one.
-class LinesAhead {
- public:
-  LinesAhead(const RowsAhead& ahead, int64_t first, int64_t last)
-      : rows_(ahead.rows), row_(first), last_(last < ahead.count ? last : ahead.count), bytes_(ahead.bytes) {
-    if (row_ < last_) at_ = static_cast<const char*>(rows_[row_]);
-    end_ = at_ + (row_ < last_ ? bytes_ : 0);
-  }
-  inline void fetch() {
-    __builtin_prefetch(at_, 0, 2);
-    at_ += kLineBytes;
-    if (__builtin_expect(at_ >= end_, 0)) next();
-  }
-
- private:
-  void next() {
-    if (row_ + 1 >= last_) {
-      at_ = end_;  // stays here: the same line again costs nothing
-      return;
-    }
-    at_ = static_cast<const char*>(rows_[++row_]);
-    end_ = at_ + bytes_;
-  }
-
-  const void* const* rows_;
-  int64_t row_, last_, bytes_;
-  const char* at_ = nullptr;
-  const char* end_ = nullptr;
-};
-
 // ---- scores ---------------------------------------------------------------------------------------
 
-constexpr int kScoreTokens = kTileRows;
-constexpr int kScoreHeads = kHeadPadding;
+// A tile reads kScoreTokens + kScoreHeads vectors for as many products as it has sums.
+constexpr int kScoreTokens = 4;
+constexpr int kScoreHeads = kTileRows * kTileVectors >= 16 ? 4 : 2;
 static_assert(kTokenPadding % kScoreTokens == 0, "row lists are padded for a tile of tokens");
+static_assert(kHeadPadding % kScoreHeads == 0, "factors are padded for a tile of heads");
+
+// Bytes of the factor that stay in the first cache while all tokens of a block pass.
+constexpr int64_t kFactorBytes = 32 << 10;
 
 // sums[h][t] = rows[t] . factor[h]
 template <class Lane>
@@ -100,17 +74,21 @@ static inline __attribute__((always_inline)) void score_tile(const typename Lane
   using Real = typename Lane::Real;
   using Vector = typename Lane::Vector;
   constexpr int kSums = kScoreTokens * kScoreHeads;
+  static_assert(kSums % Lane::kWidth == 0, "sums are added up by whole vectors");
   const Real* row[kScoreTokens];
   EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) row[t] = rows[t];
   Vector sum[kSums];
   EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = Lane::none();
   for (int64_t k = 0; k < columns; k += Lane::kWidth) {
     ahead.fetch();
-    const Vector first = Lane::get(factor + k), second = Lane::get(factor + columns + k);
+    Vector head[kScoreHeads];
+    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] = Lane::get_once(factor + h * columns + k);
     EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
-      const Vector numbers = Lane::get(row[t] + k);
-      sum[t] = Lane::step(numbers, first, sum[t]);
-      sum[kScoreTokens + t] = Lane::step(numbers, second, sum[kScoreTokens + t]);
+      const Vector numbers = Lane::get_once(row[t] + k);
+      EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) {
+        Vector& to = sum[h * kScoreTokens + t];
+        to = Lane::step(numbers, head[h], to);
+      }
     }
   }
   EC_UNROLL for (int s = 0; s < kSums; s += Lane::kWidth) {
@@ -125,16 +103,21 @@ static void scores(const typename Lane::Real* const* rows, int64_t tokens,
                    const typename Lane::Real* factor, int64_t heads, int64_t columns,
                    const RowsAhead& ahead, typename Lane::Real* tile) {
   using Real = typename Lane::Real;
-  for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-    // Half of the rows ahead is fetched here, the other half by pool.
-    const int64_t half = kScoreTokens / 2;
-    LinesAhead lines(ahead, t / kScoreTokens * half, t / kScoreTokens * half + half);
-    for (int64_t j = 0; j < heads; j += kScoreHeads) {
-      Real sums[kScoreTokens * kScoreHeads];
-      score_tile<Lane>(rows + t, factor + j * columns, columns, lines, sums);
-      __builtin_memcpy(tile + j * kBlockTokens + t, sums, kScoreTokens * sizeof(Real));
-      if (j + 1 < heads)
-        __builtin_memcpy(tile + (j + 1) * kBlockTokens + t, sums + kScoreTokens, kScoreTokens * sizeof(Real));
+  const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(Real)));
+  const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
+  for (int64_t first = 0; first < heads; first += group) {
+    const int64_t last = first + group < heads ? first + group : heads;
+    for (int64_t t = 0; t < tokens; t += kScoreTokens) {
+      // Half of the rows ahead is fetched here, with the first heads, the other half by pool.
+      const int64_t half = first == 0 ? kScoreTokens / 2 : 0;
+      LinesAhead lines(ahead, t / kScoreTokens * half, t / kScoreTokens * half + half);
+      for (int64_t j = first; j < last; j += kScoreHeads) {
+        Real sums[kScoreTokens * kScoreHeads];
+        score_tile<Lane>(rows + t, factor + j * columns, columns, lines, sums);
+        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h)
+            __builtin_memcpy(tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens,
+                             kScoreTokens * sizeof(Real));
+      }
     }
   }
 }

@@ -91,9 +91,9 @@ class Backward {
   int64_t first_of(int64_t group, int64_t groups) const { return group * segments_.count() / groups; }
 
   Scratch<Real> take(Arena& arena) const {
-    const int64_t tile = setup_.even_heads * kBlockTokens;
+    const int64_t tile = setup_.padded_heads * kBlockTokens;
     Scratch<Real> s;
-    s.factors = arena.take<Real>((2 * setup_.even_heads + 1) * padded_);
+    s.factors = arena.take<Real>((2 * setup_.padded_heads + 1) * padded_);
     s.tiles = arena.take<Real>(2 * tile);
     s.scores = arena.take<Real>(tile);
     s.mask = arena.take<Real>(kBlockTokens);
@@ -116,7 +116,7 @@ class Backward {
 
   // The factors' second half; its rows follow those of the gradient where keys and values are one.
   Real* query_factor(const Scratch<Real>& scratch) const {
-    return scratch.factors + (setup_.shared ? setup_.heads : setup_.even_heads) * setup_.value_padded;
+    return scratch.factors + (setup_.shared ? setup_.heads : setup_.padded_heads) * setup_.value_padded;
   }
   Real* dz_tile(const Scratch<Real>& scratch) const {
     return scratch.tiles + setup_.heads * kBlockTokens;

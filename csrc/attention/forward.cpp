@@ -21,51 +21,60 @@ struct State {
   Real* reference;  // [heads]
   double* total;    // [heads]
 
-  static State take(Arena& arena, const Setup<Real>& setup) {
+  template <class Row>
+  static State take(Arena& arena, const Setup<Real, Row>& setup) {
     return {arena.take<Real>(setup.heads * setup.value_padded), arena.take<Real>(setup.heads),
             arena.take<double>(setup.heads)};
   }
 };
 
 // Rows of one block, and where they are converted if they must be.
-template <class Real>
+template <class Row>
 struct RowScratch {
-  const Real** rows;
-  Real* converted;
+  const Row** rows;
+  Row* converted;
 
   static RowScratch take(Arena& arena, bool in_place, int64_t padded) {
-    return {arena.take<const Real*>(kBlockTokens + kTokenPadding),
-            arena.take<Real>(in_place ? 0 : kBlockTokens * padded)};
+    return {arena.take<const Row*>(kBlockTokens + kTokenPadding),
+            arena.take<Row>(in_place ? 0 : kBlockTokens * padded)};
   }
 };
 
 // Scratch of one worker.
-template <class Real>
+template <class Real, class Row>
 struct Scratch {
   State<Real> state;
-  Real* factor;
+  Row* factor;
+  Real* float_factor;  // before it is rounded to rows
+
   Real* tile;
   Real* weights;
+  uint16_t* rounded;  // the weights in bf16
   Real* mask;
   Real* inverse;
   Real* largest;
-  RowScratch<Real> keys[2], values[2];  // of this block and of the next
+  double* unused_total;  // of weights before they are rounded
+  RowScratch<Row> keys[2], values[2];  // of this block and of the next
   Real* line;
   bool bounded;  // see scores_bounded
 
-  static Scratch take(Arena& arena, const Setup<Real>& setup) {
+  static Scratch take(Arena& arena, const Setup<Real, Row>& setup) {
     const bool own_factor = setup.scored && setup.problem.query_per_sequence != 0;
     Scratch s;
     s.state = State<Real>::take(arena, setup);
-    s.factor = arena.take<Real>(own_factor ? setup.even_heads * setup.key_padded : 0);
-    s.tile = arena.take<Real>(setup.even_heads * kBlockTokens);
-    s.weights = arena.take<Real>(setup.even_heads * kBlockTokens);
+    const int64_t numbers = own_factor ? setup.padded_heads * setup.key_padded : 0;
+    s.factor = arena.take<Row>(numbers);
+    s.float_factor = arena.take<Real>(Setup<Real, Row>::kRounded ? numbers : 0);
+    s.tile = arena.take<Real>(setup.padded_heads * kBlockTokens);
+    s.weights = arena.take<Real>(setup.padded_heads * kBlockTokens);
+    s.rounded = arena.take<uint16_t>(Setup<Real, Row>::kRounded ? setup.padded_heads * kBlockTokens : 0);
     s.mask = arena.take<Real>(kBlockTokens);
     s.inverse = arena.take<Real>(setup.heads);
     s.largest = arena.take<Real>(setup.heads);
+    s.unused_total = arena.take<double>(setup.heads);
     for (int i = 0; i < 2; ++i) {
-      s.keys[i] = RowScratch<Real>::take(arena, setup.keys.in_place() || !setup.scored, setup.key_padded);
-      s.values[i] = RowScratch<Real>::take(
+      s.keys[i] = RowScratch<Row>::take(arena, setup.keys.in_place() || !setup.scored, setup.key_padded);
+      s.values[i] = RowScratch<Row>::take(
           arena, setup.values.in_place() || (setup.shared && setup.scored), setup.value_padded);
     }
     s.line = arena.take<Real>(setup.value_padded);
@@ -73,7 +82,7 @@ struct Scratch {
   }
 };
 
-template <class Real>
+template <class Real, class Row>
 class Forward {
  public:
   Forward(const ec_attention_problem& problem, const ec_attention_result& result)
@@ -83,19 +92,22 @@ class Forward {
     if (!segments_.build(setup_.problem)) return EC_OUT_OF_MEMORY;
     const int threads = setup_.threads();
     Arena measured, shared_part;
-    Scratch<Real>::take(measured, setup_);
+    Scratch<Real, Row>::take(measured, setup_);
     ArenaMemory memory;
     if (!memory.allocate(measured, worker_count(segments_.count(), threads))) return EC_OUT_OF_MEMORY;
     State<Real>::take(shared_part, setup_);
     if (segments_.slots() > 0 && !partial_.allocate(shared_part, segments_.slots())) return EC_OUT_OF_MEMORY;
     if (setup_.scored && setup_.problem.query_per_sequence == 0) {
-      if (!factor_.allocate(setup_.even_heads * setup_.key_padded)) return EC_OUT_OF_MEMORY;
-      pack_factor(setup_.problem, 0, setup_.key_padded, factor_.data());
+      if (!factor_.allocate(setup_.padded_heads * setup_.key_padded)) return EC_OUT_OF_MEMORY;
+      AlignedBuffer<Real> unrounded;
+      if (Setup<Real, Row>::kRounded && !unrounded.allocate(setup_.padded_heads * setup_.key_padded))
+        return EC_OUT_OF_MEMORY;
+      setup_.pack(0, unrounded.data(), factor_.data());
     }
     const ec_status status = parallel_for(segments_.count(), threads, setup_.problem.monitor,
                                           [&](int64_t task, int worker) {
                                             Arena arena = memory.copy(worker);
-                                            Scratch<Real> scratch = Scratch<Real>::take(arena, setup_);
+                                            Scratch<Real, Row> scratch = Scratch<Real, Row>::take(arena, setup_);
                                             do_segment(segments_[task], scratch);
                                           });
     if (status != EC_OK || segments_.slots() == 0) return status;
@@ -103,13 +115,13 @@ class Forward {
       const Segment& segment = segments_[task];
       if (segment.slot < 0 || segment.first != 0) return;
       Arena arena = memory.copy(worker);
-      Scratch<Real> scratch = Scratch<Real>::take(arena, setup_);
+      Scratch<Real, Row> scratch = Scratch<Real, Row>::take(arena, setup_);
       merge(task, scratch);
     });
   }
 
  private:
-  void do_segment(const Segment& segment, Scratch<Real>& scratch) {
+  void do_segment(const Segment& segment, Scratch<Real, Row>& scratch) {
     if (segment.slot >= 0) {
       Arena arena = partial_.copy(segment.slot);
       scratch.state = State<Real>::take(arena, setup_);
@@ -126,18 +138,18 @@ class Forward {
         point(segment.sequence, next, 1 - now, scratch);
         if (setup_.keys.in_place() && setup_.shared)
           ahead = {reinterpret_cast<const void* const*>(rows_of_values(scratch, 1 - now)), next.tokens,
-                   setup_.value_padded * static_cast<int64_t>(sizeof(Real))};
+                   setup_.value_padded * static_cast<int64_t>(sizeof(Row))};
       }
       do_block(segment.sequence, blocks[now], now, ahead, scratch);
     }
     if (segment.slot < 0) finish(segment.sequence, scratch.state, scratch);
   }
 
-  const Real** rows_of_values(Scratch<Real>& scratch, int which) const {
+  const Row** rows_of_values(Scratch<Real, Row>& scratch, int which) const {
     return setup_.shared && setup_.scored ? scratch.keys[which].rows : scratch.values[which].rows;
   }
 
-  void point(int64_t sequence, const Block& block, int which, Scratch<Real>& scratch) const {
+  void point(int64_t sequence, const Block& block, int which, Scratch<Real, Row>& scratch) const {
     if (setup_.scored)
       setup_.keys.point(sequence, block, scratch.keys[which].converted, scratch.keys[which].rows);
     if (!setup_.scored || !setup_.shared)
@@ -145,7 +157,7 @@ class Forward {
   }
 
   // An empty state, and what is per sequence. Tokens that do not count are written here.
-  void begin(const Segment& segment, Scratch<Real>& scratch) {
+  void begin(const Segment& segment, Scratch<Real, Row>& scratch) {
     inverse_temperatures(setup_.problem, segment.sequence, scratch.inverse);
     scratch.bounded = setup_.uniform || scores_bounded(setup_.problem, scratch.inverse);
     State<Real>& state = scratch.state;
@@ -156,7 +168,7 @@ class Forward {
                                          : static_cast<Real>(-kInfinity);
     std::fill(state.reference, state.reference + setup_.heads, start);
     if (setup_.scored && setup_.problem.query_per_sequence != 0)
-      pack_factor(setup_.problem, segment.sequence, setup_.key_padded, scratch.factor);
+      setup_.pack(segment.sequence, scratch.float_factor, scratch.factor);
     const int64_t end = setup_.written_end(segment);
     if (result_.scores != nullptr)
       setup_.fill_scores(segment.sequence, segment.first, end, Real{0}, result_.scores);
@@ -164,15 +176,16 @@ class Forward {
       setup_.fill_scores(segment.sequence, segment.first, end, static_cast<Real>(-kInfinity),
                          result_.weights);
     if (setup_.uniform)
-      std::fill(scratch.weights, scratch.weights + setup_.even_heads * kBlockTokens, Real{1});
+      std::fill(scratch.weights, scratch.weights + setup_.padded_heads * kBlockTokens, Real{1});
   }
 
   void do_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
-                Scratch<Real>& scratch) const {
-    const Real* const* values = rows_of_values(scratch, which);
+                Scratch<Real, Row>& scratch) const {
+    const Row* const* values = rows_of_values(scratch, which);
     State<Real>& state = scratch.state;
     if (setup_.uniform) {
       for (int64_t j = 0; j < setup_.heads; ++j) state.total[j] += static_cast<double>(block.tokens);
+      if constexpr (Setup<Real, Row>::kRounded) equal_weights(block.tokens, scratch.rounded);
       if (result_.weights != nullptr) {
         std::fill(scratch.tile, scratch.tile + setup_.heads * kBlockTokens, Real{0});
         setup_.scatter(sequence, block, scratch.tile, result_.weights);
@@ -180,18 +193,34 @@ class Forward {
     } else {
       weigh_block(sequence, block, scratch.keys[which].rows, ahead, scratch);
     }
-    setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded, ahead,
-                        state.pooled);
+    if constexpr (Setup<Real, Row>::kRounded)
+      setup_.run.bfloat->pool(values, block.tokens, scratch.rounded, setup_.heads, setup_.value_padded, ahead,
+                              state.pooled);
+    else
+      setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded, ahead,
+                          state.pooled);
+  }
+
+  // Ones for the tokens of a block, and a zero behind an odd last one.
+  void equal_weights(int64_t tokens, uint16_t* rounded) const {
+    constexpr uint16_t kOne = 0x3f80;
+    for (int64_t j = 0; j < setup_.heads; ++j, rounded += kBlockTokens) {
+      std::fill(rounded, rounded + tokens, kOne);
+      if (tokens % 2 != 0) rounded[tokens] = 0;
+    }
   }
 
   // Weights of one block, relative to the reference, into scratch.weights.
-  void weigh_block(int64_t sequence, const Block& block, const Real* const* keys, const RowsAhead& ahead,
-                   Scratch<Real>& scratch) const {
+  void weigh_block(int64_t sequence, const Block& block, const Row* const* keys, const RowsAhead& ahead,
+                   Scratch<Real, Row>& scratch) const {
     const ScoreRules rules = setup_.rules(block.tokens);
     Real* tile = scratch.tile;
     if (setup_.scored) {
-      const Real* factor = setup_.problem.query_per_sequence != 0 ? scratch.factor : factor_.data();
-      setup_.kernels.scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
+      const Row* factor = setup_.problem.query_per_sequence != 0 ? scratch.factor : factor_.data();
+      if constexpr (Setup<Real, Row>::kRounded)
+        setup_.run.bfloat->scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
+      else
+        setup_.kernels.scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
       if (result_.scores != nullptr) setup_.scatter(sequence, block, tile, result_.scores);
     } else {
       std::fill(tile, tile + setup_.heads * kBlockTokens, Real{0});
@@ -201,12 +230,20 @@ class Forward {
     if (result_.weights != nullptr) setup_.scatter(sequence, block, tile, result_.weights);
     const Real* reference = scratch.state.reference;
     if (!scratch.bounded) reference = raise_reference(rules, scratch);
-    setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights, scratch.state.total);
+    if constexpr (Setup<Real, Row>::kRounded) {
+      std::fill(scratch.unused_total, scratch.unused_total + setup_.heads, 0.0);
+      setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights, scratch.unused_total);
+      setup_.run.bfloat->round_weights(scratch.weights, setup_.heads, block.tokens, scratch.rounded,
+                                       scratch.state.total);
+    } else {
+      setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
+                                 scratch.state.total);
+    }
   }
 
   // Moves the reference of heads whose scores have grown far beyond it. Gives what to subtract: 0 instead
   // of -infinity for heads that have seen no finite score.
-  const Real* raise_reference(const ScoreRules& rules, Scratch<Real>& scratch) const {
+  const Real* raise_reference(const ScoreRules& rules, Scratch<Real, Row>& scratch) const {
     State<Real>& state = scratch.state;
     Real* largest = scratch.largest;
     setup_.score_kernels.largest(rules, scratch.tile, largest);
@@ -230,7 +267,7 @@ class Forward {
   }
 
   // The state of a cut sequence from those of its segments, in order.
-  void merge(int64_t first, Scratch<Real>& scratch) {
+  void merge(int64_t first, Scratch<Real, Row>& scratch) {
     const int64_t sequence = segments_[first].sequence;
     inverse_temperatures(setup_.problem, sequence, scratch.inverse);
     State<Real>& sum = scratch.state;
@@ -268,7 +305,7 @@ class Forward {
   }
 
   // From the state of a whole sequence to its results.
-  void finish(int64_t sequence, const State<Real>& state, Scratch<Real>& scratch) const {
+  void finish(int64_t sequence, const State<Real>& state, Scratch<Real, Row>& scratch) const {
     const ec_dtype dtype = setup_.problem.key.dtype;
     for (int64_t j = 0; j < setup_.heads; ++j) {
       const int64_t row = sequence * setup_.heads + j;
@@ -287,7 +324,7 @@ class Forward {
   }
 
   // From f to the weights, in place.
-  void normalize_weights(int64_t sequence, const State<Real>& state, const Scratch<Real>& scratch) const {
+  void normalize_weights(int64_t sequence, const State<Real>& state, const Scratch<Real, Row>& scratch) const {
     Real* row = static_cast<Real*>(result_.weights) + setup_.layout.score_origin(sequence);
     const int64_t room = setup_.layout.room(sequence);
     for (int64_t j = 0; j < setup_.heads; ++j, row += setup_.layout.score_step()) {
@@ -298,11 +335,11 @@ class Forward {
     }
   }
 
-  const Setup<Real> setup_;
+  const Setup<Real, Row> setup_;
   const ec_attention_result& result_;
   Segments segments_;
   ArenaMemory partial_;
-  AlignedBuffer<Real> factor_;
+  AlignedBuffer<Row> factor_;
 };
 
 }  // namespace
@@ -312,8 +349,11 @@ extern "C" ec_status ec_attention_forward(const ec_attention_problem* problem, c
                                           ec_error* error) {
   ec_status status = ec::check_problem(*problem, error);
   if (status != EC_OK) return status;
-  status = problem->key.dtype == EC_FLOAT64 ? ec::Forward<double>(*problem, *result).run()
-                                            : ec::Forward<float>(*problem, *result).run();
+  const bool bfloat = problem->key.dtype == EC_BFLOAT16 &&
+                      ec::attention_bfloat_kernels(ec::current_isa())->native;
+  status = problem->key.dtype == EC_FLOAT64 ? ec::Forward<double, double>(*problem, *result).run()
+           : bfloat                         ? ec::Forward<float, uint16_t>(*problem, *result).run()
+                                            : ec::Forward<float, float>(*problem, *result).run();
   if (status == EC_OUT_OF_MEMORY)
     return ec::fail(error, status, "", -1, "not enough memory for the scratch space of this call");
   return status;

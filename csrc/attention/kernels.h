@@ -16,8 +16,8 @@ constexpr int kBlockTokens = 64;
 constexpr int kTokenPadding = 8;
 // Partial sums of a head; narrower instruction sets use the first ones.
 constexpr int kScoreLanes = 16;
-// Rows of a factor are readable up to a multiple of this many heads.
-constexpr int kHeadPadding = 2;
+// Rows of a factor are readable, and tiles of scores writable, up to a multiple of this many heads.
+constexpr int kHeadPadding = 4;
 
 // Rows to be fetched into the cache while other work goes on; null: none.
 struct RowsAhead {
@@ -68,17 +68,18 @@ struct ScoreKernels {
                    Real* score_lanes, Real* mask_gradient);
 };
 
-// bf16 tokens: numbers in pairs of 32 bits. columns are a multiple of 2 * lanes.
+// bf16 tokens in the instruction set's own bf16 products; columns are a multiple of 2 * lanes.
 struct BFloatKernels {
-  bool native;  // the instruction set has bf16 products; else rows are better widened first
+  bool native;  // the set has such products; without them the functions are null, and rows are widened
+  // As TokenKernels::scores. Numerics: products of pairs, summed in float32.
   void (*scores)(const uint16_t* const* rows, int64_t tokens, const uint16_t* factor, int64_t heads,
                  int64_t columns, const RowsAhead& ahead, float* tile);
-  // tile is rounded to bf16 in place of its sums: see round_weights.
-  void (*pool)(const uint16_t* const* rows, int64_t tokens, const uint32_t* pairs, int64_t heads,
+  // rounded[j][t] = weights[j][t] in bf16, columns beyond `tokens` included up to a whole vector;
+  // total[j] += their sum.
+  void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint16_t* rounded, double* total);
+  // As TokenKernels::pool. Requires: an odd last token is followed by a column of zeros.
+  void (*pool)(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
                int64_t columns, const RowsAhead& ahead, float* pooled);
-  // pairs[j][t / 2] = weights of tokens t and t + 1 in bf16, zero beyond `tokens`; total[j] += the sum of
-  // what was rounded.
-  void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint32_t* pairs, double* total);
 };
 
 // Rows of any dtype to and from Real.

@@ -17,10 +17,11 @@ namespace ec {
 struct AttentionRun {
   const AttentionKernels* tokens;
   const AttentionScoreKernels* scores;
+  const BFloatKernels* bfloat;
   const RowKernels* rows;
 
   static AttentionRun of(Isa isa) {
-    return {attention_kernels(isa), attention_scores_kernels(isa),
+    return {attention_kernels(isa), attention_scores_kernels(isa), attention_bfloat_kernels(isa),
             row_kernels(isa)};
   }
 };
@@ -38,6 +39,16 @@ struct KernelsOf<double> {
   static const TokenKernels<double>& tokens(const AttentionRun& run) { return run.tokens->tokens_double; }
   static const ScoreKernels<double>& scores(const AttentionRun&) { return double_score_kernels(); }
   static constexpr ec_dtype kDtype = EC_FLOAT64;
+};
+
+// Rows as they are read: Real, or bf16 where the instruction set multiplies it.
+template <class Row>
+struct DtypeOf {
+  static constexpr ec_dtype kDtype = KernelsOf<Row>::kDtype;
+};
+template <>
+struct DtypeOf<uint16_t> {
+  static constexpr ec_dtype kDtype = EC_BFLOAT16;
 };
 
 inline int64_t dtype_size(ec_dtype dtype) {
@@ -68,6 +79,12 @@ inline void read_row(const RowKernels&, const void* row, ec_dtype dtype, int64_t
   std::fill(to + columns, to + padded, 0.0);
 }
 
+inline void read_row(const RowKernels&, const void* row, ec_dtype, int64_t columns, int64_t padded,
+                     uint16_t* to) {
+  std::memcpy(to, row, static_cast<size_t>(columns) * sizeof(uint16_t));
+  std::fill(to + columns, to + padded, uint16_t{0});
+}
+
 inline void write_row(const ConvertKernels& kernels, const float* from, int64_t columns, ec_dtype dtype,
                       void* to) {
   if (dtype == EC_FLOAT16)
@@ -81,24 +98,24 @@ inline void write_row(const ConvertKernels&, const double* from, int64_t columns
   std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(double));
 }
 
-// The rows of one block: where the array holds Real in whole vectors they are used in place, else they
+// The rows of one block: where the array holds such rows in whole vectors they are used in place, else they
 // are converted into scratch[kBlockTokens][padded].
-template <class Real>
+template <class Row>
 class BlockRows {
  public:
   BlockRows(const AttentionRun& run, const ec_attention_problem& problem, const ec_array& array,
             int64_t columns, int64_t padded)
       : run_(run), layout_(problem), array_(array), columns_(columns), padded_(padded) {}
 
-  bool in_place() const { return array_.dtype == KernelsOf<Real>::kDtype && columns_ == padded_; }
+  bool in_place() const { return array_.dtype == DtypeOf<Row>::kDtype && columns_ == padded_; }
 
   // rows[0 .. tokens, rounded up to kTokenPadding)
-  void point(int64_t sequence, const Block& block, Real* scratch, const Real** rows) const {
+  void point(int64_t sequence, const Block& block, Row* scratch, const Row** rows) const {
     const int64_t origin = layout_.origin(array_.stride, sequence);
     for (int64_t t = 0; t < block.tokens; ++t) {
       const void* row = element_pointer(array_.data, array_.dtype, origin + block.token[t] * array_.stride[1]);
       if (in_place()) {
-        rows[t] = static_cast<const Real*>(row);
+        rows[t] = static_cast<const Row*>(row);
       } else {
         read_row(*run_.rows, row, array_.dtype, columns_, padded_, scratch + t * padded_);
         rows[t] = scratch + t * padded_;

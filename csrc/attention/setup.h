@@ -2,6 +2,8 @@
 // What forward and backward share of one call: kernels, sizes, rows, and the prepared scores of a block.
 #pragma once
 
+#include <type_traits>
+
 #include "attention/rows.h"
 
 namespace ec {
@@ -9,7 +11,7 @@ namespace ec {
 // Below this many operations threads cost more than they give.
 constexpr double kThreadedOperations = 1 << 19;
 
-template <class Real>
+template <class Real, class Row = Real>
 struct Setup {
   explicit Setup(const ec_attention_problem& given)
       : problem(given),
@@ -21,11 +23,26 @@ struct Setup {
         scored(given.query.data != nullptr),
         uniform(!scored && given.bias.data == nullptr && given.mask.data == nullptr),
         heads(given.heads),
-        even_heads(round_up(given.heads, kHeadPadding)),
-        key_padded(round_up(given.key_columns, run.tokens->lanes)),
-        value_padded(round_up(given.value_columns, run.tokens->lanes)),
+        padded_heads(round_up(given.heads, kHeadPadding)),
+        key_padded(round_up(given.key_columns, row_step())),
+        value_padded(round_up(given.value_columns, row_step())),
         keys(run, given, given.key, given.key_columns, key_padded),
         values(run, given, shared ? given.key : given.value, given.value_columns, value_padded) {}
+
+  static constexpr bool kRounded = std::is_same<Row, uint16_t>::value;  // rows and factors are bf16
+
+  // The factor of a sequence as rows; unrounded is used where rows are bf16.
+  void pack(int64_t sequence, Real* unrounded, Row* to) const {
+    if constexpr (kRounded) {
+      pack_factor(problem, sequence, key_padded, unrounded);
+      run.tokens->convert.to_bfloat(unrounded, padded_heads * key_padded, to);
+    } else {
+      pack_factor(problem, sequence, key_padded, to);
+    }
+  }
+
+  // Columns of a whole vector.
+  int64_t row_step() const { return kRounded ? 2 * run.tokens->lanes : run.tokens->lanes; }
 
   int threads() const {
     const double operations = 2.0 * static_cast<double>(heads * (key_padded + value_padded)) *
@@ -97,8 +114,8 @@ struct Setup {
   const bool shared;   // the keys are the values
   const bool scored;   // there is a query
   const bool uniform;  // all weights are equal
-  const int64_t heads, even_heads, key_padded, value_padded;
-  const BlockRows<Real> keys, values;
+  const int64_t heads, padded_heads, key_padded, value_padded;
+  const BlockRows<Row> keys, values;
 };
 
 }  // namespace ec

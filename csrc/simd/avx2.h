@@ -42,6 +42,11 @@ static inline double sum_wide(VF a) {
   return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 
+// The same, in a register: gcc would otherwise load it again for each use.
+static inline VF held(VF a) {
+  asm("" : "+x"(a));
+  return a;
+}
 // Lane i of the result: the sum of the lanes of a[i].
 static inline VF sum_each(const VF (&a)[kLanes]) {
   VF halves[2];  // lane 4 h + i: the sum over half h of a[4 n + i]
@@ -77,6 +82,7 @@ static inline VI set1_int(int32_t a) { return _mm256_set1_epi32(a); }
 static inline VI add_int(VI a, VI b) { return _mm256_add_epi32(a, b); }
 static inline VI sub_int(VI a, VI b) { return _mm256_sub_epi32(a, b); }
 static inline VF as_float(VI a) { return _mm256_castsi256_ps(a); }
+static inline VI as_int(VF a) { return _mm256_castps_si256(a); }
 static inline VF to_float(VI a) { return _mm256_cvtepi32_ps(a); }
 static inline VI round_to_int(VF a) { return _mm256_cvtps_epi32(a); }
 

@@ -46,6 +46,11 @@ static inline double sum_wide(VF a) {
   return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }
 
+// The same, in a register: gcc would otherwise load it again for each use.
+static inline VF held(VF a) {
+  asm("" : "+v"(a));
+  return a;
+}
 // Lane i of the result: the sum of the lanes of a[i].
 static inline VF sum_each(const VF (&a)[kLanes]) {
   VF quads[4];  // lane 4 q + i: the sum over quad q of a[4 n + i]
@@ -81,6 +86,7 @@ static inline VI set1_int(int32_t a) { return _mm512_set1_epi32(a); }
 static inline VI add_int(VI a, VI b) { return _mm512_add_epi32(a, b); }
 static inline VI sub_int(VI a, VI b) { return _mm512_sub_epi32(a, b); }
 static inline VF as_float(VI a) { return _mm512_castsi512_ps(a); }
+static inline VI as_int(VF a) { return _mm512_castps_si512(a); }
 static inline VF to_float(VI a) { return _mm512_cvtepi32_ps(a); }
 static inline VI round_to_int(VF a) { return _mm512_cvtps_epi32(a); }
 
@@ -122,8 +128,16 @@ static inline void store_bfloat(uint16_t* p, VF a) {
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
 constexpr int kInt8Group = 4;  // int8 numbers in a 32-bit group
 
+#define EC_BFLOAT_PRODUCTS 1
 static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
   return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+// Group i of low and high: numbers i of a and b, and numbers kLanes + i.
+static inline void interleave_bfloat(VI a, VI b, VI* low, VI* high) {
+  const VI index = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                    37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  *low = _mm512_permutex2var_epi16(a, index, b);
+  *high = _mm512_permutex2var_epi16(a, _mm512_add_epi16(index, _mm512_set1_epi16(16)), b);
 }
 static inline VI broadcast_group(const uint32_t* p) { return _mm512_set1_epi32(static_cast<int>(*p)); }
 // VPDPBUSD wants one side unsigned: a + 128 is used, and kInt8Bias times the sum of b taken off later.

@@ -40,6 +40,11 @@ static inline double sum_wide(VF a) {
   return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 
+// The same, in a register: gcc would otherwise load it again for each use.
+static inline VF held(VF a) {
+  asm("" : "+x"(a));
+  return a;
+}
 // Lane i of the result: the sum of the lanes of a[i].
 static inline VF sum_each(const VF (&a)[kLanes]) {
   const VF low = _mm_add_ps(_mm_unpacklo_ps(a[0], a[1]), _mm_unpackhi_ps(a[0], a[1]));
@@ -69,6 +74,7 @@ static inline VI set1_int(int32_t a) { return _mm_set1_epi32(a); }
 static inline VI add_int(VI a, VI b) { return _mm_add_epi32(a, b); }
 static inline VI sub_int(VI a, VI b) { return _mm_sub_epi32(a, b); }
 static inline VF as_float(VI a) { return _mm_castsi128_ps(a); }
+static inline VI as_int(VF a) { return _mm_castps_si128(a); }
 static inline VF to_float(VI a) { return _mm_cvtepi32_ps(a); }
 static inline VI round_to_int(VF a) { return _mm_cvtps_epi32(a); }
 

@@ -38,6 +38,11 @@ static inline double sum_wide(VF a) {
   return vaddvq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(a)), vcvt_high_f64_f32(a)));
 }
 
+// The same, in a register: gcc would otherwise load it again for each use.
+static inline VF held(VF a) {
+  asm("" : "+w"(a));
+  return a;
+}
 // Lane i of the result: the sum of the lanes of a[i].
 static inline VF sum_each(const VF (&a)[kLanes]) {
   return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3]));
@@ -68,6 +73,7 @@ static inline VI set1_int(int32_t a) { return vdupq_n_s32(a); }
 static inline VI add_int(VI a, VI b) { return vaddq_s32(a, b); }
 static inline VI sub_int(VI a, VI b) { return vsubq_s32(a, b); }
 static inline VF as_float(VI a) { return vreinterpretq_f32_s32(a); }
+static inline VI as_int(VF a) { return vreinterpretq_s32_f32(a); }
 static inline VF to_float(VI a) { return vcvtq_f32_s32(a); }
 static inline VI round_to_int(VF a) { return vcvtnq_s32_f32(a); }
 
@@ -103,6 +109,13 @@ static inline VI broadcast_group(const uint32_t* p) { return vdupq_n_s32(static_
 static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
 
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define EC_BFLOAT_PRODUCTS 1
+// Group i of low and high: numbers i of a and b, and numbers kLanes + i.
+static inline void interleave_bfloat(VI a, VI b, VI* low, VI* high) {
+  const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+  *low = vreinterpretq_s32_s16(vzip1q_s16(x, y));
+  *high = vreinterpretq_s32_s16(vzip2q_s16(x, y));
+}
 static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
   return vbfdotq_f32(acc, vreinterpretq_bf16_s32(a), vreinterpretq_bf16_s32(b));
 }
