@@ -154,33 +154,28 @@ def low_rank_attention(
     """
     if (
         type(key) is np.ndarray and type(query) is np.ndarray and type(temperature) is float
-        and value is None and context is None and P is None and mask is None and lengths is None
-        and cu_seqlens is None and length_scale is None and bias is None
-        and not return_lse and not return_weights and key.ndim == 3 and query.ndim == 2
+        and (value is None or (type(value) is np.ndarray and value.ndim == 3))
+        and (lengths is None or type(lengths) is np.ndarray)
+        and context is None and P is None and mask is None and cu_seqlens is None
+        and length_scale is None and bias is None and not return_lse and not return_weights
+        and key.ndim == 3 and query.ndim == 2
     ):  # fmt: skip
         # A plain call costs little more than its kernel, which checks what is not checked here.
-        codes = (0, 0) if activation is None and norm is None else _codes(activation, norm)
+        activate = 0 if activation is None else _activation(activation)
+        normalise = 0 if norm is None else _norm(norm)
+        workers = 0 if threads is None else thread_count(_WHERE, threads)
         if out is None:
-            out = np.empty((key.shape[0], query.shape[1], key.shape[2]), key.dtype)
+            sequences, _, columns = key.shape if value is None else value.shape
+            out = np.empty((sequences, query.shape[1], columns), key.dtype)
         _core.attention_forward(
-            _WHERE, key, None, query, None, None, None, None, temperature, *codes,
-            0 if threads is None else thread_count(_WHERE, threads), out, None, None, None,
+            _WHERE, key, value, query, None, lengths, None, None, temperature, activate, normalise,
+            workers, out, None, None, None,
         )  # fmt: skip
         return out
     if has_torch(
-        key,
-        query,
-        value,
-        context,
-        P,
-        mask,
-        lengths,
-        cu_seqlens,
-        temperature,
-        length_scale,
-        bias,
+        key, query, value, context, P, mask, lengths, cu_seqlens, temperature, length_scale, bias,
         out,
-    ):
+    ):  # fmt: skip
         from .. import torch as torch_face
 
         return torch_face.low_rank_attention(
@@ -192,19 +187,21 @@ def low_rank_attention(
     tokens = read_tokens(_WHERE, "key", key, mask, lengths, cu_seqlens)
     workers = thread_count(_WHERE, threads)
     factor = _factor(tokens, as_floating(_WHERE, "query", query), context, P, workers)
+    codes = _activation(activation), _norm(norm)
     return _attend(
         tokens, factor, None if value is None else as_floating(_WHERE, "value", value),
         _temperature(tokens, temperature, length_scale, factor.shape[-1]),
         None if bias is None else as_array(_WHERE, "bias", bias),
-        _codes(activation, norm), bool(return_lse), bool(return_weights), workers, out,
+        codes, bool(return_lse), bool(return_weights), workers, out,
     )  # fmt: skip
 
 
-def _codes(activation: str | None, norm: str | None) -> tuple[int, int]:
-    return (
-        option_code(_WHERE, "activation", activation, ACTIVATIONS),
-        option_code(_WHERE, "norm", norm, NORMS),
-    )
+def _activation(activation: str | None) -> int:
+    return option_code(_WHERE, "activation", activation, ACTIVATIONS)
+
+
+def _norm(norm: str | None) -> int:
+    return option_code(_WHERE, "norm", norm, NORMS)
 
 
 def _factor(
@@ -288,8 +285,8 @@ def _attend(
     key, heads = tokens.key, factor.shape[-1]
     bias = resolve_bias(_WHERE, bias, tokens.token_shape(), heads)
     if out is None:
-        columns = (key if value is None else value).shape[-1]
-        out = np.empty((tokens.sequences, heads, columns), key.dtype)
+        columns = (key if value is None else value).shape[-1:]
+        out = np.empty((tokens.sequences, heads, *columns), key.dtype)
     real = real_dtype(key)
     lse = np.empty((tokens.sequences, heads), real) if return_lse else None
     weights = np.empty(tokens.weights_shape(heads), real) if return_weights else None
