@@ -29,9 +29,10 @@ def seeds_of(p: Problem) -> tuple[Array, Array]:
     return grad_out, rng.standard_normal(p.out_shape[:2]).astype(p.real)
 
 
-def both(p: Problem) -> tuple[dict[str, Array], dict[str, Array]]:
+def both(p: Problem, *, of_lse: bool = True) -> tuple[dict[str, Array], dict[str, Array]]:
     """Results and gradients, and the oracle's."""
     grad_out, grad_lse = seeds_of(p)
+    grad_lse *= of_lse
     saved = native_forward(p)
     gradients = native_backward(p, saved, grad_out, grad_lse)
     forward, backward = expected_of(p, grad_out, grad_lse)
@@ -89,7 +90,8 @@ def test_huge_logits(isa: str, dtype: str, activation: str | None, norm: str | N
         # 1e15 each: powers of two leave what differs between scores as it is.
         p = replace(p, key=p.key * p.key.dtype.type(2.0**50), temperature=temperature)
         p = replace(p, query=p.query * p.key.dtype.type(2.0**50))
-        got, expected = both(p)
+        # The gradient of lse in the temperature, 1e30 / 1e-6^2, is no float.
+        got, expected = both(p, of_lse=False)
         finite(got)
         if norm is None and activation is None:  # the largest score takes all
             winner = expected["weights"] == 1
@@ -103,7 +105,7 @@ def test_huge_logits(isa: str, dtype: str, activation: str | None, norm: str | N
                 assert distance(got[name], expected[name]) <= near, name
         elif temperature == 1.0:
             rtol = 1e-2 if dtype == "bfloat16" else 2e-5
-            np.testing.assert_allclose(got["weights"], expected["weights"], rtol=2e-5)
+            np.testing.assert_allclose(got["weights"], expected["weights"], rtol=rtol)
             np.testing.assert_allclose(
                 got["out"].astype(np.float64), expected["out"], rtol=rtol, atol=rtol
             )
