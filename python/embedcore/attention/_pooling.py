@@ -116,15 +116,17 @@ def _log_weights(tokens: Tokens, weights: Any) -> NDArray[Any]:
         )
     real = real_dtype(tokens.key)
     found = found.astype(real)
-    bad = ~((found >= 0) & (found < np.inf))
+    bad = ~((found >= 0) & (found < np.inf))  # of valid tokens: no others are looked at
     if tokens.mask is not None:
-        found[~tokens.mask] = 0
         bad &= tokens.mask
+        found[~tokens.mask] = 0
+    if tokens.lengths is not None:
+        bad &= np.arange(tokens.length) < tokens.lengths[:, None]
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{_WHERE}: 'weights' must be non-negative and finite; got {found[first]} at {first}."
         )
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         np.log(found, out=found)
     return found
