@@ -26,7 +26,8 @@ from ._threadpool import register_if_imported, register_threadpoolctl
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import attention, datasets, depth, plot, torch
+    from . import attention, datasets, depth, plot
+    from . import torch as torch
 
 __all__ = [
     "__version__",
