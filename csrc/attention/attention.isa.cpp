@@ -114,9 +114,8 @@ static void scores(const typename Lane::Real* const* rows, int64_t tokens,
       for (int64_t j = first; j < last; j += kScoreHeads) {
         Real sums[kScoreTokens * kScoreHeads];
         score_tile<Lane>(rows + t, factor + j * columns, columns, lines, sums);
-        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h)
-            __builtin_memcpy(tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens,
-                             kScoreTokens * sizeof(Real));
+        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
+            tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(Real));
       }
     }
   }
@@ -126,13 +125,15 @@ static void scores(const typename Lane::Real* const* rows, int64_t tokens,
 
 // pooled[kHeads][kVectors] += tile' rows, over one strip of columns.
 template <class Lane, int kHeads, int kVectors>
-static inline __attribute__((always_inline)) void pool_strip(
-    const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
-    int64_t columns, int64_t at, LinesAhead& ahead, typename Lane::Real* pooled) {
+static inline __attribute__((always_inline)) void pool_strip(const typename Lane::Real* const* rows,
+                                                             int64_t tokens,
+                                                             const typename Lane::Real* tile,
+                                                             int64_t columns, int64_t at, LinesAhead& ahead,
+                                                             typename Lane::Real* pooled) {
   using Vector = typename Lane::Vector;
   Vector sum[kHeads][kVectors];
-  EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
-      sum[j][v] = Lane::get(pooled + j * columns + at + v * Lane::kWidth);
+  EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
+      Lane::get(pooled + j * columns + at + v * Lane::kWidth);
   for (int64_t t = 0; t < tokens; ++t) {
     ahead.fetch();
     Vector numbers[kVectors];
@@ -148,9 +149,9 @@ static inline __attribute__((always_inline)) void pool_strip(
 
 // All strips of kVectors vectors from column `at` on for one group of heads.
 template <class Lane, int kHeads, int kVectors>
-static inline __attribute__((always_inline)) int64_t pool_strips(
-    const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
-    int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, typename Lane::Real* pooled) {
+static inline __attribute__((always_inline)) int64_t
+pool_strips(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
+            int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, typename Lane::Real* pooled) {
   for (; at + kVectors * Lane::kWidth <= end; at += kVectors * Lane::kWidth)
     pool_strip<Lane, kHeads, kVectors>(rows, tokens, tile, columns, at, ahead, pooled);
   return at;
@@ -193,13 +194,15 @@ static void pool(const typename Lane::Real* const* rows, int64_t tokens, const t
 // ---- spread ---------------------------------------------------------------------------------------
 
 template <class Lane, int kVectors>
-static inline __attribute__((always_inline)) void spread_strip(
-    const typename Lane::Real* tile, const typename Lane::Real* factor, int64_t heads, int64_t columns,
-    int64_t at, bool streamed, bool accumulate, typename Lane::Real* const* to) {
+static inline __attribute__((always_inline)) void spread_strip(const typename Lane::Real* tile,
+                                                               const typename Lane::Real* factor,
+                                                               int64_t heads, int64_t columns, int64_t at,
+                                                               bool streamed, bool accumulate,
+                                                               typename Lane::Real* const* to) {
   using Vector = typename Lane::Vector;
   Vector sum[kTileRows][kVectors];
-  EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
-      sum[t][v] = Lane::none();
+  EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] =
+      Lane::none();
   const typename Lane::Real* row = factor + at;
   for (int64_t j = 0; j < heads; ++j, tile += kBlockTokens, row += columns) {
     Vector numbers[kVectors];

@@ -32,7 +32,8 @@ static inline __attribute__((always_inline)) void score_tile(const uint16_t* con
   for (int64_t k = 0; k < columns; k += kPairs) {
     ahead.fetch();
     VF head[kScoreHeads];
-    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] = held(as_float(load_int(factor + h * columns + k)));
+    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] =
+        held(as_float(load_int(factor + h * columns + k)));
     EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
       const VF numbers = held(as_float(load_int(row[t] + k)));
       EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) {
@@ -60,9 +61,8 @@ static void scores(const uint16_t* const* rows, int64_t tokens, const uint16_t* 
       for (int64_t j = first; j < last; j += kScoreHeads) {
         float sums[kScoreTokens * kScoreHeads];
         score_tile(rows + t, factor + j * columns, columns, lines, sums);
-        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h)
-            __builtin_memcpy(tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens,
-                             kScoreTokens * sizeof(float));
+        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
+            tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(float));
       }
     }
   }
@@ -90,8 +90,8 @@ static inline __attribute__((always_inline)) void pool_strip(const uint16_t* con
                                                              int64_t at, LinesAhead& ahead, float* pooled) {
   constexpr int kVectors = 2 * kSpan;
   VF sum[kHeads][kVectors];
-  EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
-      sum[j][v] = load(pooled + j * columns + at + v * kLanes);
+  EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
+      load(pooled + j * columns + at + v * kLanes);
   for (int64_t t = 0; t < tokens; t += 2) {
     ahead.fetch();
     VI pair[kVectors];
@@ -108,8 +108,8 @@ static inline __attribute__((always_inline)) void pool_strip(const uint16_t* con
 }
 
 template <int kHeads>
-static void pool_heads(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t columns,
-                       int64_t at, int64_t end, LinesAhead& ahead, float* pooled) {
+static void pool_heads(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded,
+                       int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, float* pooled) {
   constexpr int kSpan = kHeads >= 8 ? 1 : kHeads >= 4 ? 2 : 4;
   for (; at + kSpan * kPairs <= end; at += kSpan * kPairs)
     pool_strip<kHeads, kSpan>(rows, tokens, rounded, columns, at, ahead, pooled);
@@ -126,11 +126,14 @@ static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* ro
     const int64_t end = at + (left < kStripPairs * kPairs ? left : kStripPairs * kPairs);
     int64_t j = 0;
     for (; j + 8 <= heads; j += 8)
-      pool_heads<8>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines, pooled + j * columns);
+      pool_heads<8>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
+                    pooled + j * columns);
     for (; j + 4 <= heads; j += 4)
-      pool_heads<4>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines, pooled + j * columns);
+      pool_heads<4>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
+                    pooled + j * columns);
     for (; j < heads; ++j)
-      pool_heads<1>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines, pooled + j * columns);
+      pool_heads<1>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
+                    pooled + j * columns);
   }
 }
 

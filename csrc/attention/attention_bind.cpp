@@ -58,8 +58,8 @@ void check_shape(const StridedView& view, const Argument& argument, std::initial
 class Problem {
  public:
   Problem(const char* where, py::handle key, py::handle value, py::handle query, py::handle offsets,
-          py::handle lengths, py::handle mask, py::handle bias, py::handle temperature, int activation, int norm,
-          int threads)
+          py::handle lengths, py::handle mask, py::handle bias, py::handle temperature, int activation,
+          int norm, int threads)
       : where_(where), key_(ecpy::view_strided(key, of("key"), LastAxis::kContiguous)) {
     problem_.activation = static_cast<ec_activation>(activation);
     problem_.norm = static_cast<ec_head_norm>(norm);
@@ -99,11 +99,11 @@ class Problem {
     if (!offsets.is_none()) {
       offsets_ = ecpy::view_indices(offsets, of("cu_seqlens"));
       if (offsets_->size() < 1)
-        ecpy::raise_value("%s: 'cu_seqlens' must have one number more than there are sequences; got shape (0,).",
-                          where_);
+        ecpy::raise_value(
+            "%s: 'cu_seqlens' must have one number more than there are sequences; got shape (0,).", where_);
       if (key_.axes() != 2)
-        ecpy::raise_value("%s: 'key' must have shape (tokens, columns) with 'cu_seqlens'; got shape %s.", where_,
-                          ecpy::shape_text(key_).c_str());
+        ecpy::raise_value("%s: 'key' must have shape (tokens, columns) with 'cu_seqlens'; got shape %s.",
+                          where_, ecpy::shape_text(key_).c_str());
       problem_.offsets = offsets_->data();
       problem_.sequences = offsets_->size() - 1;
     } else {
@@ -147,17 +147,18 @@ class Problem {
     const int axes = query_->axes();
     if (axes != 2 && axes != 3)
       ecpy::raise_value(
-          "%s: 'query' must have shape (columns, heads) or (sequences, columns, heads); got shape %s.", where_,
-          ecpy::shape_text(*query_).c_str());
+          "%s: 'query' must have shape (columns, heads) or (sequences, columns, heads); got shape %s.",
+          where_, ecpy::shape_text(*query_).c_str());
     if (query_->shape(axes - 2) != problem_.key_columns)
-      ecpy::raise_value("%s: 'query' must have as many rows as 'key' has columns (%lld); got shape %s.", where_,
-                        as_long(problem_.key_columns), ecpy::shape_text(*query_).c_str());
+      ecpy::raise_value("%s: 'query' must have as many rows as 'key' has columns (%lld); got shape %s.",
+                        where_, as_long(problem_.key_columns), ecpy::shape_text(*query_).c_str());
     if (axes == 3 && query_->shape(0) != problem_.sequences)
       ecpy::raise_value("%s: 'query' must have one factor for each sequence (%lld); got shape %s.", where_,
                         as_long(problem_.sequences), ecpy::shape_text(*query_).c_str());
     problem_.heads = query_->shape(axes - 1);
     problem_.query = as_array(*query_);
-    if (axes == 2) problem_.query = {query_->data(), {0, query_->stride(0), query_->stride(1)}, query_->dtype()};
+    if (axes == 2)
+      problem_.query = {query_->data(), {0, query_->stride(0), query_->stride(1)}, query_->dtype()};
     problem_.query_per_sequence = axes == 3 ? 1 : 0;
   }
 
@@ -177,8 +178,8 @@ class Problem {
     if (ragged()) ecpy::raise_value("%s: 'lengths' must not be given with 'cu_seqlens'.", where_);
     lengths_ = ecpy::view_indices(lengths, of("lengths"));
     if (lengths_->size() != problem_.sequences)
-      ecpy::raise_value("%s: 'lengths' must have one number for each sequence (%lld); got shape (%lld,).", where_,
-                        as_long(problem_.sequences), as_long(lengths_->size()));
+      ecpy::raise_value("%s: 'lengths' must have one number for each sequence (%lld); got shape (%lld,).",
+                        where_, as_long(problem_.sequences), as_long(lengths_->size()));
     problem_.lengths = lengths_->data();
   }
 
@@ -241,13 +242,15 @@ class Target {
     const Argument argument = problem.of(name);
     view_ = ecpy::view_strided(array, argument);
     if (view_->is_bool() || view_->dtype() != dtype)
-      ecpy::raise_type("%s: '%s' must have dtype %s; got %s.", argument.where, name, ecpy::dtype_name(dtype),
+      ecpy::raise_type("%s: '%s' must have dtype %s; got %s.", argument.where, name,
+                       ecpy::dtype_name(dtype),
                        view_->is_bool() ? "bool" : ecpy::dtype_name(view_->dtype()));
     check_shape(*view_, argument, shape);
     if (!view_->c_contiguous())
       ecpy::raise_value("%s: '%s' must be C-contiguous; got strides that are not.", argument.where, name);
     if (written && !view_->writable())
-      ecpy::raise_value("%s: '%s' must be writable and aligned; got a read-only array.", argument.where, name);
+      ecpy::raise_value("%s: '%s' must be writable and aligned; got a read-only array.", argument.where,
+                        name);
   }
 
   void* data() const { return view_ ? view_->data() : nullptr; }
@@ -273,8 +276,7 @@ Target token_target(Problem& problem, const char* name, py::handle array, ec_dty
 template <class Call>
 void run(const Problem& problem, bool large, Call&& call) {
   ec_error error = {};
-  const ec_status status =
-      large ? ecpy::without_gil([&] { return call(&error); }) : call(&error);
+  const ec_status status = large ? ecpy::without_gil([&] { return call(&error); }) : call(&error);
   ecpy::check_status(problem.where(), status, error);
 }
 
@@ -322,7 +324,8 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
   const Target grad_values = token_target(problem, "grad_value", grad_value, p.key.dtype, p.value_columns);
   const Target grad_queries(problem, "grad_query", grad_query, real,
                             {p.query_per_sequence != 0 ? p.sequences : 1, p.heads, p.key_columns});
-  const Target grad_temperatures(problem, "grad_temperature", grad_temperature, real, {p.sequences, p.heads});
+  const Target grad_temperatures(problem, "grad_temperature", grad_temperature, real,
+                                 {p.sequences, p.heads});
   const Target grad_biases = score_target(problem, "grad_bias", grad_bias);
   std::optional<Target> grad_masks;
   if (problem.ragged())
@@ -355,7 +358,8 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
                                           grad_biases.data(),
                                           grad_masks->data(),
                                           accumulate ? 1 : 0};
-  run(problem, problem.large(), [&](ec_error* error) { return ec_attention_backward(&p, &gradient, error); });
+  run(problem, problem.large(),
+      [&](ec_error* error) { return ec_attention_backward(&p, &gradient, error); });
 }
 
 }  // namespace

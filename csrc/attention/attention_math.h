@@ -38,9 +38,13 @@ constexpr float kReferenceSlack = 16.0f;
 
 // 2^x on [-1/2, 1/2]: minimax, relative error 1.9e-9, in float arithmetic 7.9e-8.
 constexpr int kExp2Degree = 6;
-constexpr float kExp2Coefficient[kExp2Degree + 1] = {
-    1.0f, 0.6931471824645996f, 0.24022646248340607f, 0.05550328642129898f, 0.009618489071726799f,
-    0.0013399930903688073f, 0.0001534581242594868f};
+constexpr float kExp2Coefficient[kExp2Degree + 1] = {1.0f,
+                                                     0.6931471824645996f,
+                                                     0.24022646248340607f,
+                                                     0.05550328642129898f,
+                                                     0.009618489071726799f,
+                                                     0.0013399930903688073f,
+                                                     0.0001534581242594868f};
 
 // tanh x = x + x^3 P(x^2) on [-kTanhSmall, kTanhSmall]: minimax, relative error 4.2e-9, in float
 // arithmetic 7.2e-8.

@@ -93,7 +93,8 @@ static void activate(const ScoreRules& rules, const float* mask, float* tile) {
 static void largest(const ScoreRules& rules, const float* tile, float* largest) {
   for (int64_t j = 0; j < rules.heads; ++j) {
     VF most = set1(-kInfinity);
-    for (int64_t at = 0; at < rules.tokens; at += kLanes) most = max(load(tile + j * kBlockTokens + at), most);
+    for (int64_t at = 0; at < rules.tokens; at += kLanes)
+      most = max(load(tile + j * kBlockTokens + at), most);
     float lane[kLanes];
     store(lane, most);
     float value = lane[0];
@@ -121,8 +122,8 @@ static void weigh(const ScoreRules& rules, const float* inverse_temperature, con
 // ---- backward -------------------------------------------------------------------------------------
 
 // From df (in gradient) to dz for kLanes tokens. along: f . df over the heads; inverse: 1 / |a|.
-static inline void through_score(const ScoreRules& rules, int64_t at, VF along, VF inverse, const float* tile,
-                                 float* gradient) {
+static inline void through_score(const ScoreRules& rules, int64_t at, VF along, VF inverse,
+                                 const float* tile, float* gradient) {
   const bool normed = rules.norm == HeadNorm::kL2, bent = rules.activation == Activation::kTanh;
   // A token without a direction passes nothing back.
   const VF passed = select(greater(inverse, set1(static_cast<float>(0.5 / kLeastNorm))), zero(), inverse);
@@ -154,8 +155,7 @@ static void backward(const ScoreRules& rules, const float* inverse_temperature, 
       const VF score = add(f, offset), scale = set1(inverse_temperature[j]);
       // Product and difference are rounded one by one, as lse itself was: huge equal scores cancel.
       const VF exponent = min(zero(), sub(mul(score, scale), set1(lse[j])));
-      const VF weight =
-          select(valid, exp2_of(mul(exponent, set1(static_cast<float>(kLog2E)))), zero());
+      const VF weight = select(valid, exp2_of(mul(exponent, set1(static_cast<float>(kLog2E)))), zero());
       float* g = gradient + j * kBlockTokens + at;
       const VF ds = select(valid, mul(weight, add(load(g), set1(row_term[j]))), zero());
       const VF df = mul(ds, scale);

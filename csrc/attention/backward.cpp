@@ -45,8 +45,8 @@ class Backward {
         padded_(std::max(setup_.key_padded, setup_.value_padded)),
         grad_key_(setup_.run, problem, gradient.grad_key, problem.key_columns, setup_.key_padded,
                   gradient.accumulate != 0),
-        grad_value_(setup_.run, problem, setup_.shared ? nullptr : gradient.grad_value, problem.value_columns,
-                    setup_.value_padded, false) {}
+        grad_value_(setup_.run, problem, setup_.shared ? nullptr : gradient.grad_value,
+                    problem.value_columns, setup_.value_padded, false) {}
 
   ec_status run() {
     if (!segments_.build(setup_.problem)) return EC_OUT_OF_MEMORY;
@@ -105,8 +105,8 @@ class Backward {
       s.key_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
       s.value_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
       s.key_converted[i] = arena.take<Real>(setup_.keys.in_place() ? 0 : kBlockTokens * setup_.key_padded);
-      s.value_converted[i] =
-          arena.take<Real>(setup_.values.in_place() || setup_.shared ? 0 : kBlockTokens * setup_.value_padded);
+      s.value_converted[i] = arena.take<Real>(
+          setup_.values.in_place() || setup_.shared ? 0 : kBlockTokens * setup_.value_padded);
       s.line[i] = arena.take<Real>(padded_);
     }
     s.grad_key = GradientRows<Real>::Scratch::take(arena, grad_key_);
@@ -118,9 +118,7 @@ class Backward {
   Real* query_factor(const Scratch<Real>& scratch) const {
     return scratch.factors + (setup_.shared ? setup_.heads : setup_.padded_heads) * setup_.value_padded;
   }
-  Real* dz_tile(const Scratch<Real>& scratch) const {
-    return scratch.tiles + setup_.heads * kBlockTokens;
-  }
+  Real* dz_tile(const Scratch<Real>& scratch) const { return scratch.tiles + setup_.heads * kBlockTokens; }
 
   void do_segment(int64_t index, Real* query_sum, Scratch<Real>& scratch) {
     const Segment& segment = segments_[index];
@@ -169,9 +167,10 @@ class Backward {
     const ec_array& grad_out = *gradient_.grad_out;
     for (int64_t j = 0; j < setup_.heads; ++j) {
       Real* row = scratch.factors + j * setup_.value_padded;
-      read_row(*setup_.run.rows,
-               element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]),
-               grad_out.dtype, columns, setup_.value_padded, row);
+      read_row(
+          *setup_.run.rows,
+          element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]),
+          grad_out.dtype, columns, setup_.value_padded, row);
       read_row(*setup_.run.rows,
                element_pointer(gradient_.out, problem.key.dtype, (b * setup_.heads + j) * columns),
                problem.key.dtype, columns, setup_.value_padded, scratch.line[0]);
@@ -179,9 +178,9 @@ class Backward {
       for (int64_t c = 0; c < columns; ++c)
         dot += static_cast<double>(row[c]) * static_cast<double>(scratch.line[0][c]);
       const ec_array* grad_lse = gradient_.grad_lse;
-      const double of_lse =
-          grad_lse == nullptr ? 0.0
-                              : array_value(*grad_lse, b * grad_lse->stride[0] + j * grad_lse->stride[1]);
+      const double of_lse = grad_lse == nullptr
+                                ? 0.0
+                                : array_value(*grad_lse, b * grad_lse->stride[0] + j * grad_lse->stride[1]);
       scratch.row_term[j] = static_cast<Real>(of_lse - dot);
     }
     if (setup_.scored) pack_factor(problem, b, setup_.key_padded, query_factor(scratch));
@@ -195,8 +194,8 @@ class Backward {
   }
 
   // Weights and dz of one block into the tiles.
-  void weigh_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead, double* score_sum,
-                   Scratch<Real>& scratch) const {
+  void weigh_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
+                   double* score_sum, Scratch<Real>& scratch) const {
     Real* dz = dz_tile(scratch);
     setup_.kernels.scores(scratch.value_rows[which], block.tokens, scratch.factors, setup_.heads,
                           setup_.value_padded, ahead, dz);
@@ -247,8 +246,8 @@ class Backward {
       const int64_t result = shared_query() ? 0 : segments_[group].sequence;
       for (int64_t j = 0; j < setup_.heads; ++j) {
         const Real* from = query_sums_.data() + group * numbers + j * setup_.key_padded;
-        Real* row = to + (result * setup_.heads + j) * columns;
-        for (int64_t c = 0; c < columns; ++c) row[c] += from[c];
+        add_scaled_row(*setup_.run.rows, from, Real{1}, columns,
+                       to + (result * setup_.heads + j) * columns);
       }
     }
   }
@@ -260,7 +259,8 @@ class Backward {
     for (int64_t i = 0; i < segments_.count(); ++i) {
       Real* row = to + segments_[i].sequence * heads;
       for (int64_t j = 0; j < heads; ++j)
-        row[j] += static_cast<Real>(temperature_gradient(segments_[i].sequence, j, score_sums_[i * heads + j]));
+        row[j] +=
+            static_cast<Real>(temperature_gradient(segments_[i].sequence, j, score_sums_[i * heads + j]));
     }
   }
 

@@ -14,7 +14,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // 1 / max(|a|, kLeastNorm) over the heads of one token.
 double inverse_norm(const ScoreRules& rules, const double* column) {
   double largest = 0.0;
-  for (int64_t j = 0; j < rules.heads; ++j) largest = std::max(largest, std::fabs(column[j * kBlockTokens]));
+  for (int64_t j = 0; j < rules.heads; ++j)
+    largest = std::max(largest, std::fabs(column[j * kBlockTokens]));
   const double scale = 1.0 / std::max(largest, kLeastNorm);
   double squares = 0.0;
   for (int64_t j = 0; j < rules.heads; ++j) {
@@ -27,7 +28,8 @@ double inverse_norm(const ScoreRules& rules, const double* column) {
 // From z to f in one column; gives 1 / |a|.
 double apply(const ScoreRules& rules, double* column) {
   if (rules.activation == Activation::kTanh)
-    for (int64_t j = 0; j < rules.heads; ++j) column[j * kBlockTokens] = std::tanh(column[j * kBlockTokens]);
+    for (int64_t j = 0; j < rules.heads; ++j)
+      column[j * kBlockTokens] = std::tanh(column[j * kBlockTokens]);
   if (rules.norm != HeadNorm::kL2) return 1.0;
   const double inverse = inverse_norm(rules, column);
   for (int64_t j = 0; j < rules.heads; ++j) column[j * kBlockTokens] *= inverse;

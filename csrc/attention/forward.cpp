@@ -53,7 +53,7 @@ struct Scratch {
   Real* mask;
   Real* inverse;
   Real* largest;
-  double* unused_total;  // of weights before they are rounded
+  double* unused_total;                // of weights before they are rounded
   RowScratch<Row> keys[2], values[2];  // of this block and of the next
   Real* line;
   bool bounded;  // see scores_bounded
@@ -74,8 +74,8 @@ struct Scratch {
     s.unused_total = arena.take<double>(setup.heads);
     for (int i = 0; i < 2; ++i) {
       s.keys[i] = RowScratch<Row>::take(arena, setup.keys.in_place() || !setup.scored, setup.key_padded);
-      s.values[i] = RowScratch<Row>::take(
-          arena, setup.values.in_place() || (setup.shared && setup.scored), setup.value_padded);
+      s.values[i] = RowScratch<Row>::take(arena, setup.values.in_place() || (setup.shared && setup.scored),
+                                          setup.value_padded);
     }
     s.line = arena.take<Real>(setup.value_padded);
     return s;
@@ -96,7 +96,8 @@ class Forward {
     ArenaMemory memory;
     if (!memory.allocate(measured, worker_count(segments_.count(), threads))) return EC_OUT_OF_MEMORY;
     State<Real>::take(shared_part, setup_);
-    if (segments_.slots() > 0 && !partial_.allocate(shared_part, segments_.slots())) return EC_OUT_OF_MEMORY;
+    if (segments_.slots() > 0 && !partial_.allocate(shared_part, segments_.slots()))
+      return EC_OUT_OF_MEMORY;
     if (setup_.scored && setup_.problem.query_per_sequence == 0) {
       if (!factor_.allocate(setup_.padded_heads * setup_.key_padded)) return EC_OUT_OF_MEMORY;
       AlignedBuffer<Real> unrounded;
@@ -104,12 +105,12 @@ class Forward {
         return EC_OUT_OF_MEMORY;
       setup_.pack(0, unrounded.data(), factor_.data());
     }
-    const ec_status status = parallel_for(segments_.count(), threads, setup_.problem.monitor,
-                                          [&](int64_t task, int worker) {
-                                            Arena arena = memory.copy(worker);
-                                            Scratch<Real, Row> scratch = Scratch<Real, Row>::take(arena, setup_);
-                                            do_segment(segments_[task], scratch);
-                                          });
+    const ec_status status =
+        parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t task, int worker) {
+          Arena arena = memory.copy(worker);
+          Scratch<Real, Row> scratch = Scratch<Real, Row>::take(arena, setup_);
+          do_segment(segments_[task], scratch);
+        });
     if (status != EC_OK || segments_.slots() == 0) return status;
     return parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t task, int worker) {
       const Segment& segment = segments_[task];
@@ -163,9 +164,7 @@ class Forward {
     State<Real>& state = scratch.state;
     std::fill(state.pooled, state.pooled + setup_.heads * setup_.value_padded, Real{0});
     std::fill(state.total, state.total + setup_.heads, 0.0);
-    const Real start = setup_.uniform    ? Real{0}
-                       : scratch.bounded ? Real{1}
-                                         : static_cast<Real>(-kInfinity);
+    const Real start = setup_.uniform ? Real{0} : scratch.bounded ? Real{1} : static_cast<Real>(-kInfinity);
     std::fill(state.reference, state.reference + setup_.heads, start);
     if (setup_.scored && setup_.problem.query_per_sequence != 0)
       setup_.pack(segment.sequence, scratch.float_factor, scratch.factor);
@@ -194,8 +193,8 @@ class Forward {
       weigh_block(sequence, block, scratch.keys[which].rows, ahead, scratch);
     }
     if constexpr (Setup<Real, Row>::kRounded)
-      setup_.run.bfloat->pool(values, block.tokens, scratch.rounded, setup_.heads, setup_.value_padded, ahead,
-                              state.pooled);
+      setup_.run.bfloat->pool(values, block.tokens, scratch.rounded, setup_.heads, setup_.value_padded,
+                              ahead, state.pooled);
     else
       setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded, ahead,
                           state.pooled);
@@ -232,7 +231,8 @@ class Forward {
     if (!scratch.bounded) reference = raise_reference(rules, scratch);
     if constexpr (Setup<Real, Row>::kRounded) {
       std::fill(scratch.unused_total, scratch.unused_total + setup_.heads, 0.0);
-      setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights, scratch.unused_total);
+      setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
+                                 scratch.unused_total);
       setup_.run.bfloat->round_weights(scratch.weights, setup_.heads, block.tokens, scratch.rounded,
                                        scratch.state.total);
     } else {
@@ -251,19 +251,16 @@ class Forward {
     for (int64_t j = 0; j < setup_.heads; ++j) {
       Real& reference = state.reference[j];
       if ((largest[j] - reference) * scratch.inverse[j] > slack) {
-        const double shrink = std::exp(static_cast<double>(reference - largest[j]) *
-                                       static_cast<double>(scratch.inverse[j]));
+        const double shrink =
+            std::exp(static_cast<double>(reference - largest[j]) * static_cast<double>(scratch.inverse[j]));
         state.total[j] *= shrink;
-        scale_row(static_cast<Real>(shrink), state.pooled + j * setup_.value_padded);
+        Real* pooled = state.pooled + j * setup_.value_padded;
+        scale_row(*setup_.run.rows, pooled, static_cast<Real>(shrink), setup_.value_padded, pooled);
         reference = largest[j];
       }
       largest[j] = std::isinf(reference) && reference < 0 ? Real{0} : reference;
     }
     return largest;
-  }
-
-  void scale_row(Real scale, Real* row) const {
-    for (int64_t c = 0; c < setup_.value_padded; ++c) row[c] *= scale;
   }
 
   // The state of a cut sequence from those of its segments, in order.
@@ -288,8 +285,8 @@ class Forward {
                                   : std::exp(static_cast<double>(state.reference[j] - reference) *
                                              static_cast<double>(scratch.inverse[j]));
         sum.total[j] += shrink * state.total[j];
-        add_row(static_cast<Real>(shrink), state.pooled + j * setup_.value_padded,
-                sum.pooled + j * setup_.value_padded);
+        add_scaled_row(*setup_.run.rows, state.pooled + j * setup_.value_padded, static_cast<Real>(shrink),
+                       setup_.value_padded, sum.pooled + j * setup_.value_padded);
       }
     }
     finish(sequence, sum, scratch);
@@ -300,10 +297,6 @@ class Forward {
     return State<Real>::take(arena, setup_);
   }
 
-  void add_row(Real scale, const Real* row, Real* to) const {
-    for (int64_t c = 0; c < setup_.value_padded; ++c) to[c] += scale * row[c];
-  }
-
   // From the state of a whole sequence to its results.
   void finish(int64_t sequence, const State<Real>& state, Scratch<Real, Row>& scratch) const {
     const ec_dtype dtype = setup_.problem.key.dtype;
@@ -312,7 +305,7 @@ class Forward {
       const bool empty = state.total[j] == 0.0;
       const Real scale = empty ? Real{0} : static_cast<Real>(1.0 / state.total[j]);
       const Real* pooled = state.pooled + j * setup_.value_padded;
-      for (int64_t c = 0; c < setup_.value_padded; ++c) scratch.line[c] = pooled[c] * scale;
+      scale_row(*setup_.run.rows, pooled, scale, setup_.value_padded, scratch.line);
       write_row(setup_.run.tokens->convert, scratch.line, setup_.problem.value_columns, dtype,
                 element_pointer(result_.out, dtype, row * setup_.problem.value_columns));
       if (result_.lse != nullptr)
@@ -324,7 +317,8 @@ class Forward {
   }
 
   // From f to the weights, in place.
-  void normalize_weights(int64_t sequence, const State<Real>& state, const Scratch<Real, Row>& scratch) const {
+  void normalize_weights(int64_t sequence, const State<Real>& state,
+                         const Scratch<Real, Row>& scratch) const {
     Real* row = static_cast<Real*>(result_.weights) + setup_.layout.score_origin(sequence);
     const int64_t room = setup_.layout.room(sequence);
     for (int64_t j = 0; j < setup_.heads; ++j, row += setup_.layout.score_step()) {
@@ -345,12 +339,12 @@ class Forward {
 }  // namespace
 }  // namespace ec
 
-extern "C" ec_status ec_attention_forward(const ec_attention_problem* problem, const ec_attention_result* result,
-                                          ec_error* error) {
+extern "C" ec_status ec_attention_forward(const ec_attention_problem* problem,
+                                          const ec_attention_result* result, ec_error* error) {
   ec_status status = ec::check_problem(*problem, error);
   if (status != EC_OK) return status;
-  const bool bfloat = problem->key.dtype == EC_BFLOAT16 &&
-                      ec::attention_bfloat_kernels(ec::current_isa())->native;
+  const bool bfloat =
+      problem->key.dtype == EC_BFLOAT16 && ec::attention_bfloat_kernels(ec::current_isa())->native;
   status = problem->key.dtype == EC_FLOAT64 ? ec::Forward<double, double>(*problem, *result).run()
            : bfloat                         ? ec::Forward<float, uint16_t>(*problem, *result).run()
                                             : ec::Forward<float, float>(*problem, *result).run();

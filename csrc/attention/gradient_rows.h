@@ -51,8 +51,8 @@ class GradientRows {
     for (int64_t t = 0; t < block.tokens; ++t) {
       skip(sequence, *next, block.token[t]);
       *next = block.token[t] + 1;
-      scratch.rows[t] = in_place_ ? static_cast<Real*>(row(sequence, block.token[t]))
-                                  : scratch.padded + t * padded_;
+      scratch.rows[t] =
+          in_place_ ? static_cast<Real*>(row(sequence, block.token[t])) : scratch.padded + t * padded_;
     }
     for (int64_t t = block.tokens; t < round_up(block.tokens, kTokenPadding); ++t) scratch.rows[t] = spare;
     if (accumulate_ && !in_place_)
@@ -67,7 +67,8 @@ class GradientRows {
   // Zeros for tokens first to last of a sequence, none of which counts.
   void skip(int64_t sequence, int64_t first, int64_t last) const {
     if (accumulate_ || first >= last) return;
-    std::memset(row(sequence, first), 0, static_cast<size_t>((last - first) * columns_ * dtype_size(dtype_)));
+    std::memset(row(sequence, first), 0,
+                static_cast<size_t>((last - first) * columns_ * dtype_size(dtype_)));
   }
 
  private:

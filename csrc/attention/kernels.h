@@ -31,8 +31,8 @@ template <class Real>
 struct TokenKernels {
   // tile[j][t] = rows[t] . factor[j]
   // Numerics: sums of `lanes` partial sums of Real.
-  void (*scores)(const Real* const* rows, int64_t tokens, const Real* factor, int64_t heads, int64_t columns,
-                 const RowsAhead& ahead, Real* tile);
+  void (*scores)(const Real* const* rows, int64_t tokens, const Real* factor, int64_t heads,
+                 int64_t columns, const RowsAhead& ahead, Real* tile);
   // pooled[j] += sum over t of tile[j][t] * rows[t]; pooled is [heads][columns].
   void (*pool)(const Real* const* rows, int64_t tokens, const Real* tile, int64_t heads, int64_t columns,
                const RowsAhead& ahead, Real* pooled);
@@ -56,7 +56,8 @@ struct ScoreKernels {
   // From z to f, in place. mask (one number a token) is added where it is not null. Columns beyond
   // `tokens` come out as -infinity.
   void (*activate)(const ScoreRules& rules, const Real* mask, Real* tile);
-  void (*largest)(const ScoreRules& rules, const Real* tile, Real* largest);  // of each head; NaN is passed over
+  void (*largest)(const ScoreRules& rules, const Real* tile,
+                  Real* largest);  // of each head; NaN is passed over
   // weights[j][t] = exp((tile[j][t] - reference[j]) * inverse_temperature[j]); total[j] += their sum.
   void (*weigh)(const ScoreRules& rules, const Real* inverse_temperature, const Real* reference,
                 const Real* tile, Real* weights, double* total);
@@ -76,7 +77,8 @@ struct BFloatKernels {
                  int64_t columns, const RowsAhead& ahead, float* tile);
   // rounded[j][t] = weights[j][t] in bf16, columns beyond `tokens` included up to a whole vector;
   // total[j] += their sum.
-  void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint16_t* rounded, double* total);
+  void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint16_t* rounded,
+                        double* total);
   // As TokenKernels::pool. Requires: an odd last token is followed by a column of zeros.
   void (*pool)(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
                int64_t columns, const RowsAhead& ahead, float* pooled);

@@ -13,7 +13,10 @@ constexpr int kLineBytes = 64;
 class LinesAhead {
  public:
   LinesAhead(const RowsAhead& ahead, int64_t first, int64_t last)
-      : rows_(ahead.rows), row_(first), last_(last < ahead.count ? last : ahead.count), bytes_(ahead.bytes) {
+      : rows_(ahead.rows),
+        row_(first),
+        last_(last < ahead.count ? last : ahead.count),
+        bytes_(ahead.bytes) {
     if (row_ < last_) at_ = static_cast<const char*>(rows_[row_]);
     end_ = at_ + (row_ < last_ ? bytes_ : 0);
   }

@@ -49,8 +49,7 @@ ec_status check_offsets(const ec_attention_problem& problem, ec_error* error) {
   if (offsets[problem.sequences] != problem.tokens)
     return fail(error, EC_INVALID_VALUE, "cu_seqlens", problem.sequences,
                 "'cu_seqlens' must end with the number of tokens (%lld); got %lld",
-                static_cast<long long>(problem.tokens),
-                static_cast<long long>(offsets[problem.sequences]));
+                static_cast<long long>(problem.tokens), static_cast<long long>(offsets[problem.sequences]));
   return EC_OK;
 }
 
@@ -71,8 +70,8 @@ ec_status check_temperature(const ec_attention_problem& problem, ec_error* error
   const int64_t columns = fixed || array.stride[1] == 0 ? 1 : problem.heads;
   for (int64_t b = 0; b < rows; ++b)
     for (int64_t j = 0; j < columns; ++j) {
-      const double t = fixed ? problem.fixed_temperature
-                             : array_value(array, b * array.stride[0] + j * array.stride[1]);
+      const double t =
+          fixed ? problem.fixed_temperature : array_value(array, b * array.stride[0] + j * array.stride[1]);
       if (!(t > 0.0) || std::isinf(t))
         return fail(error, EC_INVALID_VALUE, "temperature", b,
                     "'temperature' must be positive and finite; got %g", t);

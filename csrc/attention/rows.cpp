@@ -37,7 +37,8 @@ void pack_factor(const ec_attention_problem& problem, int64_t sequence, int64_t 
   const void* data = element_pointer(query.data, query.dtype, start);
   const int64_t by_column = query.stride[1], by_head = query.stride[2];
   if (query.dtype == EC_FLOAT32)
-    transpose(Plain<float>{static_cast<const float*>(data)}, by_column, by_head, heads, columns, padded, to);
+    transpose(Plain<float>{static_cast<const float*>(data)}, by_column, by_head, heads, columns, padded,
+              to);
   else
     transpose(AnyDtype{{data, {0, 0, 0}, query.dtype}}, by_column, by_head, heads, columns, padded, to);
   for (int64_t j = 0; j < heads; ++j) std::fill(to + j * padded + columns, to + (j + 1) * padded, Real{0});

@@ -41,6 +41,21 @@ struct KernelsOf<double> {
   static constexpr ec_dtype kDtype = EC_FLOAT64;
 };
 
+// to += scale * row, and to = scale * row (which may be the same).
+inline void add_scaled_row(const RowKernels& kernels, const float* row, float scale, int64_t count,
+                           float* to) {
+  kernels.add_scaled(row, scale, count, to);
+}
+inline void add_scaled_row(const RowKernels&, const double* row, double scale, int64_t count, double* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] += scale * row[i];
+}
+inline void scale_row(const RowKernels& kernels, const float* row, float scale, int64_t count, float* to) {
+  kernels.shift_scale(row, nullptr, scale, count, to);
+}
+inline void scale_row(const RowKernels&, const double* row, double scale, int64_t count, double* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = scale * row[i];
+}
+
 // Rows as they are read: Real, or bf16 where the instruction set multiplies it.
 template <class Row>
 struct DtypeOf {
@@ -51,9 +66,7 @@ struct DtypeOf<uint16_t> {
   static constexpr ec_dtype kDtype = EC_BFLOAT16;
 };
 
-inline int64_t dtype_size(ec_dtype dtype) {
-  return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2;
-}
+inline int64_t dtype_size(ec_dtype dtype) { return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2; }
 
 inline const void* element_pointer(const void* data, ec_dtype dtype, int64_t element) {
   return static_cast<const char*>(data) + element * dtype_size(dtype);
@@ -113,7 +126,8 @@ class BlockRows {
   void point(int64_t sequence, const Block& block, Row* scratch, const Row** rows) const {
     const int64_t origin = layout_.origin(array_.stride, sequence);
     for (int64_t t = 0; t < block.tokens; ++t) {
-      const void* row = element_pointer(array_.data, array_.dtype, origin + block.token[t] * array_.stride[1]);
+      const void* row =
+          element_pointer(array_.data, array_.dtype, origin + block.token[t] * array_.stride[1]);
       if (in_place()) {
         rows[t] = static_cast<const Row*>(row);
       } else {

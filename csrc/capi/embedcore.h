@@ -139,13 +139,13 @@ typedef enum ec_head_norm { EC_HEAD_NORM_NONE = 0, EC_HEAD_NORM_L2 = 1 } ec_head
 // arrays then have no sequence axis: stride[0] is not used, except of query and temperature.
 typedef struct ec_attention_problem {
   int64_t sequences, tokens, heads, key_columns, value_columns;
-  ec_array key;            // [sequence][token][column]; columns are contiguous
-  ec_array value;          // the same, and of the same dtype; data NULL: the keys are the values
-  ec_array query;          // [sequence][column][head]; data NULL: all scores are 0
+  ec_array key;                // [sequence][token][column]; columns are contiguous
+  ec_array value;              // the same, and of the same dtype; data NULL: the keys are the values
+  ec_array query;              // [sequence][column][head]; data NULL: all scores are 0
   int32_t query_per_sequence;  // 0: one factor for all sequences; stride[0] is not used then
-  const int64_t* offsets;  // sequences + 1, from 0 to tokens, not falling
+  const int64_t* offsets;      // sequences + 1, from 0 to tokens, not falling
   const int64_t* lengths;
-  const uint8_t* keep;     // [sequence][token]: 0 leaves a token out; NULL: none
+  const uint8_t* keep;  // [sequence][token]: 0 leaves a token out; NULL: none
   int64_t keep_stride[2];
   ec_array mask;         // [sequence][token], added after activation and norm; -infinity leaves a token out
   ec_array bias;         // [sequence][token][head], added before the activation
@@ -173,9 +173,9 @@ typedef struct ec_attention_gradient {
   const void* lse;
   const void* scores;
   // Results, each NULL where it is not wanted; C-contiguous.
-  void* grad_key;          // like the keys, C-contiguous, in their dtype; where value is NULL, the whole gradient
-  void* grad_value;        // like the values
-  void* grad_query;        // [sequence, or 1][head][column] real; 1 without query_per_sequence
+  void* grad_key;    // like the keys, C-contiguous, in their dtype; where value is NULL, the whole gradient
+  void* grad_value;  // like the values
+  void* grad_query;  // [sequence, or 1][head][column] real; 1 without query_per_sequence
   void* grad_temperature;  // [sequence][head] real, not summed
   void* grad_bias;         // shaped like scores, real, not summed
   void* grad_mask;         // [sequence][token] real (ragged [token])
@@ -183,8 +183,8 @@ typedef struct ec_attention_gradient {
 } ec_attention_gradient;
 
 // Complexity: 4 heads columns operations a valid token; tokens are read once and the others never.
-EC_API ec_status ec_attention_forward(const ec_attention_problem* problem, const ec_attention_result* result,
-                                      ec_error* error);
+EC_API ec_status ec_attention_forward(const ec_attention_problem* problem,
+                                      const ec_attention_result* result, ec_error* error);
 
 // Complexity: 8 heads columns operations a valid token.
 EC_API ec_status ec_attention_backward(const ec_attention_problem* problem,

@@ -85,7 +85,8 @@ StridedView view_strided(pybind11::handle array, const Argument& argument, LastA
 
 std::string shape_text(const StridedView& view) {
   std::string text = "(";
-  for (int axis = 0; axis < view.axes(); ++axis) text += (axis > 0 ? ", " : "") + std::to_string(view.shape(axis));
+  for (int axis = 0; axis < view.axes(); ++axis)
+    text += (axis > 0 ? ", " : "") + std::to_string(view.shape(axis));
   return text + (view.axes() == 1 ? ",)" : ")");
 }
 

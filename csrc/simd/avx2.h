@@ -52,8 +52,10 @@ static inline VF sum_each(const VF (&a)[kLanes]) {
   VF halves[2];  // lane 4 h + i: the sum over half h of a[4 n + i]
   _Pragma("GCC unroll 2") for (int n = 0; n < 2; ++n) {
     const VF* from = a + 4 * n;
-    const VF low = _mm256_add_ps(_mm256_unpacklo_ps(from[0], from[1]), _mm256_unpackhi_ps(from[0], from[1]));
-    const VF high = _mm256_add_ps(_mm256_unpacklo_ps(from[2], from[3]), _mm256_unpackhi_ps(from[2], from[3]));
+    const VF low =
+        _mm256_add_ps(_mm256_unpacklo_ps(from[0], from[1]), _mm256_unpackhi_ps(from[0], from[1]));
+    const VF high =
+        _mm256_add_ps(_mm256_unpacklo_ps(from[2], from[3]), _mm256_unpackhi_ps(from[2], from[3]));
     const __m256d x = _mm256_castps_pd(low), y = _mm256_castps_pd(high);
     halves[n] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
                               _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));

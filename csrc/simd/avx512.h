@@ -56,8 +56,10 @@ static inline VF sum_each(const VF (&a)[kLanes]) {
   VF quads[4];  // lane 4 q + i: the sum over quad q of a[4 n + i]
   _Pragma("GCC unroll 4") for (int n = 0; n < 4; ++n) {
     const VF* from = a + 4 * n;
-    const VF low = _mm512_add_ps(_mm512_unpacklo_ps(from[0], from[1]), _mm512_unpackhi_ps(from[0], from[1]));
-    const VF high = _mm512_add_ps(_mm512_unpacklo_ps(from[2], from[3]), _mm512_unpackhi_ps(from[2], from[3]));
+    const VF low =
+        _mm512_add_ps(_mm512_unpacklo_ps(from[0], from[1]), _mm512_unpackhi_ps(from[0], from[1]));
+    const VF high =
+        _mm512_add_ps(_mm512_unpacklo_ps(from[2], from[3]), _mm512_unpackhi_ps(from[2], from[3]));
     const __m512d x = _mm512_castps_pd(low), y = _mm512_castps_pd(high);
     quads[n] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
                              _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
@@ -118,8 +120,8 @@ static inline void store_half(uint16_t* p, VF a) {
 }
 static inline void store_bfloat(uint16_t* p, VF a) {
   const VI rounded = _mm512_srli_epi32(_mm512_castps_si512(round_to_bfloat(a)), 16);
-  const VI bits = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q),
-                                        _mm512_set1_epi32(0x7fc0));
+  const VI bits =
+      _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc0));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bits));
 }
 
@@ -134,8 +136,8 @@ static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
 }
 // Group i of low and high: numbers i of a and b, and numbers kLanes + i.
 static inline void interleave_bfloat(VI a, VI b, VI* low, VI* high) {
-  const VI index = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                    37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const VI index = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
+                                    6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   *low = _mm512_permutex2var_epi16(a, index, b);
   *high = _mm512_permutex2var_epi16(a, _mm512_add_epi16(index, _mm512_set1_epi16(16)), b);
 }
