@@ -129,6 +129,7 @@ def sizes_of(p: Problem, grad_out: Array, grad_lse: Array) -> tuple[dict[str, fl
         if p.norm:
             along = (np.abs(head.f) * d_f).sum(axis=1, keepdims=True)
             d_z = (d_f + np.abs(head.f) * along) / np.maximum(head.norm, 1e-12)
+            d_z[head.norm[:, 0] <= 1e-12] = 0
         if p.activation:
             d_z = d_z * (1 - head.a**2)
         steepest = max(steepest, float(np.abs(head.s[np.isfinite(head.s)]).max(initial=0)))
@@ -169,7 +170,10 @@ def limits(
         bound = SUMS[dtype] * steepest * size
         if name in IN_TOKEN_DTYPE and dtype in ("float16", "bfloat16"):
             bound += UNIT[dtype] * float(np.abs(expected[name]).max(initial=0)) + SMALLEST_HALF
-        found[name] = max(bound, 2 * distance(rough[name], expected[name]))
+        off = distance(rough[name], expected[name])
+        if not np.isfinite(off):  # Torch's has failed
+            off = UNIT.get(dtype, 0.0) * size
+        found[name] = max(bound, 2 * off)
     return found
 
 
