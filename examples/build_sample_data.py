@@ -15,8 +15,8 @@ Inputs
     questions in examples/data/queries.tsv.
 Outputs
     examples/data/glosses.npz (all rows), python/embedcore/data/glosses.npz (the part that ships
-    with the package), examples/data/token_states.npz (the hidden states of every token, for some
-    classes); WORDNET_LICENSE.txt beside each.
+    with the package), examples/data/token_states.npz (hidden states of all tokens, for some of
+    the classes); WORDNET_LICENSE.txt beside each.
 
 Nothing is random: rows are chosen by a hash of their WordNet identity, texts are embedded one
 at a time, and vectors are rounded to a fixed grid, coarse enough to hide most of the last-bit
@@ -67,6 +67,7 @@ ROWS_PER_OTHER_CLASS = 64
 TOKEN_ROWS_PER_CLASS = 7
 SHIPPED_TOKEN_ROWS = 3
 ROWS_PER_STATE_CLASS = 90
+STATE_LAYER = 4  # of 6: the last one was trained for the mean of its states, this one was not
 WORDS_IN_GLOSS = range(4, 31)
 TOKENS_IN_GLOSS = range(6, 25)  # of rows that keep their hidden states, [CLS] and [SEP] included
 
@@ -106,7 +107,8 @@ class Embedded(NamedTuple):
 
     vector: npt.NDArray[np.float64]
     tokens: list[str]
-    states: npt.NDArray[np.float32]
+    states: npt.NDArray[np.float32]  # of the last layer
+    inner_states: npt.NDArray[np.float32]  # of STATE_LAYER
 
 
 def definition(gloss: str) -> str | None:
@@ -266,10 +268,12 @@ def make_embedder(model_folder: Path) -> Any:
     def embed(text: str) -> Embedded:
         batch = tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
-            states = model(**batch).last_hidden_state[0].numpy()
+            layers = model(**batch, output_hidden_states=True).hidden_states
+        states = layers[-1][0].numpy()
         mean = states.astype(np.float64).mean(axis=0)
         tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
-        return Embedded(mean / np.linalg.norm(mean), tokens, states)
+        unit = mean / np.linalg.norm(mean)
+        return Embedded(unit, tokens, states, layers[STATE_LAYER][0].numpy())
 
     return embed
 
@@ -350,7 +354,7 @@ def write_state_file(path: Path, rows: Sequence[tuple[Synset, Embedded]]) -> Non
         token_rows=np.arange(len(rows), dtype=np.int32),
         token_indptr=indptr([len(e.tokens) for e in of_tokens]),
         tokens=encode_lines([token for e in of_tokens for token in e.tokens]),
-        **encode_codes(np.concatenate([e.states for e in of_tokens])),
+        **encode_codes(np.concatenate([e.inner_states for e in of_tokens])),
     )
     print(f"{path}: {len(rows)} glosses with token states, {path.stat().st_size:,} bytes")
 

@@ -112,7 +112,7 @@ class Glosses:
 
 @dataclass(frozen=True, eq=False)
 class TokenStates:
-    """Last hidden states of the model for some of the glosses, one vector for each token.
+    """Hidden states of the model for some of the glosses, one vector for each token.
 
     Attributes
     ----------
@@ -207,10 +207,10 @@ def load_glosses(path: str | os.PathLike[str] | None = None) -> Glosses:
 def load_token_states(path: str | os.PathLike[str] | None = None) -> TokenStates:
     """Load the token-level hidden states of some of the glosses, padded with zeros.
 
-    The package carries 24 glosses with hidden states; of the source tree,
-    ``examples/data/glosses.npz`` holds 315 of all classes, ``examples/data/token_states.npz`` 90 of
-    each of ten classes. The mean of ``hidden[i, :lengths[i]]`` has the direction of
-    ``vectors[rows[i]]`` of `Glosses`, up to rounding.
+    The package carries 24 glosses with the states of the last layer; ``examples/data/glosses.npz``
+    of the source tree holds 315. The mean of ``hidden[i, :lengths[i]]`` has the direction of
+    ``vectors[rows[i]]`` of `Glosses`, up to rounding. ``examples/data/token_states.npz`` holds 90
+    glosses of each of ten classes, with the states after the fourth of six layers.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def load_token_states(path: str | os.PathLike[str] | None = None) -> TokenStates
     -------
     TokenStates
         States are stored in 16-bit fixed point (step 2**-8), in ``token_states.npz`` as 8-bit
-        integers times a scale of each token (off by 1.2 % of a token's norm).
+        integers times a scale of each token (off by about 2 % of its norm).
 
     Raises
     ------

@@ -47,17 +47,22 @@ def test_padding_is_zero_and_tokens_are_not(states: datasets.TokenStates) -> Non
     np.testing.assert_array_equal(norms > 0, filled)
 
 
-def test_both_files_hold_the_same_states(states: datasets.TokenStates) -> None:
-    # Half a step of 8 bits, max / 127, and half a step of 2**-8, in each coordinate.
+def test_classes_are_those_of_the_glosses(states: datasets.TokenStates) -> None:
     other = datasets.load_token_states(FOLDER / "glosses.npz")
     common = [(i, states.texts.index(t)) for i, t in enumerate(other.texts) if t in states.texts]
     assert len(common) >= 60
     for i, j in common:
         assert other.class_names[other.labels[i]] == states.class_names[states.labels[j]]
         assert other.tokens[i] == states.tokens[j]
-        a, b = other.hidden[i, : other.lengths[i]], states.hidden[j, : states.lengths[j]]
-        largest = np.abs(b).max(axis=1, keepdims=True)
-        assert np.all(np.abs(a - b) <= largest / 254 + 2.0**-9 + 1e-5)
+
+
+def test_states_tell_classes_apart(states: datasets.TokenStates) -> None:
+    # Rows are placed by the nearest mean of the others; by chance a tenth would be right.
+    means = states.hidden.sum(axis=1) / states.lengths[:, None]
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    known = means[::2].reshape(10, 45, -1).mean(axis=1)
+    found = (means[1::2] @ known.T).argmax(axis=1)
+    assert np.mean(found == states.labels[1::2]) > 0.6
 
 
 def test_no_glosses_in_it() -> None:
