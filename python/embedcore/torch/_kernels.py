@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native forward and backward on CPU tensors: outputs are allocated here, nothing is checked.
+
+Both functions know nothing of autograd. With `P` the context of each sequence is the mean of its
+valid tokens: the forward keeps it, and the backward adds its gradient in place to that of the
+tokens, so that no second array of the size of the tokens is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from .. import _core
+from ..attention._fold import fold_query
+
+__all__ = ["Inputs", "Options", "Results", "Wanted", "attend", "attend_backward"]
+
+# key, query, value, P, offsets, lengths, mask, bias and temperature (a float or a tensor).
+Inputs: TypeAlias = tuple[Any, ...]
+# Activation, norm and threads.
+Options: TypeAlias = tuple[int, int, int]
+
+_CPU = torch.device("cpu")
+
+
+class Results(NamedTuple):
+    """What the forward computes; None for what was not asked for."""
+
+    out: Any
+    lse: Any
+    scores: Any
+    weights: Any
+    context: Any
+    context_lse: Any
+
+
+class Wanted(NamedTuple):
+    """Which gradients are wanted."""
+
+    key: bool
+    query: bool
+    value: bool
+    P: bool
+    mask: bool
+    bias: bool
+    temperature: bool
+
+
+def attend(
+    inputs: Inputs,
+    options: Options,
+    keep_lse: bool = False,
+    keep_scores: bool = False,
+    keep_weights: bool = False,
+    out: Any = None,
+) -> Results:
+    """Run the forward; `query` None pools with equal weights, `out` is written where given."""
+    key, query, value, P, offsets, lengths, mask, bias, temperature = inputs
+    where = name(query)
+    real = real_dtype(key)
+    sequences = key.shape[0] if offsets is None else offsets.shape[0] - 1
+    context = context_lse = None
+    if P is not None:
+        context = _empty((sequences, 1, key.shape[-1]), key.dtype)
+        context_lse = _empty((sequences, 1), real)
+        _core.attention_forward(
+            where, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
+            context, context_lse, None, None,
+        )  # fmt: skip
+        query = fold_query(where, query, context[:, 0], P, sequences)
+    heads = 1 if query is None else query.shape[-1]
+    if out is None:
+        out = _empty((sequences, heads, (key if value is None else value).shape[-1]), key.dtype)
+    lse = _empty((sequences, heads), real) if keep_lse else None
+    scores = weights = None
+    if keep_scores:
+        scores = _empty(per_token(key, heads, offsets), real)
+    if keep_weights:
+        weights = _empty(per_token(key, heads, offsets), real)
+    _core.attention_forward(
+        where, key, value, query, offsets, lengths, mask, bias, temperature, *options, out,
+        lse, scores, weights,
+    )  # fmt: skip
+    return Results(out, lse, scores, weights, context, context_lse)
+
+
+def attend_backward(
+    grad_out: Any,
+    grad_lse: Any,
+    inputs: Inputs,
+    options: Options,
+    results: Results,
+    wanted: Wanted,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
+    """Run the backward; the gradients come in the order of `Wanted`, None where not wanted.
+
+    Scores that the forward did not keep are computed again.
+    """
+    key, query, value, P, offsets, lengths, mask, bias, temperature = inputs
+    where = name(query)
+    real = real_dtype(key)
+    effective = query
+    if P is not None:
+        effective = fold_query(where, query, results.context[:, 0], P, grad_out.shape[0])
+    sequences, heads = grad_out.shape[:2]
+    scores = results.scores
+    if scores is None and query is not None:
+        again = (key, effective, value, None, *inputs[4:])
+        scores = attend(again, options, keep_scores=True).scores
+    grad_key = _empty(key.shape, key.dtype) if wanted.key else None
+    grad_value = _empty(value.shape, key.dtype) if wanted.value else None
+    grad_effective: Any = None
+    if wanted.query or wanted.P or (P is not None and wanted.key):
+        lead = sequences if effective.dim() == 3 else 1
+        grad_effective = _empty((lead, heads, key.shape[-1]), real)
+    grad_temperature = _empty((sequences, heads), real) if wanted.temperature else None
+    grad_bias = _empty(per_token(key, heads, offsets), real) if wanted.bias else None
+    grad_mask = _empty(key.shape[:-1], real) if wanted.mask else None
+    _core.attention_backward(
+        where, key, value, effective, offsets, lengths, mask, bias, temperature, *options,
+        grad_out, results.out, results.lse, scores, grad_lse, grad_key, grad_value,
+        grad_effective, grad_temperature, grad_bias, grad_mask, False,
+    )  # fmt: skip
+    grad_query = grad_P = None
+    if P is not None:
+        grad_query, grad_P, grad_context = _fold_backward(
+            grad_effective, query, P, results.context[:, 0], wanted
+        )
+        if grad_key is not None:
+            _add_mean_backward(grad_context, grad_key, inputs, options, results)
+    elif wanted.query:
+        grad_query = grad_effective.transpose(1, 2).to(query.dtype).reshape(query.shape)
+    if grad_temperature is not None:
+        grad_temperature = grad_temperature.sum_to_size(temperature.shape).to(temperature.dtype)
+    if grad_bias is not None:
+        grad_bias = grad_bias.transpose(-1, -2).sum_to_size(bias.shape).to(bias.dtype)
+    if grad_mask is not None:
+        grad_mask = grad_mask.to(mask.dtype)
+    return grad_key, grad_query, grad_value, grad_P, grad_mask, grad_bias, grad_temperature
+
+
+def name(query: Any) -> str:
+    """Return the public function that errors name."""
+    return "attention.mean_pool" if query is None else "attention.low_rank_attention"
+
+
+def real_dtype(key: Any) -> Any:
+    """Return the dtype of sums and of what is not of the dtype of the tokens."""
+    return torch.float64 if key.dtype is torch.float64 else torch.float32
+
+
+def per_token(key: Any, heads: int, offsets: Any) -> tuple[Any, ...]:
+    """Return the shape of what has a value for each head and token."""
+    if offsets is not None:
+        return (heads, key.shape[0])
+    return (key.shape[0], heads, key.shape[1])
+
+
+def valid(mask: Any) -> Any:
+    """Return a float mask as the boolean mask of the tokens that it keeps."""
+    if mask is None or mask.dtype is torch.bool:
+        return mask
+    return mask > -torch.inf
+
+
+def _empty(shape: Any, dtype: Any) -> Any:
+    return torch.empty(shape, dtype=dtype, device=_CPU)
+
+
+def _add_mean_backward(
+    grad_context: Any, grad_key: Any, inputs: Inputs, options: Options, results: Results
+) -> None:
+    """Add the gradient that tokens have through their mean to `grad_key`."""
+    key, query, _, _, offsets, lengths, mask, _, _ = inputs
+    _core.attention_backward(
+        name(query), key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
+        grad_context.to(key.dtype)[:, None], results.context, results.context_lse, None, None,
+        grad_key, None, None, None, None, None, True,
+    )  # fmt: skip
+
+
+def _fold_backward(
+    grad: Any, query: Any, P: Any, context: Any, wanted: Wanted
+) -> tuple[Any, Any, Any]:
+    """Return the gradients of query, P and context from that of the factor, (B, m, dk)."""
+    width, heads = query.shape[0], query.shape[-1]
+    q = query.to(grad.dtype).reshape(width, -1, heads)
+    p = P.to(grad.dtype).reshape(width, -1, heads)
+    c = context.to(grad.dtype)
+    grad_query = grad_P = None
+    if wanted.query:
+        gate = torch.einsum("be,erj->brj", c, p)
+        grad_query = torch.einsum("brj,bjd->drj", gate, grad)
+        grad_query = grad_query.reshape(query.shape).to(query.dtype)
+    grad_gate = torch.einsum("bjd,drj->brj", grad, q)
+    if wanted.P:
+        grad_P = torch.einsum("be,brj->erj", c, grad_gate).reshape(P.shape).to(P.dtype)
+    grad_context = torch.einsum("brj,erj->be", grad_gate, p)
+    return grad_query, grad_P, grad_context
