@@ -109,8 +109,9 @@ static void scores(const typename Lane::Real* const* rows, int64_t tokens,
     const int64_t last = first + group < heads ? first + group : heads;
     for (int64_t t = 0; t < tokens; t += kScoreTokens) {
       // Half of the rows ahead is fetched here, with the first heads, the other half by pool.
-      const int64_t half = first == 0 ? kScoreTokens / 2 : 0;
-      LinesAhead lines(ahead, t / kScoreTokens * half, t / kScoreTokens * half + half);
+      const int64_t half = first == 0 ? kScoreTokens / 2 : 0, from = t / kScoreTokens * half;
+      LinesAhead lines(ahead, from, from + half,
+                       (last - first + kScoreHeads - 1) / kScoreHeads * (columns / Lane::kWidth));
       for (int64_t j = first; j < last; j += kScoreHeads) {
         Real sums[kScoreTokens * kScoreHeads];
         score_tile<Lane>(rows + t, factor + j * columns, columns, lines, sums);
@@ -166,12 +167,44 @@ static void pool_heads(const typename Lane::Real* const* rows, int64_t tokens,
   pool_strips<Lane, kHeads, 1>(rows, tokens, tile, columns, at, end, ahead, pooled);
 }
 
+// One head: tokens in groups, each along all columns, as memory likes it.
+constexpr int kTogether = kTokenPadding;
+
+template <class Lane>
+static void pool_one(const typename Lane::Real* const* rows, int64_t tokens,
+                     const typename Lane::Real* tile, int64_t columns, const RowsAhead& ahead,
+                     typename Lane::Real* pooled) {
+  using Vector = typename Lane::Vector;
+  LinesAhead lines(ahead, 0, ahead.count, (tokens + kTogether - 1) / kTogether * (columns / Lane::kWidth));
+  for (int64_t t = 0; t < tokens; t += kTogether) {
+    const typename Lane::Real* row[kTogether];
+    Vector weight[kTogether];
+    EC_UNROLL for (int i = 0; i < kTogether; ++i) {
+      row[i] = rows[t + i];
+      weight[i] = t + i < tokens ? Lane::all(tile[t + i]) : Lane::none();
+    }
+    for (int64_t c = 0; c < columns; c += Lane::kWidth) {
+      lines.fetch();
+      Vector even = Lane::get(pooled + c), odd = Lane::none();
+      EC_UNROLL for (int i = 0; i < kTogether; i += 2) {
+        even = Lane::step(weight[i], Lane::get(row[i] + c), even);
+        odd = Lane::step(weight[i + 1], Lane::get(row[i + 1] + c), odd);
+      }
+      Lane::put(pooled + c, even + odd);
+    }
+  }
+}
+
 constexpr int kStripVectors = 12;  // columns that stay in the first cache while all heads pass over them
 
 template <class Lane>
 static void pool(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
                  int64_t heads, int64_t columns, const RowsAhead& ahead, typename Lane::Real* pooled) {
-  LinesAhead lines(ahead, ahead.count / 2, ahead.count);
+  if (heads == 1) return pool_one<Lane>(rows, tokens, tile, columns, ahead, pooled);
+  // Where the columns of a step are many, so are its lines; narrower steps than counted fetch early.
+  const int64_t strips = columns / (kTileVectors * Lane::kWidth);
+  LinesAhead lines(ahead, ahead.count / 2, ahead.count,
+                   tokens * strips * ((heads + kTileRows - 1) / kTileRows));
   for (int64_t at = 0; at < columns; at += kStripVectors * Lane::kWidth) {
     const int64_t left = columns - at;
     const int64_t end = at + (left < kStripVectors * Lane::kWidth ? left : kStripVectors * Lane::kWidth);

@@ -56,8 +56,10 @@ static void scores(const uint16_t* const* rows, int64_t tokens, const uint16_t* 
   for (int64_t first = 0; first < heads; first += group) {
     const int64_t last = first + group < heads ? first + group : heads;
     for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-      const int64_t half = first == 0 ? kScoreTokens / 2 : 0;
-      LinesAhead lines(ahead, t / kScoreTokens * half, t / kScoreTokens * half + half);
+      // Half of the rows ahead is fetched here, with the first heads, the other half by pool.
+      const int64_t half = first == 0 ? kScoreTokens / 2 : 0, from = t / kScoreTokens * half;
+      LinesAhead lines(ahead, from, from + half,
+                       (last - first + kScoreHeads - 1) / kScoreHeads * (columns / kPairs));
       for (int64_t j = first; j < last; j += kScoreHeads) {
         float sums[kScoreTokens * kScoreHeads];
         score_tile(rows + t, factor + j * columns, columns, lines, sums);
@@ -116,11 +118,41 @@ static void pool_heads(const uint16_t* const* rows, int64_t tokens, const uint16
   for (; at < end; at += kPairs) pool_strip<kHeads, 1>(rows, tokens, rounded, columns, at, ahead, pooled);
 }
 
+// One head: tokens in groups, each along all columns, as memory likes it.
+constexpr int kTogether = kTokenPadding;
+
+static void pool_one(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t columns,
+                     const RowsAhead& ahead, float* pooled) {
+  LinesAhead lines(ahead, 0, ahead.count, (tokens + kTogether - 1) / kTogether * (columns / kPairs));
+  for (int64_t t = 0; t < tokens; t += kTogether) {
+    const uint16_t* row[kTogether];
+    VI weight[kTogether / 2];
+    EC_UNROLL for (int i = 0; i < kTogether; ++i) row[i] = rows[t + i];
+    EC_UNROLL for (int i = 0; i < kTogether / 2; ++i) weight[i] =
+        t + 2 * i < tokens ? broadcast_group(reinterpret_cast<const uint32_t*>(rounded + t + 2 * i))
+                           : zero_int();
+    for (int64_t c = 0; c < columns; c += kPairs) {
+      lines.fetch();
+      VF first = load(pooled + c), second = load(pooled + c + kLanes);
+      EC_UNROLL for (int i = 0; i < kTogether / 2; ++i) {
+        VI low, high;
+        interleave_bfloat(load_int(row[2 * i] + c), load_int(row[2 * i + 1] + c), &low, &high);
+        first = dot_bfloat_pairs(first, low, weight[i]);
+        second = dot_bfloat_pairs(second, high, weight[i]);
+      }
+      store(pooled + c, first);
+      store(pooled + c + kLanes, second);
+    }
+  }
+}
+
 constexpr int kStripPairs = 8;  // columns that stay in the first cache while all heads pass over them
 
 static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
                  int64_t columns, const RowsAhead& ahead, float* pooled) {
-  LinesAhead lines(ahead, ahead.count / 2, ahead.count);
+  if (heads == 1) return pool_one(rows, tokens, rounded, columns, ahead, pooled);
+  const int64_t groups = heads / 8 + heads % 8 / 4 + heads % 4;
+  LinesAhead lines(ahead, ahead.count / 2, ahead.count, tokens / 2 * (columns / kPairs) * groups);
   for (int64_t at = 0; at < columns; at += kStripPairs * kPairs) {
     const int64_t left = columns - at;
     const int64_t end = at + (left < kStripPairs * kPairs ? left : kStripPairs * kPairs);

@@ -98,9 +98,12 @@ ec_status check_problem(const ec_attention_problem& problem, ec_error* error) {
   if (problem.heads < 1)
     return fail(error, EC_INVALID_VALUE, "query", -1, "'query' must have at least one head; got %lld",
                 static_cast<long long>(problem.heads));
-  if (problem.key_columns < 1 || problem.value_columns < 1)
+  if (problem.key_columns < 1)
     return fail(error, EC_INVALID_VALUE, "key", -1, "'key' must have at least one column; got %lld",
-                static_cast<long long>(std::min(problem.key_columns, problem.value_columns)));
+                static_cast<long long>(problem.key_columns));
+  if (problem.value_columns < 1)
+    return fail(error, EC_INVALID_VALUE, "value", -1, "'value' must have at least one column; got %lld",
+                static_cast<long long>(problem.value_columns));
   ec_status status = EC_OK;
   if (problem.offsets != nullptr) status = check_offsets(problem, error);
   if (status == EC_OK && problem.lengths != nullptr) status = check_lengths(problem, error);

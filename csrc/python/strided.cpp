@@ -41,6 +41,8 @@ void pack(const Source& source, int64_t item_bytes, unsigned char* to) {
 }  // namespace
 
 bool StridedView::c_contiguous() const {
+  for (int axis = 0; axis < axes(); ++axis)
+    if (shape(axis) == 0) return true;
   int64_t expected = 1;
   for (int axis = axes() - 1; axis >= 0; --axis) {
     if (shape(axis) > 1 && stride(axis) != expected) return false;
