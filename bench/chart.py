@@ -6,32 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench import families
+from bench.text import family_of
 from bench.timing import optional
 
 COLOURS = {"ours": "#1b6ca8", "peer": "#b8b8b8", "floor": "#222222"}
-MOST_PANELS = 6
-WANTED = (("arc", True), ("arc", False), ("chord", True), ("l2", True), ("spatial", True))
-
-
-def _panels(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the largest case of each wanted kind, at the most threads."""
-    timed = [
-        case
-        for case in result["cases"]
-        if case["threads"] == max(result["threads"])
-        and not case["cold"]
-        and any(line["role"] == "peer" and "seconds" in line for line in case["lines"])
-    ]
-    found = []
-    for metric, crossed in (*WANTED, ("halfspace", True)):
-        fitting = [
-            case
-            for case in timed
-            if case["metric"] == metric and (case["m"] is not None) == crossed
-        ]
-        if fitting:
-            found.append(max(fitting, key=lambda case: case["n"] * case["n"] * case["d"]))
-    return found[:MOST_PANELS]
 
 
 def _draw_panel(axes: Any, case: dict[str, Any]) -> None:
@@ -56,7 +35,7 @@ def _draw_panel(axes: Any, case: dict[str, Any]) -> None:
 
 def draw(result: dict[str, Any], file: Path) -> Path | None:
     """Write a PNG; None without Matplotlib or without anything to draw."""
-    panels = _panels(result)
+    panels = families.report(family_of(result)).panels(result)
     if not panels or optional("matplotlib") is None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg

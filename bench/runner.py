@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """embedcore's bench: time, error, ratio to the floor and ratio to the best peer found installed.
 
-    python -m bench                 # short: under two minutes on two cores
-    python -m bench --full          # the shapes of the targets, 100,000 x 100,000 included
-    python -m bench --full --record # also renews bench/results/<machine>/ and bench/RESULTS.md
+    python -m bench                     # short: about three minutes on two cores
+    python -m bench --family attention  # one family of kernels alone
+    python -m bench --full              # the shapes of the targets
+    python -m bench --full --record     # also renews bench/results/<machine>/ and bench/RESULTS.md
 
-Writes JSON and a chart into build/bench, or where --output says. Ctrl-C stops and keeps what has
-been measured. The status is 1 when an answer of embedcore was wrong.
+Writes JSON and a chart for each family into build/bench, or where --output says. Ctrl-C stops and
+keeps what has been measured. The status is 1 when an answer of embedcore was wrong.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.families import Family
 
 ROOT = Path(__file__).resolve().parents[1]
+INTERRUPTED = 130
 # Each holds a baseline below its best, and is only read when its library is loaded. A forced core
 # type halves the SGEMM of OpenBLAS on machines with AVX-512.
 HANDICAPS = (
@@ -32,16 +38,19 @@ HANDICAPS = (
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    from bench.families import NAMES
+
     parser = argparse.ArgumentParser(
         prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
         ("quick", "small shapes (default)"),
-        ("full", "all shapes; about a quarter of an hour on two cores"),
+        ("full", "all shapes; about half an hour on two cores"),
         ("smoke", "tiny shapes: does the bench itself work"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
+    parser.add_argument("--family", choices=NAMES, help="default: all")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this text")
     parser.add_argument("--threads", type=int, nargs="+", help="default: 1 and all, at most 2")
     parser.add_argument("--output", type=Path, metavar="FOLDER", default=ROOT / "build" / "bench")
@@ -90,14 +99,34 @@ def main(argv: list[str] | None = None) -> int:
     handicaps = [name for name in HANDICAPS if os.environ.get(name)]
     if handicaps and not options.keep_environment:
         return _start_without(handicaps, sys.argv[1:] if argv is None else argv)
-    from bench import machine, report, session
-    from bench.depth.cases import cases_of
+    from bench import families
 
+    names = [options.family] if options.family else families.NAMES
+    found = {name: families.family(name) for name in names}
     if options.list:
-        print("\n".join(case.name for case in cases_of(options.mode, options.only)))
+        for family in found.values():
+            print("\n".join(case.name for case in family.cases_of(options.mode, options.only)))
         return 0
+    # A family without a case of that name would only measure its overhead and memory.
+    chosen = {
+        name: family
+        for name, family in found.items()
+        if family.cases_of(options.mode, options.only)
+    }
+    status = 0
+    for name, family in chosen.items():
+        status = max(status, _measure(name, family, options))
+        if status == INTERRUPTED:
+            break
+    return status
+
+
+def _measure(name: str, family: Family, options: argparse.Namespace) -> int:
+    """Measure a family, print and write its figures; return its status."""
+    from bench import machine, report, session
+
     threads = options.threads or sorted({1, min(2, machine.cores())})
-    result = session.run(options.mode, options.only, threads, report.case_text)
+    result = session.run(name, family, options.mode, options.only, threads, report.case_text)
     print(report.closing_text(result))
     folder = options.output
     if options.record:
@@ -108,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"wrote {report.write_page(ROOT / 'bench')}")
     if result["interrupted"]:
         print("stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 1 if report.wrong_answers(result) else 0
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from bench import machine
-from bench.depth import exact, memory, overhead
-from bench.depth.cases import Case, cases_of, contestants
+from bench.families import Case, Family, Task
 from bench.timing import Contestant, Samples, interleave, optional, thread_limit, time_first
 
-SCHEMA = 1
-ROUNDS = {"smoke": 1, "quick": 3, "full": 3}
-CHECKED_PAIRS = {"smoke": 10_000, "quick": 4_000_000, "full": 16_000_000}
+SCHEMA = 2
 # An answer this many times beyond its limit is wrong, not inexact, and is not timed.
 WRONG_FACTOR = 10.0
 
@@ -64,12 +61,18 @@ def _bar(total: int) -> Iterator[Bar]:
 
 
 def run(
-    mode: str, only: str, threads: list[int], show_case: Callable[[dict[str, Any]], str]
+    name: str,
+    family: Family,
+    mode: str,
+    only: str,
+    threads: list[int],
+    show_case: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
     """Run a mode; what was measured before Ctrl-C is returned, with "interrupted" set."""
     started = time.time()
     result: dict[str, Any] = {
         "schema": SCHEMA,
+        "family": name,
         "mode": mode,
         "interrupted": False,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -80,11 +83,11 @@ def run(
         "overhead": [],
         "memory": [],
     }
-    cases = cases_of(mode, only)
-    steps = sum(len(threads) if case.peers else 1 for case in cases)
+    cases = family.cases_of(mode, only)
+    steps = sum(len(case.threads_of(threads)) for case in cases)
     with _bar(steps + 3) as bar:
         try:
-            _run_all(result, cases, bar, show_case)
+            _run_all(result, family, cases, bar, show_case)
         except KeyboardInterrupt:
             result["interrupted"] = True
     result["seconds"] = time.time() - started
@@ -92,95 +95,102 @@ def run(
 
 
 def _run_all(
-    result: dict[str, Any], cases: list[Case], bar: Bar, show_case: Callable[[dict[str, Any]], str]
+    result: dict[str, Any],
+    family: Family,
+    cases: list[Case],
+    bar: Bar,
+    show_case: Callable[[dict[str, Any]], str],
 ) -> None:
-    mode = result["mode"]
+    mode, threads = result["mode"], result["threads"]
     bar.show("floors of the machine")
     small = {"size_bytes": 1 << 20, "repeats": 2} if mode == "smoke" else {}
     result["floors"] = machine.measure_floors(**small)
     bar.advance()
     bar.show("call overhead")
-    result["overhead"] = overhead.measure(*((20, 2) if mode == "smoke" else ()))
+    result["overhead"] = family.overhead(mode)
     bar.advance()
     for case in cases:
-        problem = case.problem()
-        rows = exact.sampled_rows(case.n, CHECKED_PAIRS[mode], len(problem.reference))
-        wanted = exact.depths(problem, rows)
-        # Without peers it is the error that counts, and that does not depend on the threads.
-        for count in result["threads"] if case.peers else [max(result["threads"])]:
+        task = family.prepare(case, mode)
+        for count in case.threads_of(threads):
             bar.show(f"{case.name}, {count} thread(s)")
-            with thread_limit(count):
-                found = _run_case(case, problem, count, rows, wanted, mode)
+            with thread_limit(count), task.conditions():
+                found = _run_case(case, task, count)
             result["cases"].append(found)
             bar.write(show_case(found))
             bar.advance()
-    for count in (
-        sorted({1, max(result["threads"])}) if mode == "full" else [max(result["threads"])]
-    ):
-        result["memory"] += memory.measure(mode, count, bar.show)
+        del task  # its memory must be free before the next one is made
+    result["memory"] = family.memory(mode, threads, bar.show)
     bar.advance()
 
 
-def _run_case(
-    case: Case, problem: exact.Problem, threads: int, rows: Any, wanted: Any, mode: str
-) -> dict[str, Any]:
-    right, lines, first = [], [], {}
-    for contestant in contestants(case, problem, threads, machine.cache_bytes()):
+def _run_case(case: Case, task: Task, threads: int) -> dict[str, Any]:
+    lines: dict[str, dict[str, Any]] = {}
+    answered, first = [], {}
+    for contestant in task.contestants(threads):
         line: dict[str, Any] = {
             "name": contestant.name,
             "role": contestant.role,
             "extrapolated": contestant.extrapolated,
             "error": None,
         }
-        lines.append(line)
+        lines[contestant.name] = line
+        answer = None  # the one before may be large
         try:
             answer, first[contestant.name] = time_first(contestant.run)
         except Exception as problem_found:  # one peer's failure must not stop the others
             line["failed"] = f"{type(problem_found).__name__}: {problem_found}"
             continue
         if contestant.role != "floor" and contestant.comparable:
-            line["error"] = error_of(answer, rows, wanted)
-        if contestant.role == "ours":
-            precision = contestant.name.split()[-1]
-            limit = case.error_limit(precision, len(problem.reference))
-            line |= {"error_limit": limit, "target": case.targets.get(precision)}
-            if not line["error"] <= WRONG_FACTOR * limit:
-                line["failed"] = f"wrong answer: off by {line['error']:.1e}"
-                continue
-        right.append(contestant)
-    samples = interleave(right, first, rounds=ROUNDS[mode], cold=case.cold, settle=threads > 1)
-    # Errors up to the limit for float32 count as equal.
-    _compare(right, samples, lines, case.error_limit("float32", len(problem.reference)))
+            line["error"] = task.error(answer)
+        answered.append(contestant)
+    right = [one for one in answered if one.role != "ours" or _is_right(one.name, task, lines)]
+    rounds = task.rounds(sum(first[one.name] for one in right))
+    samples = interleave(right, first, rounds=rounds, cold=case.cold, settle=threads > 1)
+    _compare(right, samples, lines, task)
     return {
         "name": case.name,
-        "metric": case.metric,
-        "n": case.n,
-        "m": case.m,
-        "d": case.d,
-        "data": case.data,
         "cold": case.cold,
         "threads": threads,
-        "checked_rows": len(rows),
-        "lines": lines,
+        **task.facts,
+        "lines": list(lines.values()),
     }
 
 
-def error_of(answer: Any, rows: Any, wanted: Any) -> float:
-    """Return the largest error in the rows that were checked and computed."""
-    depths = np.asarray(answer, dtype=np.float64)
-    known = rows < len(depths)
-    return float(np.abs(depths[rows[known]] - wanted[known]).max())
+def _is_right(name: str, task: Task, lines: dict[str, Any]) -> bool:
+    """State the limits of one of our own; tell whether its answer lies within reach of them."""
+    limit, line = task.error_limit(name, lines), lines[name]
+    line |= {"error_limit": limit, "target": task.target(name)}
+    if line["error"] <= WRONG_FACTOR * limit:
+        return True
+    line["failed"] = f"wrong answer: off by {line['error']:.1e}"
+    return False
+
+
+def _slowest_floor(right: list[Contestant], samples: dict[str, Samples]) -> str | None:
+    """Return the floor that counts: the slowest of all kinds, of a kind the fastest way.
+
+    A floor's name is its kind and, in parentheses, the way.
+    """
+    ways: dict[str, list[str]] = {}
+    for one in right:
+        if one.role == "floor":
+            ways.setdefault(one.name.split(" (")[0], []).append(one.name)
+
+    def seconds(name: str) -> float:
+        return samples[name].seconds()
+
+    return max((min(names, key=seconds) for names in ways.values()), key=seconds, default=None)
 
 
 def _compare(
-    right: list[Contestant], samples: dict[str, Samples], lines: list[Any], equal: float
+    right: list[Contestant], samples: dict[str, Samples], lines: dict[str, Any], task: Task
 ) -> None:
-    """Add times, the ratio to the fastest floor and, for our own, that to the best peer."""
-    by_name = {line["name"]: line for line in lines}
-    floors = [one.name for one in right if one.role == "floor"]
-    floor = min(floors, key=lambda name: samples[name].seconds(), default=None)
+    """Add times, the ratio to the floor that counts and, for our own, those to the peers."""
+    floor = _slowest_floor(right, samples)
+    equal = task.equal_error(lines)
+    peers = [one.name for one in right if one.role == "peer"]
     for one in right:
-        line, own = by_name[one.name], samples[one.name]
+        line, own = lines[one.name], samples[one.name]
         line |= {"seconds": own.seconds(), "cpu_seconds": own.cpu_seconds(), "samples": own.wall}
         if floor is not None:
             line |= {"floor": floor, "ratio_to_floor": own.ratio_to(samples[floor])}
@@ -189,20 +199,29 @@ def _compare(
         if line["target"] is not None and floor is not None:
             line["met"] = line["ratio_to_floor"] <= line["target"]
         largest = max(equal, 2 * line["error"])
-        peers = [
-            other.name
-            for other in right
-            if other.role == "peer" and (by_name[other.name]["error"] or 0.0) <= largest
-        ]
-        if peers:
-            best = min(peers, key=lambda name: samples[name].seconds())
+        fair = [name for name in peers if (lines[name]["error"] or 0.0) <= largest]
+        if fair:
+            best = min(fair, key=lambda name: samples[name].seconds())
             line |= {"best_peer": best, "ratio_to_peer": own.ratio_to(samples[best])}
-    for one in right if any(one.role == "ours" for one in right) else ():
-        if one.role == "peer":
-            by_name[one.name]["beaten"] = _beaten(by_name[one.name], lines, equal)
+        line["times_faster"] = {name: 1 / own.ratio_to(samples[name]) for name in peers}
+        line["goals"] = _goals(task.goals(one.name), line["times_faster"])
+    for name in peers if any(one.role == "ours" for one in right) else ():
+        lines[name]["beaten"] = _beaten(lines[name], lines.values(), equal)
 
 
-def _beaten(peer: Any, lines: list[Any], equal: float) -> bool:
+def _goals(wanted: dict[str, float], faster: dict[str, float]) -> list[dict[str, Any]]:
+    """Hold the least of the factors over the peers of a prefix against what was wanted."""
+    found = []
+    for prefix, factor in wanted.items():
+        factors = [value for name, value in faster.items() if name.startswith(prefix)]
+        if factors:
+            least = min(factors)
+            met = least >= factor
+            found.append({"peer": prefix, "wanted": factor, "measured": least, "met": met})
+    return found
+
+
+def _beaten(peer: Any, lines: Iterable[dict[str, Any]], equal: float) -> bool:
     """Tell whether one of our own is faster at equal or better error."""
     allowed = np.inf if peer["error"] is None else max(equal, peer["error"])
     return any(

@@ -24,10 +24,11 @@ EVICTED_BYTES = 160 << 20
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to compute the depths of a problem, or one floor that no way can be expected to beat.
+    """One way to solve a problem, or one floor that no way can be expected to beat.
 
     A contestant too slow for the whole problem computes the first rows alone and sets `scale`, the
-    factor to the whole: its time is extrapolated and it is timed once.
+    factor to the whole: its time is extrapolated and it is timed once. A floor too short for the
+    clock does the work several times, with a `scale` below 1.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Contestant:
     @property
     def extrapolated(self) -> bool:
         """Whether the time is computed from part of the problem."""
-        return self.scale != 1.0
+        return self.scale > 1.0
 
 
 @dataclass
@@ -139,7 +140,9 @@ def interleave(
             if contestant.extrapolated and kept.wall:
                 continue
             first = first_seconds[contestant.name]
-            repeats = 1 if cold else max(1, math.ceil(SHORTEST_SAMPLE / max(first, 1e-7)))
+            # One round alone shows that all works, and measures nothing.
+            once = cold or rounds == 1
+            repeats = 1 if once else max(1, math.ceil(SHORTEST_SAMPLE / max(first, 1e-7)))
             if evict is not None:
                 evict()
             wall, cpu = _one_sample(contestant.run, repeats)

@@ -53,6 +53,10 @@ class Case:
         """Return how many pairs of rows there are."""
         return self.n * (self.n if self.m is None else self.m)
 
+    def threads_of(self, threads: list[int]) -> list[int]:
+        """Without peers it is the error that counts, and that does not depend on the threads."""
+        return threads if self.peers else [max(threads)]
+
     def problem(self) -> Problem:
         """Make the data."""
         rows = data.pool(self.data, self.n + (self.m or 0), self.d)

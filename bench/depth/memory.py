@@ -7,14 +7,11 @@ python bench/depth/memory.py FILE.npy FILE.npy|- METRIC PRECISION THREADS
 from __future__ import annotations
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +20,18 @@ import numpy as np
 ALLOWED_BEYOND_INPUTS = 64 << 20
 
 
-def peak_bytes() -> int:
-    """Return the peak of resident memory, since the last reset where the system can reset it."""
-    try:
-        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        match = None
-    if match is not None:
-        return int(match[1]) << 10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
-
-
-def _reset_peak() -> None:
-    # Where that fails the peak so far is the start, which only hides what was freed before.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def _child(arguments: list[str]) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     from embedcore import depth
+
+    from bench.resident import peak_bytes, reset_peak
 
     x_file, corpus_file, metric, precision, threads = arguments
     x = np.load(x_file)
     corpus = None if corpus_file == "-" else np.load(corpus_file)
     small = x[:64]
     depth.score(small, metric=metric, precision=precision, threads=int(threads))
-    _reset_peak()
+    reset_peak()
     before, start = peak_bytes(), time.perf_counter()
     depth.score(x, corpus, metric=metric, precision=precision, threads=int(threads))
     seconds = time.perf_counter() - start

@@ -17,9 +17,9 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 
 from bench import machine
-from bench.depth import exact
 from bench.depth.cases import Case, cases_of, contestants
-from bench.session import CHECKED_PAIRS, ROUNDS, WRONG_FACTOR, error_of
+from bench.depth.family import ROUNDS, DepthTask, prepare
+from bench.session import WRONG_FACTOR
 from bench.timing import thread_limit
 
 MODE = os.environ.get("EMBEDCORE_BENCH_MODE", "smoke")
@@ -39,26 +39,22 @@ def _parameters() -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def _checked(case: Case) -> tuple[exact.Problem, Any, Any]:
-    problem = case.problem()
-    rows = exact.sampled_rows(case.n, CHECKED_PAIRS[MODE], len(problem.reference))
-    return problem, rows, exact.depths(problem, rows)
+def _task(case: Case) -> DepthTask:
+    return prepare(case, MODE)
 
 
 @pytest.mark.parametrize(("case", "threads", "name"), list(_parameters()))
 def test_depth(case: Case, threads: int, name: str, benchmark: Any) -> None:
     """Check the answer, then time it."""
-    problem, rows, wanted = _checked(case)
+    task = _task(case)
     benchmark.group = f"{case.name}, {threads} thread(s)"
     with thread_limit(threads):
-        found = contestants(case, problem, threads, CACHE)
-        one = next(contestant for contestant in found if contestant.name == name)
+        one = next(found for found in task.contestants(threads) if found.name == name)
         answer = one.run()
         if one.role != "floor" and one.comparable:
-            error = error_of(answer, rows, wanted)
+            error = task.error(answer)
             benchmark.extra_info["error"] = error
             if one.role == "ours":
-                limit = case.error_limit(name.split()[-1], len(problem.reference))
-                assert error <= WRONG_FACTOR * limit
+                assert error <= WRONG_FACTOR * task.error_limit(name, {})
         benchmark.extra_info["scale"] = one.scale
         benchmark.pedantic(one.run, rounds=ROUNDS[MODE], warmup_rounds=0)
