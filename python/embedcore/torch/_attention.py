@@ -182,7 +182,8 @@ def mean_pool(
             [8., 9.]])
     """
     workers = 0 if threads is None else integer(_MEAN, "threads", threads, minimum=1, maximum=1024)
-    mask, lengths, cu_seqlens = _limits(_MEAN, tokens, mask, lengths, cu_seqlens)
+    if mask is not None or lengths is not None or cu_seqlens is not None:
+        mask, lengths, cu_seqlens = _limits(_MEAN, tokens, mask, lengths, cu_seqlens)
     if mask is not None and mask.dtype is not torch.bool:
         raise TypeError(
             f"{_MEAN}: 'mask' must be boolean (true where a token counts); got {mask.dtype}. "

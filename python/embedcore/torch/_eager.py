@@ -6,7 +6,7 @@ The operator (`_ops`) gives the same results; what watches or transforms calls g
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
@@ -62,79 +62,108 @@ def run_plain(
     out: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Return out, lse and weights, the last two None where not kept."""
-    if needs_grad(arguments):
-        if torch.is_grad_enabled():
-            found = _Attend.apply(*arguments, options, keep_lse, keep_weights)
-            return found if keep_lse or keep_weights else (found, None, None)
-        arguments = _detached(arguments)
-    results = attend(arguments, options, keep_lse, False, keep_weights, out)
+    if not needs_grad(arguments):
+        results = attend(arguments, options, keep_lse, False, keep_weights, out)
+    elif not torch.is_grad_enabled():
+        results = attend(_detached(arguments), options, keep_lse, False, keep_weights, out)
+    else:
+        call = _Call(arguments, options, keep_lse, keep_weights)
+        key, query, value, P, _, _, mask, bias, temperature = arguments
+        if needs_grad((value, P, mask, bias, temperature)):
+            found = _apply(key, query, call, value, P, mask, bias, temperature)
+        else:
+            found = _apply_few(key, query, call)
+        return found if keep_lse or keep_weights else (found, None, None)
     return results.out, results.lse, results.weights
 
 
-def _detached(arguments: Any) -> tuple[Any, ...]:
+def _detached(arguments: Any) -> Any:
     """Return the same memory without autograd: the kernels refuse tensors that require grad."""
-    return tuple(
+    return [
         argument.detach()
         if argument is not None and type(argument) is not float and argument.requires_grad
         else argument
         for argument in arguments
-    )
+    ]
 
 
-class _Attend(torch.autograd.Function):  # type: ignore[misc]
-    """The operator's gradient, without the operator."""
+class _Call(NamedTuple):
+    """What autograd need not see."""
+
+    inputs: Inputs
+    options: Options
+    keep_lse: bool
+    keep_weights: bool
+
+
+class _AttendFew(torch.autograd.Function):  # type: ignore[misc]
+    """Gradients of key and query alone: autograd takes time for each argument of a function."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Any:
-        options, keep_lse, keep_weights = arguments[9:]
-        out, lse, scores, weights, context, context_lse = attend(
-            _detached(arguments[:9]), options, True, True, keep_weights
-        )
-        temperature = arguments[8]
-        number = type(temperature) is float
-        ctx.temperature = temperature if number else 1.0
-        ctx.options = options
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            *arguments[:8], None if number else temperature, out, lse, scores, context, context_lse
-        )
-        if not (keep_lse or keep_weights):
-            return out
-        if weights is not None:
-            ctx.mark_non_differentiable(weights)
-        return out, lse, weights
+    def forward(ctx: Any, key: Any, query: Any, call: _Call) -> Any:
+        return _record(ctx, call)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Any, grad_lse: Any = None, _: Any = None) -> Any:
-        saved = ctx.saved_tensors
-        need = ctx.needs_input_grad
-        wanted = Wanted(need[0], need[1], need[2], need[3], need[6], need[7], need[8])
-        if grad_out is None:
-            grad_out = torch.zeros_like(saved[9])
-        if torch.is_grad_enabled():
-            # Gradients of gradients may follow, and the operator says that there are none.
-            found = _recorded_backward(ctx, grad_out, grad_lse, saved, wanted)
-        else:
-            plain = _detached(saved)
-            temperature = ctx.temperature if plain[8] is None else plain[8]
-            out, lse, scores, context, context_lse = plain[9:]
-            found = attend_backward(
-                grad_out,
-                grad_lse,
-                (*plain[:8], temperature),
-                ctx.options,
-                Results(out, lse, scores, None, context, context_lse),
-                wanted,
-            )
-        key, query, value, P, mask, bias, temperature = found
-        return key, query, value, P, None, None, mask, bias, temperature, None, None, None
+        key, query = ctx.needs_input_grad[:2]
+        wanted = Wanted(key, query, False, False, False, False, False)
+        found = _gradients(ctx, grad_out, grad_lse, wanted)
+        return found[0], found[1], None
 
 
-def _recorded_backward(
-    ctx: Any, grad_out: Any, grad_lse: Any, saved: Any, wanted: Wanted
-) -> tuple[Any, ...]:
-    kept = [grad_out.new_empty(0) if tensor is None else tensor for tensor in saved[9:]]
-    found = call_backward(
-        grad_out, grad_lse, *saved[:9], ctx.temperature, *ctx.options, *kept, list(wanted)
+class _Attend(torch.autograd.Function):  # type: ignore[misc]
+    """Gradients of whatever is differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, key: Any, query: Any, call: _Call, *others: Any) -> Any:
+        return _record(ctx, call)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Any, grad_lse: Any = None, _: Any = None) -> Any:
+        key, query, _, *others = ctx.needs_input_grad
+        found = _gradients(ctx, grad_out, grad_lse, Wanted(key, query, *others))
+        return found[0], found[1], None, *found[2:]
+
+
+# Of the class below Function, whose own `apply` first asks whether a transform is active.
+_apply = super(torch.autograd.Function, _Attend).apply
+_apply_few = super(torch.autograd.Function, _AttendFew).apply
+
+
+def _record(ctx: Any, call: _Call) -> Any:
+    inputs, options, keep_lse, keep_weights = call
+    out, lse, scores, weights, context, context_lse = attend(
+        _detached(inputs), options, True, True, keep_weights
     )
-    return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
+    temperature = inputs[8]
+    number = type(temperature) is float
+    ctx.temperature = temperature if number else 1.0
+    ctx.options = options
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(
+        *inputs[:8], None if number else temperature, out, lse, scores, context, context_lse
+    )
+    if not (keep_lse or keep_weights):
+        return out
+    if weights is not None:
+        ctx.mark_non_differentiable(weights)
+    return out, lse, weights
+
+
+def _gradients(ctx: Any, grad_out: Any, grad_lse: Any, wanted: Wanted) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    if grad_out is None:
+        grad_out = torch.zeros_like(saved[9])
+    if torch.is_grad_enabled():
+        # Gradients of gradients may follow, and the operator says that there are none.
+        kept = [grad_out.new_empty(0) if tensor is None else tensor for tensor in saved[9:]]
+        found = call_backward(
+            grad_out, grad_lse, *saved[:9], ctx.temperature, *ctx.options, *kept, list(wanted)
+        )
+        return tuple(
+            gradient if want else None for gradient, want in zip(found, wanted, strict=True)
+        )
+    *inputs, temperature, out, lse, scores, context, context_lse = _detached(saved)
+    inputs.append(ctx.temperature if temperature is None else temperature)
+    results = Results(out, lse, scores, None, context, context_lse)
+    return attend_backward(grad_out, grad_lse, tuple(inputs), ctx.options, results, wanted)

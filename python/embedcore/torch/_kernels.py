@@ -22,7 +22,9 @@ Inputs: TypeAlias = tuple[Any, ...]
 # Activation, norm and threads.
 Options: TypeAlias = tuple[int, int, int]
 
-_CPU = torch.device("cpu")
+# What errors name.
+_ATTENTION = "attention.low_rank_attention"
+_MEAN = "attention.mean_pool"
 
 
 class Results(NamedTuple):
@@ -58,13 +60,13 @@ def attend(
 ) -> Results:
     """Run the forward; `query` None pools with equal weights, `out` is written where given."""
     key, query, value, P, offsets, lengths, mask, bias, temperature = inputs
-    where = name(query)
+    where = _MEAN if query is None else _ATTENTION
     real = real_dtype(key)
     sequences = key.shape[0] if offsets is None else offsets.shape[0] - 1
     context = context_lse = None
     if P is not None:
-        context = _empty((sequences, 1, key.shape[-1]), key.dtype)
-        context_lse = _empty((sequences, 1), real)
+        context = key.new_empty(sequences, 1, key.shape[-1])
+        context_lse = key.new_empty(sequences, 1, dtype=real)
         _core.attention_forward(
             where, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
             context, context_lse, None, None,
@@ -72,13 +74,13 @@ def attend(
         query = fold_query(where, query, context[:, 0], P, sequences)
     heads = 1 if query is None else query.shape[-1]
     if out is None:
-        out = _empty((sequences, heads, (key if value is None else value).shape[-1]), key.dtype)
-    lse = _empty((sequences, heads), real) if keep_lse else None
+        out = key.new_empty(sequences, heads, (key if value is None else value).shape[-1])
+    lse = key.new_empty(sequences, heads, dtype=real) if keep_lse else None
     scores = weights = None
     if keep_scores:
-        scores = _empty(per_token(key, heads, offsets), real)
+        scores = key.new_empty(*per_token(key, heads, offsets), dtype=real)
     if keep_weights:
-        weights = _empty(per_token(key, heads, offsets), real)
+        weights = key.new_empty(*per_token(key, heads, offsets), dtype=real)
     _core.attention_forward(
         where, key, value, query, offsets, lengths, mask, bias, temperature, *options, out,
         lse, scores, weights,
@@ -99,7 +101,7 @@ def attend_backward(
     Scores that the forward did not keep are computed again.
     """
     key, query, value, P, offsets, lengths, mask, bias, temperature = inputs
-    where = name(query)
+    where = _MEAN if query is None else _ATTENTION
     real = real_dtype(key)
     effective = query
     if P is not None:
@@ -109,15 +111,15 @@ def attend_backward(
     if scores is None and query is not None:
         again = (key, effective, value, None, *inputs[4:])
         scores = attend(again, options, keep_scores=True).scores
-    grad_key = _empty(key.shape, key.dtype) if wanted.key else None
-    grad_value = _empty(value.shape, key.dtype) if wanted.value else None
+    grad_key = key.new_empty(*key.shape) if wanted.key else None
+    grad_value = value.new_empty(*value.shape) if wanted.value else None
     grad_effective: Any = None
     if wanted.query or wanted.P or (P is not None and wanted.key):
         lead = sequences if effective.dim() == 3 else 1
-        grad_effective = _empty((lead, heads, key.shape[-1]), real)
-    grad_temperature = _empty((sequences, heads), real) if wanted.temperature else None
-    grad_bias = _empty(per_token(key, heads, offsets), real) if wanted.bias else None
-    grad_mask = _empty(key.shape[:-1], real) if wanted.mask else None
+        grad_effective = key.new_empty(lead, heads, key.shape[-1], dtype=real)
+    grad_temperature = key.new_empty(sequences, heads, dtype=real) if wanted.temperature else None
+    grad_bias = key.new_empty(*per_token(key, heads, offsets), dtype=real) if wanted.bias else None
+    grad_mask = key.new_empty(*key.shape[:-1], dtype=real) if wanted.mask else None
     _core.attention_backward(
         where, key, value, effective, offsets, lengths, mask, bias, temperature, *options,
         grad_out, results.out, results.lse, scores, grad_lse, grad_key, grad_value,
@@ -131,7 +133,7 @@ def attend_backward(
         if grad_key is not None:
             _add_mean_backward(grad_context, grad_key, inputs, options, results)
     elif wanted.query:
-        grad_query = grad_effective.transpose(1, 2).to(query.dtype).reshape(query.shape)
+        grad_query = _as_query(grad_effective, query)
     if grad_temperature is not None:
         grad_temperature = grad_temperature.sum_to_size(temperature.shape).to(temperature.dtype)
     if grad_bias is not None:
@@ -139,11 +141,6 @@ def attend_backward(
     if grad_mask is not None:
         grad_mask = grad_mask.to(mask.dtype)
     return grad_key, grad_query, grad_value, grad_P, grad_mask, grad_bias, grad_temperature
-
-
-def name(query: Any) -> str:
-    """Return the public function that errors name."""
-    return "attention.mean_pool" if query is None else "attention.low_rank_attention"
 
 
 def real_dtype(key: Any) -> Any:
@@ -165,17 +162,22 @@ def valid(mask: Any) -> Any:
     return mask > -torch.inf
 
 
-def _empty(shape: Any, dtype: Any) -> Any:
-    return torch.empty(shape, dtype=dtype, device=_CPU)
+def _as_query(grad: Any, query: Any) -> Any:
+    """Return the gradient of the factor, (1 or B, m, dk), with the shape and dtype of `query`."""
+    if grad.dtype is not query.dtype:
+        grad = grad.to(query.dtype)
+    if grad.shape[1] == 1:
+        return grad.view(query.shape)
+    return grad[0].t() if query.dim() == 2 else grad.mT
 
 
 def _add_mean_backward(
     grad_context: Any, grad_key: Any, inputs: Inputs, options: Options, results: Results
 ) -> None:
     """Add the gradient that tokens have through their mean to `grad_key`."""
-    key, query, _, _, offsets, lengths, mask, _, _ = inputs
+    key, _, _, _, offsets, lengths, mask, _, _ = inputs
     _core.attention_backward(
-        name(query), key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
+        _ATTENTION, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
         grad_context.to(key.dtype)[:, None], results.context, results.context_lse, None, None,
         grad_key, None, None, None, None, None, True,
     )  # fmt: skip
