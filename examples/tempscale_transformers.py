@@ -10,10 +10,9 @@ model is for its evaluation to say; this script shows what becomes of the attent
     gain    the high-frequency gain of a head: below 1, it brings tokens closer together
     cosine  mean cosine of the embeddings (mean pooling) of different texts: 1 is full collapse
 
-Needs Torch. With `transformers` the model is a BERT of random weights, without it one of a few
-lines of Torch; --model takes a folder with a model of your own and its tokenizer:
+Needs Torch. With `transformers` installed the model is a BERT of random weights, without it one of
+a few lines of Torch; --model takes a folder with a model of your own and its tokenizer:
 
-    pip install embedcore torch transformers
     python examples/tempscale_transformers.py --model path/to/all-MiniLM-L6-v2 --temperature 0.8
 """
 
