@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracle.attention_kernel import Head, one_forward, problem_of
 from oracle.attention_kernel import Problem as Spelled
-from oracle.attention_kernel import one_forward, problem_of
 
 from .attention import Problem
 from .kinds import to_torch
@@ -113,6 +113,19 @@ def plain(p: Problem, grad_out: Array, grad_lse: Array) -> dict[str, Array]:
     return _finish(p, found)
 
 
+def _condition(s: Spelled, b: int, head: Head, p: Problem) -> Array:
+    """How much larger than 1e-6 of it the error of a weight may be, (n, m).
+
+    A score is a sum that is off by a few 2^-24 |k| |q|, whatever it comes to. Where the scores of
+    all heads come to little, the norm over heads makes much of that.
+    """
+    if not p.norm:
+        return np.ones_like(head.y)
+    lengths = np.linalg.norm(s.key[s.rows[b]], axis=1)[:, None] * np.linalg.norm(s.query[b], axis=0)
+    slope = np.where(head.norm > 1e-12, 1 / np.maximum(head.norm, 1e-12), 0.0)
+    return np.maximum(1.0, lengths * slope / s.temperature[b] / 4)
+
+
 def sizes_of(p: Problem, grad_out: Array, grad_lse: Array) -> tuple[dict[str, float], float]:
     """Largest sum of magnitudes that makes a number of each result, and the largest |s|."""
     s, found, steepest = _spelled(p), _nothing(p), 1.0
@@ -123,7 +136,8 @@ def sizes_of(p: Problem, grad_out: Array, grad_lse: Array) -> tuple[dict[str, fl
         k, v, q = np.abs(s.key[rows]), s.value[rows], np.abs(s.query[b])
         grad_weights = np.abs(v @ grad_out[b].astype(np.float64).T)
         mean = np.abs((grad_out[b] * head.out).sum(axis=1))
-        d_s = head.weights * (grad_weights.max(axis=0) + mean + np.abs(grad_lse[b]))
+        weights = head.weights * _condition(s, b, head, p)
+        d_s = weights * (grad_weights.max(axis=0) + mean + np.abs(grad_lse[b]))
         d_f = d_s / s.temperature[b]
         d_z = d_f
         if p.norm:
@@ -133,14 +147,14 @@ def sizes_of(p: Problem, grad_out: Array, grad_lse: Array) -> tuple[dict[str, fl
         if p.activation:
             d_z = d_z * (1 - head.a**2)
         steepest = max(steepest, float(np.abs(head.s[np.isfinite(head.s)]).max(initial=0)))
-        found["out"][b] = head.weights.T @ np.abs(v)
-        found["lse"][b] = 1
-        found["key"][rows], found["value"][rows] = d_z @ q.T, head.weights @ g
+        found["out"][b] = weights.T @ np.abs(v)
+        found["lse"][b] = weights.sum(axis=0)
+        found["key"][rows], found["value"][rows] = d_z @ q.T, weights @ g
         found["query"][b] = d_z.T @ k
         finite = np.where(np.isfinite(head.s), np.abs(head.s), 0)
         found["temperature"][b] = (d_s * finite).sum(axis=0) / s.temperature[b]
         found["mask"][rows] = d_f.sum(axis=1)
-        _put(found, p, b, rows, {"scores": np.abs(head.y), "weights": head.weights, "bias": d_z})
+        _put(found, p, b, rows, {"scores": np.abs(head.y), "weights": weights, "bias": d_z})
     found = _finish(p, found)
     return {name: float(x.max(initial=0)) for name, x in found.items()}, steepest
 
