@@ -7,7 +7,7 @@
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
-#include "attention/lines_ahead.h"
+#include "attention/rows_ahead.h"
 #include "core/isa_table.h"
 
 #define EC_UNROLL _Pragma("GCC unroll 16")
@@ -69,7 +69,8 @@ constexpr int64_t kFactorBytes = 32 << 10;
 template <class Lane>
 static inline __attribute__((always_inline)) void score_tile(const typename Lane::Real* const* rows,
                                                              const typename Lane::Real* factor,
-                                                             int64_t columns, LinesAhead& ahead,
+                                                             int64_t columns,
+                                                             const typename Lane::Real* row_to_come,
                                                              typename Lane::Real* sums) {
   using Real = typename Lane::Real;
   using Vector = typename Lane::Vector;
@@ -80,7 +81,7 @@ static inline __attribute__((always_inline)) void score_tile(const typename Lane
   Vector sum[kSums];
   EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = Lane::none();
   for (int64_t k = 0; k < columns; k += Lane::kWidth) {
-    ahead.fetch();
+    fetch(row_to_come + k);
     Vector head[kScoreHeads];
     EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] = Lane::get_once(factor + h * columns + k);
     EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
@@ -105,16 +106,16 @@ static void scores(const typename Lane::Real* const* rows, int64_t tokens,
   using Real = typename Lane::Real;
   const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(Real)));
   const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
+  const int64_t tiles = (tokens + kScoreTokens - 1) / kScoreTokens;
   for (int64_t first = 0; first < heads; first += group) {
     const int64_t last = first + group < heads ? first + group : heads;
     for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-      // Half of the rows ahead is fetched here, with the first heads, the other half by pool.
-      const int64_t half = first == 0 ? kScoreTokens / 2 : 0, from = t / kScoreTokens * half;
-      LinesAhead lines(ahead, from, from + half,
-                       (last - first + kScoreHeads - 1) / kScoreHeads * (columns / Lane::kWidth));
       for (int64_t j = first; j < last; j += kScoreHeads) {
+        const int64_t turn = j / kScoreHeads;
+        const Real* to_come =
+            turn < kFetchedByScores ? row_ahead(ahead, turn * tiles + t / kScoreTokens, rows[t]) : rows[t];
         Real sums[kScoreTokens * kScoreHeads];
-        score_tile<Lane>(rows + t, factor + j * columns, columns, lines, sums);
+        score_tile<Lane>(rows + t, factor + j * columns, columns, to_come, sums);
         EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
             tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(Real));
       }
@@ -124,47 +125,50 @@ static void scores(const typename Lane::Real* const* rows, int64_t tokens,
 
 // ---- pool -----------------------------------------------------------------------------------------
 
-// pooled[kHeads][kVectors] += tile' rows, over one strip of columns.
+// pooled[kHeads][kVectors] += tile' rows, over one strip of columns. The first `fetching` tokens fetch the
+// same strip of rows_to_come.
 template <class Lane, int kHeads, int kVectors>
-static inline __attribute__((always_inline)) void pool_strip(const typename Lane::Real* const* rows,
-                                                             int64_t tokens,
-                                                             const typename Lane::Real* tile,
-                                                             int64_t columns, int64_t at, LinesAhead& ahead,
-                                                             typename Lane::Real* pooled) {
+static inline __attribute__((always_inline)) void pool_strip(
+    const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
+    int64_t columns, int64_t at, const typename Lane::Real* const* rows_to_come, int64_t fetching,
+    typename Lane::Real* pooled) {
   using Vector = typename Lane::Vector;
+  constexpr int kLine = 64 / sizeof(typename Lane::Real);
   Vector sum[kHeads][kVectors];
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
       Lane::get(pooled + j * columns + at + v * Lane::kWidth);
-  for (int64_t t = 0; t < tokens; ++t) {
-    ahead.fetch();
+  const auto add_token = [&](int64_t t) __attribute__((always_inline)) {
     Vector numbers[kVectors];
     EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(rows[t] + at + v * Lane::kWidth);
     EC_UNROLL for (int j = 0; j < kHeads; ++j) {
       const Vector weight = Lane::all(tile[j * kBlockTokens + t]);
       EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] = Lane::step(weight, numbers[v], sum[j][v]);
     }
+  };
+  int64_t t = 0;
+  // One row for two tokens: too many lines at once, and the processor forgets some.
+  for (int64_t i = 0; i < fetching && t + 2 <= tokens; ++i, t += 2) {
+    EC_UNROLL for (int c = 0; c < kVectors * Lane::kWidth; c += 2 * kLine) fetch(rows_to_come[i] + at + c);
+    add_token(t);
+    EC_UNROLL for (int c = kLine; c < kVectors * Lane::kWidth; c += 2 * kLine)
+        fetch(rows_to_come[i] + at + c);
+    add_token(t + 1);
   }
+  for (; t < tokens; ++t) add_token(t);
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
       Lane::put(pooled + j * columns + at + v * Lane::kWidth, sum[j][v]);
-}
-
-// All strips of kVectors vectors from column `at` on for one group of heads.
-template <class Lane, int kHeads, int kVectors>
-static inline __attribute__((always_inline)) int64_t
-pool_strips(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
-            int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, typename Lane::Real* pooled) {
-  for (; at + kVectors * Lane::kWidth <= end; at += kVectors * Lane::kWidth)
-    pool_strip<Lane, kHeads, kVectors>(rows, tokens, tile, columns, at, ahead, pooled);
-  return at;
 }
 
 template <class Lane, int kHeads>
 static void pool_heads(const typename Lane::Real* const* rows, int64_t tokens,
                        const typename Lane::Real* tile, int64_t columns, int64_t at, int64_t end,
-                       LinesAhead& ahead, typename Lane::Real* pooled) {
+                       const typename Lane::Real* const* rows_to_come, int64_t fetching,
+                       typename Lane::Real* pooled) {
   constexpr int kWide = kTileRows * kTileVectors / kHeads < 12 ? kTileRows * kTileVectors / kHeads : 12;
-  at = pool_strips<Lane, kHeads, kWide>(rows, tokens, tile, columns, at, end, ahead, pooled);
-  pool_strips<Lane, kHeads, 1>(rows, tokens, tile, columns, at, end, ahead, pooled);
+  for (; at + kWide * Lane::kWidth <= end; at += kWide * Lane::kWidth)
+    pool_strip<Lane, kHeads, kWide>(rows, tokens, tile, columns, at, rows_to_come, fetching, pooled);
+  for (; at < end; at += Lane::kWidth)
+    pool_strip<Lane, kHeads, 1>(rows, tokens, tile, columns, at, rows_to_come, fetching, pooled);
 }
 
 // One head: tokens in groups, each along all columns, as memory likes it.
@@ -175,16 +179,18 @@ static void pool_one(const typename Lane::Real* const* rows, int64_t tokens,
                      const typename Lane::Real* tile, int64_t columns, const RowsAhead& ahead,
                      typename Lane::Real* pooled) {
   using Vector = typename Lane::Vector;
-  LinesAhead lines(ahead, 0, ahead.count, (tokens + kTogether - 1) / kTogether * (columns / Lane::kWidth));
+  constexpr int kLine = 64 / sizeof(typename Lane::Real);
   for (int64_t t = 0; t < tokens; t += kTogether) {
     const typename Lane::Real* row[kTogether];
+    const typename Lane::Real* to_come[kTogether];
     Vector weight[kTogether];
     EC_UNROLL for (int i = 0; i < kTogether; ++i) {
       row[i] = rows[t + i];
+      to_come[i] = row_ahead(ahead, t + i, row[i]);
       weight[i] = t + i < tokens ? Lane::all(tile[t + i]) : Lane::none();
     }
     for (int64_t c = 0; c < columns; c += Lane::kWidth) {
-      lines.fetch();
+      if (c % kLine == 0) EC_UNROLL for (int i = 0; i < kTogether; ++i) fetch(to_come[i] + c);
       Vector even = Lane::get(pooled + c), odd = Lane::none();
       EC_UNROLL for (int i = 0; i < kTogether; i += 2) {
         even = Lane::step(weight[i], Lane::get(row[i] + c), even);
@@ -201,26 +207,26 @@ template <class Lane>
 static void pool(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
                  int64_t heads, int64_t columns, const RowsAhead& ahead, typename Lane::Real* pooled) {
   if (heads == 1) return pool_one<Lane>(rows, tokens, tile, columns, ahead, pooled);
-  // Where the columns of a step are many, so are its lines; narrower steps than counted fetch early.
-  const int64_t strips = columns / (kTileVectors * Lane::kWidth);
-  LinesAhead lines(ahead, ahead.count / 2, ahead.count,
-                   tokens * strips * ((heads + kTileRows - 1) / kTileRows));
+  const int64_t fetched = fetched_by_scores(tokens, kScoreTokens, (heads + kScoreHeads - 1) / kScoreHeads);
+  const auto* to_come = reinterpret_cast<const typename Lane::Real* const*>(ahead.rows) + fetched;
+  int64_t fetching = ahead.count - fetched < tokens ? ahead.count - fetched : tokens;
+  if (fetching < 0) fetching = 0;
   for (int64_t at = 0; at < columns; at += kStripVectors * Lane::kWidth) {
     const int64_t left = columns - at;
     const int64_t end = at + (left < kStripVectors * Lane::kWidth ? left : kStripVectors * Lane::kWidth);
     int64_t j = 0;
     for (; j + kTileRows <= heads; j += kTileRows)
-      pool_heads<Lane, kTileRows>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                                  pooled + j * columns);
+      pool_heads<Lane, kTileRows>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
+                                  j == 0 ? fetching : 0, pooled + j * columns);
     for (; j + 4 <= heads; j += 4)
-      pool_heads<Lane, 4>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                          pooled + j * columns);
+      pool_heads<Lane, 4>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
+                          j == 0 ? fetching : 0, pooled + j * columns);
     for (; j + 2 <= heads; j += 2)
-      pool_heads<Lane, 2>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                          pooled + j * columns);
+      pool_heads<Lane, 2>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
+                          j == 0 ? fetching : 0, pooled + j * columns);
     for (; j < heads; ++j)
-      pool_heads<Lane, 1>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                          pooled + j * columns);
+      pool_heads<Lane, 1>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
+                          j == 0 ? fetching : 0, pooled + j * columns);
   }
 }
 

@@ -3,7 +3,7 @@
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
-#include "attention/lines_ahead.h"
+#include "attention/rows_ahead.h"
 #include "core/isa_table.h"
 
 #define EC_UNROLL _Pragma("GCC unroll 16")
@@ -23,14 +23,14 @@ constexpr int64_t kFactorBytes = 32 << 10;  // of the factor that stay in the fi
 
 static inline __attribute__((always_inline)) void score_tile(const uint16_t* const* rows,
                                                              const uint16_t* factor, int64_t columns,
-                                                             LinesAhead& ahead, float* sums) {
+                                                             const uint16_t* row_to_come, float* sums) {
   constexpr int kSums = kScoreTokens * kScoreHeads;
   const uint16_t* row[kScoreTokens];
   EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) row[t] = rows[t];
   VF sum[kSums];
   EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = zero();
   for (int64_t k = 0; k < columns; k += kPairs) {
-    ahead.fetch();
+    fetch(row_to_come + k);
     VF head[kScoreHeads];
     EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] =
         held(as_float(load_int(factor + h * columns + k)));
@@ -53,16 +53,16 @@ static void scores(const uint16_t* const* rows, int64_t tokens, const uint16_t* 
                    int64_t columns, const RowsAhead& ahead, float* tile) {
   const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(uint16_t)));
   const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
+  const int64_t tiles = (tokens + kScoreTokens - 1) / kScoreTokens;
   for (int64_t first = 0; first < heads; first += group) {
     const int64_t last = first + group < heads ? first + group : heads;
     for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-      // Half of the rows ahead is fetched here, with the first heads, the other half by pool.
-      const int64_t half = first == 0 ? kScoreTokens / 2 : 0, from = t / kScoreTokens * half;
-      LinesAhead lines(ahead, from, from + half,
-                       (last - first + kScoreHeads - 1) / kScoreHeads * (columns / kPairs));
       for (int64_t j = first; j < last; j += kScoreHeads) {
+        const int64_t turn = j / kScoreHeads;
+        const uint16_t* to_come =
+            turn < kFetchedByScores ? row_ahead(ahead, turn * tiles + t / kScoreTokens, rows[t]) : rows[t];
         float sums[kScoreTokens * kScoreHeads];
-        score_tile(rows + t, factor + j * columns, columns, lines, sums);
+        score_tile(rows + t, factor + j * columns, columns, to_come, sums);
         EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
             tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(float));
       }
@@ -89,13 +89,16 @@ static void round_weights(const float* weights, int64_t heads, int64_t tokens, u
 template <int kHeads, int kSpan>
 static inline __attribute__((always_inline)) void pool_strip(const uint16_t* const* rows, int64_t tokens,
                                                              const uint16_t* rounded, int64_t columns,
-                                                             int64_t at, LinesAhead& ahead, float* pooled) {
+                                                             int64_t at,
+                                                             const uint16_t* const* rows_to_come,
+                                                             int64_t fetching, float* pooled) {
   constexpr int kVectors = 2 * kSpan;
   VF sum[kHeads][kVectors];
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
       load(pooled + j * columns + at + v * kLanes);
   for (int64_t t = 0; t < tokens; t += 2) {
-    ahead.fetch();
+    if (t < 2 * fetching)
+      EC_UNROLL for (int v = 0; v < kSpan; ++v) fetch(rows_to_come[t / 2] + at + v * kPairs);
     VI pair[kVectors];
     EC_UNROLL for (int v = 0; v < kSpan; ++v)
         interleave_bfloat(load_int(rows[t] + at + v * kPairs), load_int(rows[t + 1] + at + v * kPairs),
@@ -111,11 +114,13 @@ static inline __attribute__((always_inline)) void pool_strip(const uint16_t* con
 
 template <int kHeads>
 static void pool_heads(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded,
-                       int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, float* pooled) {
+                       int64_t columns, int64_t at, int64_t end, const uint16_t* const* rows_to_come,
+                       int64_t fetching, float* pooled) {
   constexpr int kSpan = kHeads >= 8 ? 1 : kHeads >= 4 ? 2 : 4;
   for (; at + kSpan * kPairs <= end; at += kSpan * kPairs)
-    pool_strip<kHeads, kSpan>(rows, tokens, rounded, columns, at, ahead, pooled);
-  for (; at < end; at += kPairs) pool_strip<kHeads, 1>(rows, tokens, rounded, columns, at, ahead, pooled);
+    pool_strip<kHeads, kSpan>(rows, tokens, rounded, columns, at, rows_to_come, fetching, pooled);
+  for (; at < end; at += kPairs)
+    pool_strip<kHeads, 1>(rows, tokens, rounded, columns, at, rows_to_come, fetching, pooled);
 }
 
 // One head: tokens in groups, each along all columns, as memory likes it.
@@ -123,16 +128,19 @@ constexpr int kTogether = kTokenPadding;
 
 static void pool_one(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t columns,
                      const RowsAhead& ahead, float* pooled) {
-  LinesAhead lines(ahead, 0, ahead.count, (tokens + kTogether - 1) / kTogether * (columns / kPairs));
   for (int64_t t = 0; t < tokens; t += kTogether) {
     const uint16_t* row[kTogether];
+    const uint16_t* to_come[kTogether];
     VI weight[kTogether / 2];
-    EC_UNROLL for (int i = 0; i < kTogether; ++i) row[i] = rows[t + i];
+    EC_UNROLL for (int i = 0; i < kTogether; ++i) {
+      row[i] = rows[t + i];
+      to_come[i] = row_ahead(ahead, t + i, row[i]);
+    }
     EC_UNROLL for (int i = 0; i < kTogether / 2; ++i) weight[i] =
         t + 2 * i < tokens ? broadcast_group(reinterpret_cast<const uint32_t*>(rounded + t + 2 * i))
                            : zero_int();
     for (int64_t c = 0; c < columns; c += kPairs) {
-      lines.fetch();
+      EC_UNROLL for (int i = 0; i < kTogether; ++i) fetch(to_come[i] + c);
       VF first = load(pooled + c), second = load(pooled + c + kLanes);
       EC_UNROLL for (int i = 0; i < kTogether / 2; ++i) {
         VI low, high;
@@ -151,21 +159,22 @@ constexpr int kStripPairs = 8;  // columns that stay in the first cache while al
 static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
                  int64_t columns, const RowsAhead& ahead, float* pooled) {
   if (heads == 1) return pool_one(rows, tokens, rounded, columns, ahead, pooled);
-  const int64_t groups = heads / 8 + heads % 8 / 4 + heads % 4;
-  LinesAhead lines(ahead, ahead.count / 2, ahead.count, tokens / 2 * (columns / kPairs) * groups);
+  const int64_t fetched = fetched_by_scores(tokens, kScoreTokens, (heads + kScoreHeads - 1) / kScoreHeads);
+  const auto* to_come = reinterpret_cast<const uint16_t* const*>(ahead.rows) + fetched;
+  const int64_t left_to_fetch = ahead.count - fetched;
   for (int64_t at = 0; at < columns; at += kStripPairs * kPairs) {
     const int64_t left = columns - at;
     const int64_t end = at + (left < kStripPairs * kPairs ? left : kStripPairs * kPairs);
     int64_t j = 0;
     for (; j + 8 <= heads; j += 8)
-      pool_heads<8>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
-                    pooled + j * columns);
+      pool_heads<8>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, to_come,
+                    j == 0 ? left_to_fetch : 0, pooled + j * columns);
     for (; j + 4 <= heads; j += 4)
-      pool_heads<4>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
-                    pooled + j * columns);
+      pool_heads<4>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, to_come,
+                    j == 0 ? left_to_fetch : 0, pooled + j * columns);
     for (; j < heads; ++j)
-      pool_heads<1>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
-                    pooled + j * columns);
+      pool_heads<1>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, to_come,
+                    j == 0 ? left_to_fetch : 0, pooled + j * columns);
   }
 }
 

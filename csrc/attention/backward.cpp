@@ -132,12 +132,11 @@ class Backward {
     if (score_sum != nullptr) std::fill(score_sum, score_sum + setup_.heads, 0.0);
     for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
       const Block& block = blocks[now];
-      RowsAhead ahead = {nullptr, 0, 0};
+      RowsAhead ahead = {nullptr, 0};
       if (walk.next(&blocks[1 - now])) {
         point(segment.sequence, blocks[1 - now], 1 - now, scratch);
         if (setup_.keys.in_place() && setup_.shared)
-          ahead = {reinterpret_cast<const void* const*>(scratch.key_rows[1 - now]), blocks[1 - now].tokens,
-                   setup_.key_padded * static_cast<int64_t>(sizeof(Real))};
+          ahead = {reinterpret_cast<const void* const*>(scratch.key_rows[1 - now]), blocks[1 - now].tokens};
       }
       weigh_block(segment.sequence, block, now, ahead, score_sum, scratch);
       if (wants_query())

@@ -134,12 +134,11 @@ class Forward {
     if (blocks[0].tokens > 0) point(segment.sequence, blocks[0], 0, scratch);
     for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
       Block& next = blocks[1 - now];
-      RowsAhead ahead = {nullptr, 0, 0};
+      RowsAhead ahead = {nullptr, 0};
       if (walk.next(&next)) {
         point(segment.sequence, next, 1 - now, scratch);
         if (setup_.keys.in_place() && setup_.shared)
-          ahead = {reinterpret_cast<const void* const*>(rows_of_values(scratch, 1 - now)), next.tokens,
-                   setup_.value_padded * static_cast<int64_t>(sizeof(Row))};
+          ahead = {reinterpret_cast<const void* const*>(rows_of_values(scratch, 1 - now)), next.tokens};
       }
       do_block(segment.sequence, blocks[now], now, ahead, scratch);
     }

@@ -23,7 +23,6 @@ constexpr int kHeadPadding = 4;
 struct RowsAhead {
   const void* const* rows;
   int64_t count;
-  int64_t bytes;
 };
 
 // Products over tokens. Real is float or double; columns are a multiple of `lanes`.
