@@ -321,3 +321,14 @@ def test_arrays_of_two_kinds() -> None:
         attention.low_rank_attention(tensor, QUERY)
     with pytest.raises(TypeError, match=r": 'key' must be a torch.Tensor"):
         attention.low_rank_attention(KEY, to_torch(QUERY))
+
+
+@pytest.mark.parametrize("name", ["key", "query"])
+def test_arrays_that_would_be_misread(name: str) -> None:
+    given = {"key": KEY, "query": QUERY}
+    words = f"attention.low_rank_attention: '{name}' must be in this machine's byte order; got dty"
+    with pytest.raises(TypeError, match="^" + re.escape(words)):
+        attention.low_rank_attention(**{**given, name: given[name].astype(">f8")})
+    words = f"attention.low_rank_attention: '{name}' must not be a masked array"
+    with pytest.raises(TypeError, match="^" + re.escape(words)):
+        attention.low_rank_attention(**{**given, name: np.ma.array(given[name])})

@@ -209,6 +209,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow  # under sanitizers, which keep memory of their own
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in KiB")
 def test_no_memory_that_grows_with_the_tokens() -> None:
     assert in_child(MEMORY) < 8 << 10  # weights would be 48 MB, a copy of the tokens 768
