@@ -11,6 +11,15 @@ struct Plain {
   const Number* numbers;
   Number operator()(int64_t element) const { return numbers[element]; }
 };
+struct BFloat {
+  const uint16_t* numbers;
+  float operator()(int64_t element) const {
+    const uint32_t wide = static_cast<uint32_t>(numbers[element]) << 16;
+    float value;
+    std::memcpy(&value, &wide, sizeof value);
+    return value;
+  }
+};
 struct AnyDtype {
   ec_array array;
   double operator()(int64_t element) const { return array_value(array, element); }
@@ -39,6 +48,8 @@ void pack_factor(const ec_attention_problem& problem, int64_t sequence, int64_t 
   if (query.dtype == EC_FLOAT32)
     transpose(Plain<float>{static_cast<const float*>(data)}, by_column, by_head, heads, columns, padded,
               to);
+  else if (query.dtype == EC_BFLOAT16)
+    transpose(BFloat{static_cast<const uint16_t*>(data)}, by_column, by_head, heads, columns, padded, to);
   else
     transpose(AnyDtype{{data, {0, 0, 0}, query.dtype}}, by_column, by_head, heads, columns, padded, to);
   for (int64_t j = 0; j < heads; ++j) std::fill(to + j * padded + columns, to + (j + 1) * padded, Real{0});
