@@ -243,9 +243,10 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
             self._folded = None
             return self._computed_fold()
         state = tuple((p.data_ptr(), p._version, p.dtype) for p in parameters)
-        if self._folded is None or self._folded[0] != state:
-            self._folded = (state, self._computed_fold())
-        return self._folded[1]
+        kept = self._folded  # other threads may drop it meanwhile
+        if kept is None or kept[0] != state:
+            kept = self._folded = (state, self._computed_fold())
+        return kept[1]
 
     def _computed_fold(self) -> Any:
         weight = self.in_proj_weight
