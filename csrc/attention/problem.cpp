@@ -66,6 +66,7 @@ ec_status check_lengths(const ec_attention_problem& problem, ec_error* error) {
 ec_status check_temperature(const ec_attention_problem& problem, ec_error* error) {
   const ec_array& array = problem.temperature;
   const bool fixed = array.data == nullptr;
+  if (!fixed && problem.sequences == 0) return EC_OK;  // it may have no numbers
   const int64_t rows = fixed || array.stride[0] == 0 ? 1 : problem.sequences;
   const int64_t columns = fixed || array.stride[1] == 0 ? 1 : problem.heads;
   for (int64_t b = 0; b < rows; ++b)

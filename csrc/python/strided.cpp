@@ -9,6 +9,10 @@
 namespace ecpy {
 namespace {
 
+// What arrays without items point to where their library gives none: a null pointer is an array that is
+// not there.
+alignas(64) unsigned char g_no_items[64];
+
 bool read_dtype(const dlpack::DataType& type, ec_dtype* dtype) {
   if (type.lanes != 1) return false;
   if (type.code == dlpack::kBfloat && type.bits == 16) {
@@ -19,11 +23,11 @@ bool read_dtype(const dlpack::DataType& type, ec_dtype* dtype) {
   return type.code == dlpack::kFloat && (type.bits == 16 || type.bits == 32 || type.bits == 64);
 }
 
-int64_t items(const Source& source) {
-  int64_t count = 1;
+int64_t size_bytes(const Source& source, int64_t item_bytes) {
+  int64_t bytes = item_bytes;
   for (int axis = 0; axis < source.axes; ++axis)
-    if (!ec::multiply_sizes(count, source.shape[axis], &count)) throw std::bad_alloc();
-  return count;
+    if (!ec::multiply_sizes(bytes, source.shape[axis], &bytes)) throw std::bad_alloc();
+  return bytes;
 }
 
 void pack(const Source& source, int64_t item_bytes, unsigned char* to) {
@@ -71,10 +75,9 @@ StridedView view_strided(pybind11::handle array, const Argument& argument, LastA
   }
   const int end = source.axes - 1;
   if (last == LastAxis::kContiguous && source.shape[end] > 1 && view.stride_[end] != 1) in_place = false;
-  view.data_ = source.data;
+  view.data_ = source.data == nullptr ? g_no_items : static_cast<void*>(source.data);
   if (in_place) return view;
-  const int64_t count = items(source);
-  if (!view.packed_.allocate(count * item_bytes)) throw std::bad_alloc();
+  if (!view.packed_.allocate(size_bytes(source, item_bytes))) throw std::bad_alloc();
   pack(source, item_bytes, view.packed_.data());
   view.data_ = view.packed_.data();
   int64_t step = 1;

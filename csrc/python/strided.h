@@ -23,7 +23,7 @@ class StridedView {
   int64_t shape(int axis) const { return source_.shape[axis]; }
   // Elements; 0 for an axis of one item, so that it is broadcast.
   int64_t stride(int axis) const { return stride_[axis]; }
-  void* data() const { return data_; }
+  void* data() const { return data_; }  // not null, even where there are no items
   ec_dtype dtype() const { return dtype_; }
   bool is_bool() const { return bool_; }
   bool writable() const { return source_.writable && packed_.size() == 0; }
