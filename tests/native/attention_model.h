@@ -36,6 +36,8 @@ constexpr Shape kShapes[] = {
     {"ragged, one head", 4, 150, 1, 5, 3, kRagged, EC_ACTIVATION_TANH, EC_HEAD_NORM_NONE, false, true},
     {"cut, unbounded", 2, 400, 2, 32, 17, kLengths, EC_ACTIVATION_NONE, EC_HEAD_NORM_NONE},
     {"cut, threaded", 1, 700, 8, 64, 0, kDense, EC_ACTIVATION_TANH, EC_HEAD_NORM_L2},
+    {"bias alone", 2, 45, 3, 10, 7, kDense, EC_ACTIVATION_TANH, EC_HEAD_NORM_L2, false, false, true, true,
+     false},
     {"mean", 3, 50, 1, 12, 0, kLengths, EC_ACTIVATION_NONE, EC_HEAD_NORM_NONE, false, true, false, false,
      false},
 };
