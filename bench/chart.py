@@ -27,7 +27,7 @@ def _draw_panel(axes: Any, case: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(ratios) / 1.5, max(ratios) * 6)
     floor = next((line["floor"] for line in lines), "")
-    axes.set_title(f"{case['name']}, {case['threads']} thread(s)", fontsize=9)
+    axes.set_title(f"{case['name']}, {case['threads']} thread(s)", fontsize=8)
     axes.set_xlabel(f"time / {floor}", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

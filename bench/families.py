@@ -30,6 +30,12 @@ class Case(Protocol):
     def cold(self) -> bool:
         """Return whether the caches are emptied before every sample."""
 
+    def uncompiled(self) -> Case:
+        """Return a copy without contestants that take long to make ready."""
+
+    def small(self) -> Case:
+        """Return a tiny copy in which the same contestants take part."""
+
     def threads_of(self, threads: list[int]) -> list[int]:
         """Return the numbers of threads that are worth a measurement."""
 

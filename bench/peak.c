@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What one core can do: multiply-adds from registers, and reading memory.
  *
- * Each loop keeps more independent accumulators than the latency of its instruction asks for. Compiled by bench/peak.py for the machine it runs on, with contraction,
- * so that a * b + c is one instruction.
+ * Each loop keeps more independent accumulators than the latency of its instruction asks for.
+ * Compiled by bench/peak.py for the machine it runs on, with contraction, so that a * b + c is one
+ * instruction.
  */
 
 #include <stddef.h>

@@ -63,6 +63,14 @@ class Case:
         plain = self.dtype == "float32" and not self.backward
         return threads if plain or self.mode != "smoke" else threads[:1]
 
+    def uncompiled(self) -> Case:
+        """Return a copy without contestants that take long to make ready."""
+        return replace(self, compiled=False)
+
+    def small(self) -> Case:
+        """Return a tiny copy in which the same contestants take part."""
+        return replace(self, sequences=2, tokens=8, columns=16, heads=8)
+
     def target(self) -> float | None:
         """Return the largest ratio to the floor."""
         if self.cold or self.mode == "smoke" or self.what in ("mean", "pooling"):

@@ -108,7 +108,7 @@ def folded(module: Any, probe: Any) -> Form:
         values = torch.einsum("bhd,hed->bhe", pooled, of_value.view(heads, size, -1))
         return module.out_proj(values.flatten(1) + bias_value)
 
-    return Form(run, [query, module.in_proj_weight, *module.out_proj.parameters()])
+    return Form(run, [query, *module.parameters()])
 
 
 def _ours(task: PoolingTask) -> Form:

@@ -53,13 +53,21 @@ def _kind(case: dict[str, Any]) -> str:
     return f"{case['what']}{way} {case['dtype']}"
 
 
+def _place(case: dict[str, Any]) -> str:
+    """Return what distinguishes a case of a kind from the others."""
+    heads = "" if case["what"] == "mean" else f", m {case['m']}"
+    cold = ", cold" if case["cold"] else ""
+    shape = " x ".join(map(str, case["shape"]))
+    return f"{shape}{heads}{cold}, {threads_text(case['threads'])}"
+
+
 def _row(
     what: str, target: str, found: list[tuple[float, bool, str]], form: str, least: bool
 ) -> list[str]:
     """One row for measurements of a kind: how many meet the target, and the worst."""
     worst = (min if least else max)(found)
     met = sum(one[1] for one in found)
-    measured = f"{met} of {len(found)}; worst {form.format(worst[0])}: {worst[2]}"
+    measured = f"{met} of {len(found)}; worst {form.format(worst[0])} ({worst[2]})"
     return [what, target, measured, yes(met == len(found))]
 
 
@@ -68,7 +76,7 @@ def _floor_rows(lines: list[Line]) -> Iterator[list[str]]:
     for case, line in lines:
         if "met" in line:
             key = (_kind(case), line["target"])
-            groups.setdefault(key, []).append((line["ratio_to_floor"], line["met"], title(case)))
+            groups.setdefault(key, []).append((line["ratio_to_floor"], line["met"], _place(case)))
     for (kind, target), found in groups.items():
         what = f"{kind} over " + ("its share" if kind.startswith("ragged") else "the floor")
         heads = ", m 8" if target == 1.25 else ", m 16 and 32" if target == 1.1 else ""
@@ -80,8 +88,9 @@ def _goal_rows(lines: list[Line]) -> Iterator[list[str]]:
     groups: dict[tuple[str, str, float], list[tuple[float, bool, str]]] = {}
     for case, line in lines:
         for goal in line.get("goals", ()):
-            key = (_kind(case), goal["peer"], goal["wanted"])
-            groups.setdefault(key, []).append((goal["measured"], goal["met"], title(case)))
+            kind = _kind(case) + (f", m {case['m']}" if case["what"] == "attention" else "")
+            key = (kind, goal["peer"], goal["wanted"])
+            groups.setdefault(key, []).append((goal["measured"], goal["met"], _place(case)))
     for (kind, peer, wanted), found in groups.items():
         yield _row(f"{peer} over {kind}", f">= {wanted:.1f} x", found, "{:.1f} x", least=True)
 

@@ -29,9 +29,8 @@ from bench.timing import Contestant, optional
 
 OPTIONS: dict[str, Any] = {"activation": "tanh", "norm": "l2", "temperature": TEMPERATURE}
 # Seconds for all samples of a case, and the fewest and the most samples of one contestant.
-BUDGET = {"smoke": (0.0, 1, 1), "quick": (0.4, 3, 9), "full": (2.5, 3, 15)}
+BUDGET = {"smoke": (0.0, 1, 1), "quick": (0.3, 3, 7), "full": (1.5, 3, 9)}
 FLOAT32_ERROR, HALF_ERROR = 1e-6, 2.0**-7
-SMALL_TOKENS = 1024  # up to here the way from Torch to the kernel counts
 
 
 class TorchTask(Task):
@@ -115,10 +114,10 @@ class AttentionTask(TorchTask):
         from_torch = forward(lambda: torch_attention(problem.tokens, problem.factor))
         if case.dtype != "float32":
             return [Contestant(name, "ours", from_torch)]
-        found = [Contestant(name, "ours", from_numpy(problem, reuse=not case.cold))]
-        if case.sequences * case.tokens <= SMALL_TOKENS:
-            found.append(Contestant(f"{name}, Torch", "ours", from_torch))
-        return found
+        return [
+            Contestant(name, "ours", from_numpy(problem, reuse=not case.cold)),
+            Contestant(f"{name}, Torch", "ours", from_torch),
+        ]
 
 
 def torch_attention(tokens: Any, factor: Any) -> Any:

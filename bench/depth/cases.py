@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,14 @@ class Case:
     def threads_of(self, threads: list[int]) -> list[int]:
         """Without peers it is the error that counts, and that does not depend on the threads."""
         return threads if self.peers else [max(threads)]
+
+    def uncompiled(self) -> Case:
+        """Return a copy without contestants that take long to make ready."""
+        return replace(self, peers=self.peers - {"compile"})
+
+    def small(self) -> Case:
+        """Return a tiny copy in which the same contestants take part."""
+        return replace(self, n=4, m=None if self.m is None else 4)
 
     def problem(self) -> Problem:
         """Make the data."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,39 +15,38 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from bench import machine
-from bench.depth.cases import Case, cases_of, contestants
-from bench.depth.family import ROUNDS, DepthTask, prepare
+from bench import families, machine
+from bench.families import Task
 from bench.session import WRONG_FACTOR
 from bench.timing import thread_limit
 
 MODE = os.environ.get("EMBEDCORE_BENCH_MODE", "smoke")
 THREADS = sorted({1, min(2, machine.cores())})
-CACHE = machine.cache_bytes()
 
 
 def _parameters() -> Iterator[Any]:
-    """Yield case, threads and contestant; a small copy of the case tells who takes part."""
-    for case in cases_of(MODE):
-        case = replace(case, peers=case.peers - {"compile"})
-        small = replace(case, n=4, m=None if case.m is None else 4)
-        problem = small.problem()
-        for threads in THREADS:
-            for one in contestants(small, problem, threads, CACHE):
-                yield pytest.param(case, threads, one.name, id=f"{case.name}-{threads}-{one.name}")
+    """Yield family, case, threads and contestant; a small copy of the case tells who takes part."""
+    for name in families.NAMES:
+        family = families.family(name)
+        for case in (case.uncompiled() for case in family.cases_of(MODE)):
+            task = family.prepare(case.small(), MODE)
+            for threads in THREADS:
+                for one in task.contestants(threads):
+                    title = f"{case.name}-{threads}-{one.name}"
+                    yield pytest.param(name, case, threads, one.name, id=title)
 
 
 @lru_cache(maxsize=1)
-def _task(case: Case) -> DepthTask:
-    return prepare(case, MODE)
+def _task(family: str, case: Any) -> Task:
+    return families.family(family).prepare(case, MODE)
 
 
-@pytest.mark.parametrize(("case", "threads", "name"), list(_parameters()))
-def test_depth(case: Case, threads: int, name: str, benchmark: Any) -> None:
+@pytest.mark.parametrize(("family", "case", "threads", "name"), list(_parameters()))
+def test_contestant(family: str, case: Any, threads: int, name: str, benchmark: Any) -> None:
     """Check the answer, then time it."""
-    task = _task(case)
+    task = _task(family, case)
     benchmark.group = f"{case.name}, {threads} thread(s)"
-    with thread_limit(threads):
+    with thread_limit(threads), task.conditions():
         one = next(found for found in task.contestants(threads) if found.name == name)
         answer = one.run()
         if one.role != "floor" and one.comparable:
@@ -57,4 +55,4 @@ def test_depth(case: Case, threads: int, name: str, benchmark: Any) -> None:
             if one.role == "ours":
                 assert error <= WRONG_FACTOR * task.error_limit(name, {})
         benchmark.extra_info["scale"] = one.scale
-        benchmark.pedantic(one.run, rounds=ROUNDS[MODE], warmup_rounds=0)
+        benchmark.pedantic(one.run, rounds=max(1, task.rounds(1.0)), warmup_rounds=0)
