@@ -105,7 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     found = {name: families.family(name) for name in names}
     if options.list:
         for family in found.values():
-            print("\n".join(case.name for case in family.cases_of(options.mode, options.only)))
+            for case in family.cases_of(options.mode, options.only):
+                print(case.name)
         return 0
     # A family without a case of that name would only measure its overhead and memory.
     chosen = {
