@@ -161,6 +161,17 @@ def test_padding_is_not_read_and_gets_no_gradient() -> None:
     assert out.isfinite().all() and key.grad.isfinite().all() and not key.grad[0, 2:].any()
 
 
+def test_masked_tokens_have_no_gradient() -> None:
+    mask = torch.zeros(2, 3)
+    mask[0], mask[1, 1] = -math.inf, -math.inf
+    key = torch.randn(2, 3, 4, requires_grad=True)
+    out = low_rank_attention(key, torch.randn(4, 2), mask=mask.requires_grad_(), temperature=0.5)
+    out.square().sum().backward()
+    assert not out[0].any() and mask.grad.isfinite().all() and key.grad.isfinite().all()
+    removed = mask == -math.inf
+    assert not mask.grad[removed].any() and not key.grad[removed].any() and key.grad.any()
+
+
 def test_inputs_may_be_strided() -> None:
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn(4, 6, 10, generator=generator, dtype=torch.float64)

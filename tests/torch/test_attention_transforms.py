@@ -79,6 +79,22 @@ def test_the_operator_is_registered_right_for_other_dtypes(
     torch.library.opcheck(attention_op, detached(forward.calls[0]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_operator_is_registered_right_for_means(weighted: bool, dtype: Any) -> None:
+    tokens = normal(2, 5, 3, dtype=dtype).requires_grad_()
+    weights = torch.rand(2, 5).requires_grad_() if weighted else None
+    with Recorder(attention_op) as forward, Recorder(BACKWARD_OP) as backward:
+        pooled = mean_pool(tokens, weights=weights, lengths=[5, 2])
+        pooled.sum().backward()
+    torch.library.opcheck(BACKWARD_OP, detached(backward.calls[0]))
+    torch.library.opcheck(attention_op, detached(forward.calls[0]))
+    leaves = [tokens] if weights is None else [tokens, weights]
+    expected = [leaf.grad for leaf in leaves]
+    direct = torch.autograd.grad(mean_pool(tokens, weights=weights, lengths=[5, 2]).sum(), leaves)
+    same(list(direct), expected)
+
+
 @pytest.mark.parametrize("dynamic", [True, None])
 @pytest.mark.parametrize("name", TRACED)
 def test_compiles_without_breaks(name: str, dynamic: bool | None, make_case: Any) -> None:
@@ -242,6 +258,39 @@ def test_jacobians_and_functional_gradients() -> None:
     value, pull = torch.func.vjp(pool, query)
     same(value, pool(query))
     same(pull(torch.ones_like(value))[0], expected.sum((0, 1, 2)))
+
+
+def test_gradients_may_be_batched() -> None:
+    key, query = normal(2, 5, 3), normal(3, 2).requires_grad_()
+    out = low_rank_attention(key, query, P=query, context="mean", norm="l2")
+    directions = normal(4, *out.shape)
+    (got,) = torch.autograd.grad(out, query, directions, is_grads_batched=True, retain_graph=True)
+    for grad, direction in zip(got, directions, strict=True):
+        same(grad, torch.autograd.grad(out, query, direction, retain_graph=True)[0])
+
+
+def test_checkpoints_run_the_forward_again() -> None:
+    key, query = normal(2, 5, 3).requires_grad_(), normal(3, 2)
+
+    def loss(key: Any) -> Any:
+        return low_rank_attention(key, query, norm="l2").square().sum()
+
+    (expected,) = torch.autograd.grad(loss(key), key)
+    again = torch.utils.checkpoint.checkpoint(loss, key, use_reentrant=False)
+    same(torch.autograd.grad(again, key)[0], expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 4), (2, 0, 4), (0, 0, 4)], ids=str)
+def test_nothing_is_something(shape: tuple[int, ...]) -> None:
+    key = torch.ones(shape, requires_grad=True)
+    query = torch.ones(4, 3, requires_grad=True)
+    out = low_rank_attention(key, query, P=query, context="mean", norm="l2")
+    out.sum().backward()
+    assert out.shape == (shape[0], 3, 4) and not out.any()
+    assert key.grad.shape == shape and not query.grad.any()
+    assert mean_pool(key).shape == (shape[0], 4)
+    tensors = (key, query, None, query, None, None, None, None, None)
+    torch.library.opcheck(attention_op, (*tensors, 0.3, 1, 1, 0, True, True))
 
 
 @IGNORE_JIT

@@ -24,6 +24,8 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 _tracing_state = torch._C._get_tracing_state
 _transform = torch._C._functorch.peek_interpreter_stack
+# Of torch.autograd.grad(is_grads_batched=True), which is no transform of those.
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def is_plain(*arguments: Any) -> bool:
@@ -132,7 +134,7 @@ _apply_few = super(torch.autograd.Function, _AttendFew).apply
 
 def _record(ctx: Any, call: _Call) -> Any:
     inputs, options, keep_lse, keep_weights = call
-    out, lse, scores, weights, context, context_lse = attend(
+    out, lse, scores, weights, context, context_lse, wide = attend(
         _detached(inputs), options, True, True, keep_weights
     )
     temperature = inputs[8]
@@ -141,7 +143,7 @@ def _record(ctx: Any, call: _Call) -> Any:
     ctx.options = options
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(
-        *inputs[:8], None if number else temperature, out, lse, scores, context, context_lse
+        *inputs[:8], None if number else temperature, out, lse, scores, context, context_lse, wide
     )
     if not (keep_lse or keep_weights):
         return out
@@ -154,8 +156,9 @@ def _gradients(ctx: Any, grad_out: Any, grad_lse: Any, wanted: Wanted) -> tuple[
     saved = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(saved[9])
-    if torch.is_grad_enabled():
-        # Gradients of gradients may follow, and the operator says that there are none.
+    if torch.is_grad_enabled() or not is_plain(grad_out, grad_lse) or _is_batched(grad_out):
+        # Gradients of gradients may follow, and the operator says that there are none; or the
+        # backward alone is watched or batched.
         kept = [grad_out.new_empty(0) if tensor is None else tensor for tensor in saved[9:]]
         found = call_backward(
             grad_out, grad_lse, *saved[:9], ctx.temperature, *ctx.options, *kept, list(wanted)
@@ -163,7 +166,7 @@ def _gradients(ctx: Any, grad_out: Any, grad_lse: Any, wanted: Wanted) -> tuple[
         return tuple(
             gradient if want else None for gradient, want in zip(found, wanted, strict=True)
         )
-    *inputs, temperature, out, lse, scores, context, context_lse = _detached(saved)
+    *inputs, temperature, out, lse, scores, context, context_lse, wide = _detached(saved)
     inputs.append(ctx.temperature if temperature is None else temperature)
-    results = Results(out, lse, scores, None, context, context_lse)
+    results = Results(out, lse, scores, None, context, context_lse, wide)
     return attend_backward(grad_out, grad_lse, tuple(inputs), ctx.options, results, wanted)

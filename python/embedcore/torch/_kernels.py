@@ -34,8 +34,9 @@ class Results(NamedTuple):
     lse: Any
     scores: Any
     weights: Any
-    context: Any
+    context: Any  # in float32 or float64, as lse and all that follow scores
     context_lse: Any
+    wide: Any  # out before it is rounded to a half precision, for the backward
 
 
 class Wanted(NamedTuple):
@@ -65,27 +66,31 @@ def attend(
     sequences = key.shape[0] if offsets is None else offsets.shape[0] - 1
     context = context_lse = None
     if P is not None:
-        context = key.new_empty(sequences, 1, key.shape[-1])
+        mean = key.new_empty(sequences, 1, key.shape[-1])
+        context = mean if real is key.dtype else mean.to(real)
         context_lse = key.new_empty(sequences, 1, dtype=real)
         _core.attention_forward(
             where, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
-            context, context_lse, None, None,
+            mean, context_lse, None, None, None if context is mean else context,
         )  # fmt: skip
         query = fold_query(where, query, context[:, 0], P, sequences)
     heads = 1 if query is None else query.shape[-1]
     if out is None:
         out = key.new_empty(sequences, heads, (key if value is None else value).shape[-1])
     lse = key.new_empty(sequences, heads, dtype=real) if keep_lse else None
-    scores = weights = None
+    scores = weights = wide = None
     if keep_scores:
-        scores = key.new_empty(*per_token(key, heads, offsets), dtype=real)
+        if query is not None:
+            scores = key.new_empty(*per_token(key, heads, offsets), dtype=real)
+        if real is not key.dtype:
+            wide = key.new_empty(*out.shape, dtype=real)
     if keep_weights:
         weights = key.new_empty(*per_token(key, heads, offsets), dtype=real)
     _core.attention_forward(
         where, key, value, query, offsets, lengths, mask, bias, temperature, *options, out,
-        lse, scores, weights,
+        lse, scores, weights, wide,
     )  # fmt: skip
-    return Results(out, lse, scores, weights, context, context_lse)
+    return Results(out, lse, scores, weights, context, context_lse, wide)
 
 
 def attend_backward(
@@ -107,10 +112,11 @@ def attend_backward(
     if P is not None:
         effective = fold_query(where, query, results.context[:, 0], P, grad_out.shape[0])
     sequences, heads = grad_out.shape[:2]
-    scores = results.scores
-    if scores is None and query is not None:
+    if results.scores is None and query is not None:
         again = (key, effective, value, None, *inputs[4:])
-        scores = attend(again, options, keep_scores=True).scores
+        found = attend(again, options, keep_scores=True)
+        results = results._replace(scores=found.scores, wide=found.wide)
+    out = results.out if results.wide is None else results.wide
     grad_key = key.new_empty(*key.shape) if wanted.key else None
     grad_value = value.new_empty(*value.shape) if wanted.value else None
     grad_effective: Any = None
@@ -122,7 +128,7 @@ def attend_backward(
     grad_mask = key.new_empty(*key.shape[:-1], dtype=real) if wanted.mask else None
     _core.attention_backward(
         where, key, value, effective, offsets, lengths, mask, bias, temperature, *options,
-        grad_out, results.out, results.lse, scores, grad_lse, grad_key, grad_value,
+        grad_out, out, results.lse, results.scores, grad_lse, grad_key, grad_value,
         grad_effective, grad_temperature, grad_bias, grad_mask, False,
     )  # fmt: skip
     grad_query = grad_P = None
@@ -178,7 +184,7 @@ def _add_mean_backward(
     key, _, _, _, offsets, lengths, mask, _, _ = inputs
     _core.attention_backward(
         _ATTENTION, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
-        grad_context.to(key.dtype)[:, None], results.context, results.context_lse, None, None,
+        grad_context[:, None], results.context, results.context_lse, None, None,
         grad_key, None, None, None, None, None, True,
     )  # fmt: skip
 

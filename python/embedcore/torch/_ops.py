@@ -43,11 +43,12 @@ _OPTIONS = (
 _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 _LIBRARY.define(
     f"{_FORWARD}({_OPTIONS}, bool keep_scores, bool keep_weights) -> "
-    "(Tensor out, Tensor lse, Tensor scores, Tensor weights, Tensor context, Tensor context_lse)"
+    "(Tensor out, Tensor lse, Tensor scores, Tensor weights, Tensor context, Tensor context_lse, "
+    "Tensor wide)"
 )
 _LIBRARY.define(
     f"{_BACKWARD}(Tensor grad_out, Tensor? grad_lse, {_OPTIONS}, Tensor out, Tensor lse, "
-    "Tensor scores, Tensor context, Tensor context_lse, bool[] wanted) -> "
+    "Tensor scores, Tensor context, Tensor context_lse, Tensor wide, bool[] wanted) -> "
     "(Tensor grad_key, Tensor grad_query, Tensor grad_value, Tensor grad_P, Tensor grad_mask, "
     "Tensor grad_bias, Tensor grad_temperature)"
 )
@@ -87,10 +88,15 @@ def _forward_fake(*arguments: Any) -> tuple[Any, ...]:
     return (
         key.new_empty((sequences, heads, columns)),
         key.new_empty((sequences, heads), dtype=real),
-        key.new_empty(tokens, dtype=real) if keep_scores else key.new_empty(0),
+        key.new_empty(tokens, dtype=real)
+        if keep_scores and query is not None
+        else key.new_empty(0),
         key.new_empty(tokens, dtype=real) if keep_weights else key.new_empty(0),
-        key.new_empty(0 if P is None else (sequences, 1, key.shape[-1])),
+        key.new_empty(0) if P is None else key.new_empty((sequences, 1, key.shape[-1]), dtype=real),
         key.new_empty(0) if P is None else key.new_empty((sequences, 1), dtype=real),
+        key.new_empty((sequences, heads, columns), dtype=real)
+        if keep_scores and key.dtype is not real
+        else key.new_empty(0),
     )
 
 
@@ -104,10 +110,10 @@ def _backward_fake(grad_out: Any, grad_lse: Any, *arguments: Any) -> tuple[Any, 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     options = inputs[:_OPTION_COUNT]
-    out, lse, scores, weights, context, context_lse = output
-    ctx.mark_non_differentiable(scores, weights, context, context_lse)
+    out, lse, scores, weights, context, context_lse, wide = output
+    ctx.mark_non_differentiable(scores, weights, context, context_lse, wide)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*options[:9], out, lse, scores, context, context_lse)
+    ctx.save_for_backward(*options[:9], out, lse, scores, context, context_lse, wide)
     ctx.numbers = options[9:]
 
 
@@ -136,9 +142,10 @@ def _refuse_twice(ctx: Any, *gradients: Any) -> Any:
 
 def _split_backward(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], Results, list[bool]]:
     options = arguments[:_OPTION_COUNT]
-    out, lse, scores, context, context_lse, wanted = arguments[_OPTION_COUNT:]
+    out, lse, scores, context, context_lse, wide, wanted = arguments[_OPTION_COUNT:]
     kept = scores if scores.dim() > 1 else None
-    return options, Results(out, lse, kept, None, context, context_lse), wanted
+    rounded = wide if wide.dim() > 1 else None
+    return options, Results(out, lse, kept, None, context, context_lse, rounded), wanted
 
 
 def _inputs_and_options(arguments: Any) -> tuple[Inputs, Options]:

@@ -46,7 +46,7 @@ def vmap_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
         spread = _spread(tensors[_TEMPERATURE], mapped[_TEMPERATURE], size)
         tensors[_TEMPERATURE] = _flat(spread.expand(size, sequences, spread.shape[-1]))
     out, lse, *rest = torch.ops.embedcore.low_rank_attention(*tensors, *fixed)
-    scores, weights, context, context_lse = rest
+    scores, weights, context, context_lse, wide = rest
     unflattened = [out.unflatten(0, (size, sequences)), lse.unflatten(0, (size, sequences))]
     for kept in (scores, weights):
         if kept.dim() == 1:
@@ -55,8 +55,11 @@ def vmap_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
             unflattened.append(kept.unflatten(1, (size, key.shape[1])).movedim(1, 0))
         else:
             unflattened.append(kept.unflatten(0, (size, sequences)))
-    empty = [context.expand(size, 0), context_lse.expand(size, 0)]
-    return (*unflattened, *empty), (0,) * 6
+    unflattened += [context.expand(size, 0), context_lse.expand(size, 0)]
+    unflattened.append(
+        wide.expand(size, 0) if wide.dim() == 1 else wide.unflatten(0, (size, sequences))
+    )
+    return tuple(unflattened), (0,) * 7
 
 
 def vmap_backward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
