@@ -60,7 +60,9 @@ class Problem {
   Problem(const char* where, py::handle key, py::handle value, py::handle query, py::handle offsets,
           py::handle lengths, py::handle mask, py::handle bias, py::handle temperature, int activation,
           int norm, int threads)
-      : where_(where), key_(ecpy::view_strided(key, of("key"), LastAxis::kContiguous)) {
+      : where_(where),
+        key_name_(query.is_none() ? "tokens" : "key"),
+        key_(ecpy::view_strided(key, of(key_name_), LastAxis::kContiguous)) {
     problem_.activation = static_cast<ec_activation>(activation);
     problem_.norm = static_cast<ec_head_norm>(norm);
     problem_.threads = threads;
@@ -92,29 +94,38 @@ class Problem {
            kKeepGilBelow;
   }
 
+  void refuse_bool(const StridedView& view, const char* name) const {
+    if (view.is_bool())
+      ecpy::raise_type("%s: '%s' must be float16, bfloat16, float32 or float64; got bool.", where_, name);
+  }
+
  private:
   void set_tokens(py::handle offsets) {
     if (key_.is_bool())
-      ecpy::raise_type("%s: 'key' must be float16, bfloat16, float32 or float64; got bool.", where_);
+      ecpy::raise_type("%s: '%s' must be float16, bfloat16, float32 or float64; got bool.", where_,
+                       key_name_);
     if (!offsets.is_none()) {
       offsets_ = ecpy::view_indices(offsets, of("cu_seqlens"));
       if (offsets_->size() < 1)
         ecpy::raise_value(
             "%s: 'cu_seqlens' must have one number more than there are sequences; got shape (0,).", where_);
       if (key_.axes() != 2)
-        ecpy::raise_value("%s: 'key' must have shape (tokens, columns) with 'cu_seqlens'; got shape %s.",
-                          where_, ecpy::shape_text(key_).c_str());
+        ecpy::raise_value("%s: '%s' must have shape (tokens, columns) with 'cu_seqlens'; got shape %s.",
+                          where_, key_name_, ecpy::shape_text(key_).c_str());
       problem_.offsets = offsets_->data();
       problem_.sequences = offsets_->size() - 1;
     } else {
       if (key_.axes() != 3)
-        ecpy::raise_value("%s: 'key' must have shape (sequences, tokens, columns); got shape %s.", where_,
-                          ecpy::shape_text(key_).c_str());
+        ecpy::raise_value("%s: '%s' must have shape (sequences, tokens, columns); got shape %s.", where_,
+                          key_name_, ecpy::shape_text(key_).c_str());
       problem_.sequences = key_.shape(0);
     }
     problem_.tokens = key_.shape(key_.axes() - 2);
     problem_.key_columns = key_.shape(key_.axes() - 1);
     problem_.value_columns = problem_.key_columns;
+    if (problem_.key_columns < 1)
+      ecpy::raise_value("%s: '%s' must have at least one column; got shape %s.", where_, key_name_,
+                        ecpy::shape_text(key_).c_str());
     problem_.key = tokens_array(key_);
   }
 
@@ -160,11 +171,6 @@ class Problem {
     if (axes == 2)
       problem_.query = {query_->data(), {0, query_->stride(0), query_->stride(1)}, query_->dtype()};
     problem_.query_per_sequence = axes == 3 ? 1 : 0;
-  }
-
-  void refuse_bool(const StridedView& view, const char* name) const {
-    if (view.is_bool())
-      ecpy::raise_type("%s: '%s' must be float16, bfloat16, float32 or float64; got bool.", where_, name);
   }
 
   void check_heads() const {
@@ -227,6 +233,7 @@ class Problem {
   }
 
   const char* where_;
+  const char* key_name_;  // as the caller's argument is called
   StridedView key_;
   std::optional<StridedView> value_, query_, mask_, bias_, temperature_;
   std::optional<IndexView> offsets_, lengths_;
@@ -283,7 +290,7 @@ void run(const Problem& problem, bool large, Call&& call) {
 void attention_forward(const char* where, py::handle key, py::handle value, py::handle query,
                        py::handle offsets, py::handle lengths, py::handle mask, py::handle bias,
                        py::handle temperature, int activation, int norm, int threads, py::handle out,
-                       py::handle lse, py::handle scores, py::handle weights) {
+                       py::handle lse, py::handle scores, py::handle weights, py::handle wide) {
   Problem problem(where, key, value, query, offsets, lengths, mask, bias, temperature, activation, norm,
                   threads);
   ec_attention_problem& p = problem.get();
@@ -297,10 +304,19 @@ void attention_forward(const char* where, py::handle key, py::handle value, py::
   const Target lse_target(problem, "lse", lse, problem.real(), {p.sequences, p.heads});
   const Target score = score_target(problem, "scores", scores);
   const Target weight = score_target(problem, "weights", weights);
+  const Target wide_target(problem, "wide", wide, problem.real(), {p.sequences, p.heads, p.value_columns});
   ecpy::PyMonitor monitor;
   p.monitor = monitor.get();
-  const ec_attention_result result = {out_target.data(), lse_target.data(), score.data(), weight.data()};
+  const ec_attention_result result = {out_target.data(), lse_target.data(), score.data(), weight.data(),
+                                      wide_target.data()};
   run(problem, problem.large(), [&](ec_error* error) { return ec_attention_forward(&p, &result, error); });
+}
+
+// The dtype that the forward pass's result has here: that of the keys, or real for the one not rounded.
+ec_dtype real_or(ec_dtype dtype, py::handle out, const Problem& problem) {
+  if (out.is_none() || dtype == problem.real()) return dtype;
+  const StridedView view = ecpy::view_strided(out, problem.of("out"));
+  return view.dtype() == problem.real() ? problem.real() : dtype;
 }
 
 void attention_backward(const char* where, py::handle key, py::handle value, py::handle query,
@@ -314,10 +330,12 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
                   threads);
   ec_attention_problem& p = problem.get();
   const StridedView grad = ecpy::view_strided(grad_out, problem.of("grad_out"), LastAxis::kContiguous);
+  problem.refuse_bool(grad, "grad_out");
   problem.set_heads(grad.axes() == 3 ? grad.shape(1) : 1);
   check_shape(grad, problem.of("grad_out"), {p.sequences, p.heads, p.value_columns});
   const ec_dtype real = problem.real();
-  const Target out_view(problem, "out", out, p.key.dtype, {p.sequences, p.heads, p.value_columns}, false);
+  const Target out_view(problem, "out", out, real_or(p.key.dtype, out, problem),
+                        {p.sequences, p.heads, p.value_columns}, false);
   const Target lse_view(problem, "lse", lse, real, {p.sequences, p.heads}, false);
   const Target score = score_target(problem, "scores", scores, false);
   const Target grad_keys = token_target(problem, "grad_key", grad_key, p.key.dtype, p.key_columns);
@@ -341,22 +359,18 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
   std::optional<StridedView> lse_gradient;
   if (!grad_lse.is_none()) {
     lse_gradient = ecpy::view_strided(grad_lse, problem.of("grad_lse"));
+    problem.refuse_bool(*lse_gradient, "grad_lse");
     check_shape(*lse_gradient, problem.of("grad_lse"), {p.sequences, p.heads});
     lse_array = as_array(*lse_gradient);
   }
   ecpy::PyMonitor monitor;
   p.monitor = monitor.get();
-  const ec_attention_gradient gradient = {&grad_array,
-                                          lse_gradient ? &lse_array : nullptr,
-                                          out_view.data(),
-                                          lse_view.data(),
-                                          score.data(),
-                                          grad_keys.data(),
-                                          grad_values.data(),
-                                          grad_queries.data(),
-                                          grad_temperatures.data(),
-                                          grad_biases.data(),
-                                          grad_masks->data(),
+  const ec_attention_gradient gradient = {&grad_array,         lse_gradient ? &lse_array : nullptr,
+                                          out_view.data(),     out_view.view().dtype(),
+                                          lse_view.data(),     score.data(),
+                                          grad_keys.data(),    grad_values.data(),
+                                          grad_queries.data(), grad_temperatures.data(),
+                                          grad_biases.data(),  grad_masks->data(),
                                           accumulate ? 1 : 0};
   run(problem, problem.large(),
       [&](ec_error* error) { return ec_attention_backward(&p, &gradient, error); });
@@ -365,6 +379,10 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
 }  // namespace
 
 void register_attention(py::module_& module) {
-  module.def("attention_forward", &attention_forward);
+  module.def("attention_forward", &attention_forward, py::arg("where"), py::arg("key"), py::arg("value"),
+             py::arg("query"), py::arg("offsets"), py::arg("lengths"), py::arg("mask"), py::arg("bias"),
+             py::arg("temperature"), py::arg("activation"), py::arg("norm"), py::arg("threads"),
+             py::arg("out"), py::arg("lse"), py::arg("scores"), py::arg("weights"),
+             py::arg("wide") = py::none(), py::pos_only());
   module.def("attention_backward", &attention_backward);
 }

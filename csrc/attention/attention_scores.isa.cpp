@@ -11,6 +11,9 @@ namespace ec {
 namespace EC_ISA {
 
 constexpr float kInfinity = __builtin_inff();
+constexpr float kLargest = 3.4028235e38f;
+constexpr float kLeastScale = 1e-36f;  // its inverse is a normal number
+constexpr float kLeastLength = static_cast<float>(kLeastNorm);
 
 // 2^x, 0 below 2^-126. Requires: x <= 127. min and max give their second operand where one is NaN, on
 // x86-64 and (being NaN itself) elsewhere, so that NaN stays.
@@ -47,20 +50,18 @@ static inline VM valid_lanes(int64_t tokens, int64_t at) {
 // 1 / max(|a|, kLeastNorm) over the heads of kLanes tokens. Without tanh, a may be of any size: its
 // largest magnitude is taken out first, so that squares neither overflow nor vanish.
 static inline VF inverse_norm(const ScoreRules& rules, const float* tile) {
-  VF scale = set1(1.0f);
+  VF largest = set1(1.0f);
   if (rules.activation == Activation::kNone) {
-    VF largest = zero();
+    largest = set1(kLeastScale);
     for (int64_t j = 0; j < rules.heads; ++j) largest = max(largest, abs(load(tile + j * kBlockTokens)));
-    const VF least = set1(static_cast<float>(kLeastNorm));
-    scale = div(set1(1.0f), max(least, largest));
   }
+  const VF scale = div(set1(1.0f), largest);
   VF squares = zero();
   for (int64_t j = 0; j < rules.heads; ++j) {
     const VF a = mul(load(tile + j * kBlockTokens), scale);
     squares = fma(a, a, squares);
   }
-  const VF least = set1(static_cast<float>(kLeastNorm));
-  return mul(scale, div(set1(1.0f), max(least, sqrt(squares))));
+  return div(set1(1.0f), max(set1(kLeastLength), mul(largest, sqrt(squares))));
 }
 
 static void apply(const ScoreRules& rules, int64_t at, float* tile, VF* inverse) {
@@ -126,7 +127,7 @@ static inline void through_score(const ScoreRules& rules, int64_t at, VF along, 
                                  const float* tile, float* gradient) {
   const bool normed = rules.norm == HeadNorm::kL2, bent = rules.activation == Activation::kTanh;
   // A token without a direction passes nothing back.
-  const VF passed = select(greater(inverse, set1(static_cast<float>(0.5 / kLeastNorm))), zero(), inverse);
+  const VF passed = select(greater(set1(1.0f / kLeastLength), inverse), inverse, zero());
   const VF length = div(set1(1.0f), inverse);
   for (int64_t j = 0; j < rules.heads; ++j) {
     const VF f = load(tile + j * kBlockTokens + at);
@@ -165,7 +166,8 @@ static void backward(const ScoreRules& rules, const float* inverse_temperature, 
       store(g, df);
       if (score_lanes != nullptr) {
         float* lanes = score_lanes + j * kScoreLanes;
-        store(lanes, fma(ds, select(valid, score, zero()), load(lanes)));
+        // Where a score is -infinity its weight is 0, and so is the product.
+        store(lanes, fma(ds, select(valid, max(set1(-kLargest), score), zero()), load(lanes)));
       }
     }
     through_score(rules, at, along, inverse, tile, gradient);

@@ -27,6 +27,7 @@ struct Scratch {
   Real* mask_gradient;
   Real* inverse;
   Real* row_term;
+  Real* lse;
   Real* score_lanes;
   const Real** key_rows[2];
   const Real** value_rows[2];
@@ -100,6 +101,7 @@ class Backward {
     s.mask_gradient = arena.take<Real>(kBlockTokens);
     s.inverse = arena.take<Real>(setup_.heads);
     s.row_term = arena.take<Real>(setup_.heads);
+    s.lse = arena.take<Real>(setup_.heads);
     s.score_lanes = arena.take<Real>(setup_.heads * kScoreLanes);
     for (int i = 0; i < 2; ++i) {
       s.key_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
@@ -171,8 +173,8 @@ class Backward {
           element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]),
           grad_out.dtype, columns, setup_.value_padded, row);
       read_row(*setup_.run.rows,
-               element_pointer(gradient_.out, problem.key.dtype, (b * setup_.heads + j) * columns),
-               problem.key.dtype, columns, setup_.value_padded, scratch.line[0]);
+               element_pointer(gradient_.out, gradient_.out_dtype, (b * setup_.heads + j) * columns),
+               gradient_.out_dtype, columns, setup_.value_padded, scratch.line[0]);
       double dot = 0.0;
       for (int64_t c = 0; c < columns; ++c)
         dot += static_cast<double>(row[c]) * static_cast<double>(scratch.line[0][c]);
@@ -181,6 +183,9 @@ class Backward {
                                 ? 0.0
                                 : array_value(*grad_lse, b * grad_lse->stride[0] + j * grad_lse->stride[1]);
       scratch.row_term[j] = static_cast<Real>(of_lse - dot);
+      // A head without a finite score has no weights: exp(s - infinity) is 0 whatever s is.
+      const Real lse = static_cast<const Real*>(gradient_.lse)[b * setup_.heads + j];
+      scratch.lse[j] = std::isinf(lse) && lse < 0 ? -lse : lse;
     }
     if (setup_.scored) pack_factor(problem, b, setup_.key_padded, query_factor(scratch));
     const int64_t end = setup_.written_end(segment);
@@ -206,11 +211,11 @@ class Backward {
     const bool summed = score_sum != nullptr;
     const int64_t lanes = setup_.heads * kScoreLanes;
     if (summed) std::fill(scratch.score_lanes, scratch.score_lanes + lanes, Real{0});
-    const Real* lse = static_cast<const Real*>(gradient_.lse) + sequence * setup_.heads;
     Real* mask_gradient = gradient_.grad_mask == nullptr ? nullptr : scratch.mask_gradient;
-    setup_.score_kernels.backward(setup_.rules(block.tokens), scratch.inverse, lse, scratch.row_term,
-                                  setup_.read_mask(sequence, block, scratch.mask), scratch.scores, dz,
-                                  scratch.tiles, summed ? scratch.score_lanes : nullptr, mask_gradient);
+    setup_.score_kernels.backward(setup_.rules(block.tokens), scratch.inverse, scratch.lse,
+                                  scratch.row_term, setup_.read_mask(sequence, block, scratch.mask),
+                                  scratch.scores, dz, scratch.tiles, summed ? scratch.score_lanes : nullptr,
+                                  mask_gradient);
     if (summed)
       for (int64_t i = 0; i < lanes; ++i)
         score_sum[i / kScoreLanes] += static_cast<double>(scratch.score_lanes[i]);

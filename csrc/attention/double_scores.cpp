@@ -9,20 +9,21 @@
 namespace ec {
 namespace {
 
+constexpr double kLargest = std::numeric_limits<double>::max();
+constexpr double kLeastScale = 1e-300;  // its inverse is a normal number
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // 1 / max(|a|, kLeastNorm) over the heads of one token.
 double inverse_norm(const ScoreRules& rules, const double* column) {
-  double largest = 0.0;
+  double largest = kLeastScale;
   for (int64_t j = 0; j < rules.heads; ++j)
     largest = std::max(largest, std::fabs(column[j * kBlockTokens]));
-  const double scale = 1.0 / std::max(largest, kLeastNorm);
   double squares = 0.0;
   for (int64_t j = 0; j < rules.heads; ++j) {
-    const double a = column[j * kBlockTokens] * scale;
+    const double a = column[j * kBlockTokens] / largest;
     squares += a * a;
   }
-  return scale / std::max(std::sqrt(squares), kLeastNorm);
+  return 1.0 / std::max(largest * std::sqrt(squares), kLeastNorm);
 }
 
 // From z to f in one column; gives 1 / |a|.
@@ -78,10 +79,10 @@ void backward(const ScoreRules& rules, const double* inverse_temperature, const 
       gradient[at] = ds * inverse_temperature[j];
       mask_sum += gradient[at];
       along += tile[at] * gradient[at];
-      if (score_lanes != nullptr) score_lanes[j * kScoreLanes] += ds * score;
+      if (score_lanes != nullptr) score_lanes[j * kScoreLanes] += ds * std::max(score, -kLargest);
     }
     // A token without a direction passes nothing back.
-    const double passed = inverse > 0.5 / kLeastNorm ? 0.0 : inverse;
+    const double passed = inverse < 1.0 / kLeastNorm ? inverse : 0.0;
     for (int64_t j = 0; j < rules.heads; ++j) {
       const int64_t at = j * kBlockTokens + t;
       const double f = tile[at], a = normed ? f / inverse : f;

@@ -17,14 +17,15 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // What tokens amount to: pooled = sum of weights * values, relative to exp(reference / temperature).
 template <class Real>
 struct State {
-  Real* pooled;     // [heads][padded value columns]
-  Real* reference;  // [heads]
-  double* total;    // [heads]
+  Real* pooled;          // [heads][padded value columns]
+  Real* reference;       // [heads]
+  double* total;         // [heads]
+  double* pooled_total;  // [heads]: of the weights as they were pooled, where those are rounded
 
   template <class Row>
   static State take(Arena& arena, const Setup<Real, Row>& setup) {
     return {arena.take<Real>(setup.heads * setup.value_padded), arena.take<Real>(setup.heads),
-            arena.take<double>(setup.heads)};
+            arena.take<double>(setup.heads), arena.take<double>(setup.heads)};
   }
 };
 
@@ -53,7 +54,6 @@ struct Scratch {
   Real* mask;
   Real* inverse;
   Real* largest;
-  double* unused_total;                // of weights before they are rounded
   RowScratch<Row> keys[2], values[2];  // of this block and of the next
   Real* line;
   bool bounded;  // see scores_bounded
@@ -71,7 +71,6 @@ struct Scratch {
     s.mask = arena.take<Real>(kBlockTokens);
     s.inverse = arena.take<Real>(setup.heads);
     s.largest = arena.take<Real>(setup.heads);
-    s.unused_total = arena.take<double>(setup.heads);
     for (int i = 0; i < 2; ++i) {
       s.keys[i] = RowScratch<Row>::take(arena, setup.keys.in_place() || !setup.scored, setup.key_padded);
       s.values[i] = RowScratch<Row>::take(arena, setup.values.in_place() || (setup.shared && setup.scored),
@@ -163,6 +162,7 @@ class Forward {
     State<Real>& state = scratch.state;
     std::fill(state.pooled, state.pooled + setup_.heads * setup_.value_padded, Real{0});
     std::fill(state.total, state.total + setup_.heads, 0.0);
+    std::fill(state.pooled_total, state.pooled_total + setup_.heads, 0.0);
     const Real start = setup_.uniform ? Real{0} : scratch.bounded ? Real{1} : static_cast<Real>(-kInfinity);
     std::fill(state.reference, state.reference + setup_.heads, start);
     if (setup_.scored && setup_.problem.query_per_sequence != 0)
@@ -229,11 +229,10 @@ class Forward {
     const Real* reference = scratch.state.reference;
     if (!scratch.bounded) reference = raise_reference(rules, scratch);
     if constexpr (Setup<Real, Row>::kRounded) {
-      std::fill(scratch.unused_total, scratch.unused_total + setup_.heads, 0.0);
       setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
-                                 scratch.unused_total);
+                                 scratch.state.total);
       setup_.run.bfloat->round_weights(scratch.weights, setup_.heads, block.tokens, scratch.rounded,
-                                       scratch.state.total);
+                                       scratch.state.pooled_total);
     } else {
       setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
                                  scratch.state.total);
@@ -253,6 +252,7 @@ class Forward {
         const double shrink =
             std::exp(static_cast<double>(reference - largest[j]) * static_cast<double>(scratch.inverse[j]));
         state.total[j] *= shrink;
+        state.pooled_total[j] *= shrink;
         Real* pooled = state.pooled + j * setup_.value_padded;
         scale_row(*setup_.run.rows, pooled, static_cast<Real>(shrink), setup_.value_padded, pooled);
         reference = largest[j];
@@ -269,6 +269,7 @@ class Forward {
     State<Real>& sum = scratch.state;
     std::fill(sum.pooled, sum.pooled + setup_.heads * setup_.value_padded, Real{0});
     std::fill(sum.total, sum.total + setup_.heads, 0.0);
+    std::fill(sum.pooled_total, sum.pooled_total + setup_.heads, 0.0);
     int64_t last = first;
     while (last < segments_.count() && segments_[last].sequence == sequence) ++last;
     for (int64_t j = 0; j < setup_.heads; ++j) {
@@ -284,6 +285,7 @@ class Forward {
                                   : std::exp(static_cast<double>(state.reference[j] - reference) *
                                              static_cast<double>(scratch.inverse[j]));
         sum.total[j] += shrink * state.total[j];
+        sum.pooled_total[j] += shrink * state.pooled_total[j];
         add_scaled_row(*setup_.run.rows, state.pooled + j * setup_.value_padded, static_cast<Real>(shrink),
                        setup_.value_padded, sum.pooled + j * setup_.value_padded);
       }
@@ -302,11 +304,16 @@ class Forward {
     for (int64_t j = 0; j < setup_.heads; ++j) {
       const int64_t row = sequence * setup_.heads + j;
       const bool empty = state.total[j] == 0.0;
-      const Real scale = empty ? Real{0} : static_cast<Real>(1.0 / state.total[j]);
+      const double total =
+          Setup<Real, Row>::kRounded && !setup_.uniform ? state.pooled_total[j] : state.total[j];
+      const Real scale = empty ? Real{0} : static_cast<Real>(1.0 / total);
       const Real* pooled = state.pooled + j * setup_.value_padded;
       scale_row(*setup_.run.rows, pooled, scale, setup_.value_padded, scratch.line);
       write_row(setup_.run.tokens->convert, scratch.line, setup_.problem.value_columns, dtype,
                 element_pointer(result_.out, dtype, row * setup_.problem.value_columns));
+      if (result_.wide != nullptr)
+        std::copy(scratch.line, scratch.line + setup_.problem.value_columns,
+                  static_cast<Real*>(result_.wide) + row * setup_.problem.value_columns);
       if (result_.lse != nullptr)
         static_cast<Real*>(result_.lse)[row] =
             empty ? static_cast<Real>(-kInfinity)

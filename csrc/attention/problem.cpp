@@ -73,9 +73,13 @@ ec_status check_temperature(const ec_attention_problem& problem, ec_error* error
     for (int64_t j = 0; j < columns; ++j) {
       const double t =
           fixed ? problem.fixed_temperature : array_value(array, b * array.stride[0] + j * array.stride[1]);
-      if (!(t > 0.0) || std::isinf(t))
-        return fail(error, EC_INVALID_VALUE, "temperature", b,
+      if (t > 0.0 && !std::isinf(t)) continue;
+      if (rows * columns == 1)
+        return fail(error, EC_INVALID_VALUE, "temperature", -1,
                     "'temperature' must be positive and finite; got %g", t);
+      return fail(error, EC_INVALID_VALUE, "temperature", b,
+                  "'temperature' must be positive and finite; got %g for sequence %lld, head %lld", t,
+                  static_cast<long long>(b), static_cast<long long>(j));
     }
   return EC_OK;
 }

@@ -163,13 +163,16 @@ typedef struct ec_attention_result {
   void* lse;      // [sequence][head] real; may be NULL
   void* scores;   // query . key, [sequence][head][token] real (ragged [head][token]); may be NULL
   void* weights;  // the same shape; may be NULL
+  void* wide;     // out before it is rounded: real; may be NULL
 } ec_attention_result;
 
 typedef struct ec_attention_gradient {
   const ec_array* grad_out;  // [sequence][head][value column], columns contiguous
   const ec_array* grad_lse;  // [sequence][head]; may be NULL
-  // What ec_attention_forward gave for the same problem.
+  // What ec_attention_forward gave for the same problem. out may be `wide` instead: gradients of half
+  // dtypes are more exact by it.
   const void* out;
+  ec_dtype out_dtype;
   const void* lse;
   const void* scores;
   // Results, each NULL where it is not wanted; C-contiguous.

@@ -70,6 +70,7 @@ def attention_forward(
     lse: object,
     scores: object,
     weights: object,
+    wide: object = ...,
     /,
 ) -> None: ...
 def attention_backward(

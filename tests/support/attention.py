@@ -195,6 +195,7 @@ def native_forward(
         "lse": place(_fresh(p.out_shape[:2], p.real)),
         "scores": place(_fresh(p.per_token, p.real)),
         "weights": place(_fresh(p.per_token, p.real)),
+        "wide": place(_fresh(p.out_shape, p.real)),
     }
     _core.attention_forward(*_arguments(p, where, threads), *got.values())
     return got
@@ -224,7 +225,7 @@ def native_backward(
     _core.attention_backward(
         *_arguments(p, where, threads),
         grad_out,
-        saved["out"],
+        saved["wide"],
         saved["lse"],
         saved["scores"],
         grad_lse,
