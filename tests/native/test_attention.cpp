@@ -48,6 +48,7 @@ struct Call {
         lse(real, of.shape.sequences * of.shape.heads),
         scores(real, of.score_count()),
         weights(real, of.score_count()),
+        wide(real, static_cast<int64_t>(out.size())),
         grad_key(type, static_cast<int64_t>(of.key.size())),
         grad_value(type, static_cast<int64_t>(of.value.size())),
         grad_query(real, static_cast<int64_t>(of.query.size())),
@@ -84,12 +85,12 @@ struct Call {
 
   void forward(int threads) {
     problem.threads = threads;
-    const ec_attention_result result = {out.data(), lse.data(), scores.data(), weights.data()};
+    const ec_attention_result result = {out.data(), lse.data(), scores.data(), weights.data(), wide.data()};
     ec_error error = {};
     CHECK(ec_attention_forward(&problem, &result, &error) == EC_OK);
   }
 
-  void backward(int threads, bool accumulate) {
+  void backward(int threads, bool accumulate, bool from_wide = false) {
     const int64_t heads = model.shape.heads, values = model.value_columns();
     const ec_array of_out = {grad_out.data(), {heads * values, values, 1}, real};
     const ec_array of_lse = {grad_lse.data(), {heads, 1, 0}, EC_FLOAT32};
@@ -97,7 +98,8 @@ struct Call {
     std::memset(&gradient, 0, sizeof gradient);
     gradient.grad_out = &of_out;
     gradient.grad_lse = &of_lse;
-    gradient.out = out.data();
+    gradient.out = from_wide ? wide.data() : out.data();
+    gradient.out_dtype = from_wide ? real : dtype;
     gradient.lse = lse.data();
     gradient.scores = scores.data();
     gradient.grad_key = grad_key.data();
@@ -115,7 +117,7 @@ struct Call {
   const Model& model;
   ec_dtype dtype, real;
   Array key, value, query, mask, bias, temperature, grad_out, grad_lse;
-  Array out, lse, scores, weights;
+  Array out, lse, scores, weights, wide;
   Array grad_key, grad_value, grad_query, grad_temperature, grad_bias, grad_mask;
   ec_attention_problem problem;
 };
@@ -137,20 +139,27 @@ void compare(const char* what, const Call& call, const Array& got, const Places&
   }
 }
 
-void one_call_is_right(const Model& model, const attention_model::Wanted& wanted, ec_dtype dtype) {
-  Call call(model, dtype), threaded(model, dtype);
-  call.forward(1);
-  compare("out", call, call.out, wanted.out);
-  compare("lse", call, call.lse, wanted.lse);
-  compare("scores", call, call.scores, wanted.scores);
-  compare("weights", call, call.weights, wanted.weights);
-  call.backward(1, false);
+void gradients_are_right(const Call& call, const attention_model::Wanted& wanted) {
   compare("grad_key", call, call.grad_key, wanted.grad_key);
-  if (model.shape.value_columns > 0) compare("grad_value", call, call.grad_value, wanted.grad_value);
+  if (call.model.shape.value_columns > 0) compare("grad_value", call, call.grad_value, wanted.grad_value);
   compare("grad_query", call, call.grad_query, wanted.grad_query);
   compare("grad_temperature", call, call.grad_temperature, wanted.grad_temperature);
   compare("grad_bias", call, call.grad_bias, wanted.grad_bias);
   compare("grad_mask", call, call.grad_mask, wanted.grad_mask);
+}
+
+void one_call_is_right(const Model& model, const attention_model::Wanted& wanted, ec_dtype dtype) {
+  Call call(model, dtype), threaded(model, dtype);
+  call.forward(1);
+  compare("out", call, call.out, wanted.out);
+  compare("wide", call, call.wide, wanted.out);
+  compare("lse", call, call.lse, wanted.lse);
+  compare("scores", call, call.scores, wanted.scores);
+  compare("weights", call, call.weights, wanted.weights);
+  for (const bool from_wide : {true, false}) {
+    call.backward(1, false, from_wide);
+    gradients_are_right(call, wanted);
+  }
   threaded.forward(3);
   threaded.backward(3, false);
   CHECK(call.out.bytes == threaded.out.bytes && call.lse.bytes == threaded.lse.bytes);
@@ -209,7 +218,7 @@ void bad_problems_are_refused() {
     bad = call.problem;
     bad.temperature.data = nullptr;
     bad.fixed_temperature = t;
-    refused(bad, "temperature", 0);
+    refused(bad, "temperature", -1);
     const double one[] = {1.0, 1.0, 1.0, 1.0, 1.0, t};
     bad.temperature = {one, {2, 1, 0}, EC_FLOAT64};
     refused(bad, "temperature", 2);

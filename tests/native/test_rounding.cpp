@@ -53,7 +53,7 @@ void every_number_comes_back(ec_dtype dtype) {
     std::memcpy(key.bytes.data() + 2 * bits, &pattern, sizeof pattern);
   }
   const ec_attention_problem problem = one_token(key);
-  const ec_attention_result result = {out.data(), nullptr, nullptr, nullptr};
+  const ec_attention_result result = {out.data(), nullptr, nullptr, nullptr, nullptr};
   CHECK(ec_attention_forward(&problem, &result, nullptr) == EC_OK);
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const uint16_t got = bits_at(out, bits), wanted = bits_at(key, bits);
@@ -113,7 +113,7 @@ void every_float_goes_to_the_nearest(ec_dtype dtype) {
   Array out(dtype, count), gradient_of_key(dtype, count);
   const ec_attention_problem problem = one_token(key);
   float lse = -1.0f;
-  const ec_attention_result result = {out.data(), &lse, nullptr, nullptr};
+  const ec_attention_result result = {out.data(), &lse, nullptr, nullptr, nullptr};
   CHECK(ec_attention_forward(&problem, &result, nullptr) == EC_OK);
   CHECK(lse == 0.0f);
   const ec_array grad_out = {values.data(), {count, count, 1}, EC_FLOAT32};
@@ -121,6 +121,7 @@ void every_float_goes_to_the_nearest(ec_dtype dtype) {
   std::memset(&gradient, 0, sizeof gradient);
   gradient.grad_out = &grad_out;
   gradient.out = out.data();
+  gradient.out_dtype = dtype;
   gradient.lse = &lse;
   gradient.grad_key = gradient_of_key.data();
   CHECK(ec_attention_backward(&problem, &gradient, nullptr) == EC_OK);
