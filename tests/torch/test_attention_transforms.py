@@ -332,6 +332,19 @@ def test_autocast_casts_nothing() -> None:
         assert torch.equal(compiled(key, query), expected)
 
 
+@pytest.mark.parametrize("name", ["lama", "context", "rank", "mean context"])
+def test_autocast_changes_no_bits(name: str, make_case: Any) -> None:
+    case = make_case(name, torch.float32)
+    results = []
+    for enabled in (False, True):
+        leaves = case.leaves()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = low_rank_attention(**{**case.options, **leaves})
+        out.sin().sum().backward()
+        results.append([out, *(leaf.grad for leaf in leaves.values())])
+    same(results[1], results[0])
+
+
 def test_traced_graphs_hold_the_operator() -> None:
     key, query = normal(2, 5, 3), normal(3, 2)
     graph = torch.fx.experimental.proxy_tensor.make_fx(

@@ -172,6 +172,16 @@ def test_the_factor_is_kept_in_eval_until_a_parameter_changes() -> None:
         assert pool(tokens.float()).dtype is torch.float32
 
 
+def test_the_factor_does_not_depend_on_autocast() -> None:
+    pool, tokens = AttentionPooling(E, HEADS).eval(), normal(2, 5, E, dtype=torch.float32)
+    with torch.no_grad():
+        expected = pool(tokens)
+        pool._folded = None
+        with torch.autocast("cpu", torch.bfloat16):
+            pool(tokens)
+        assert pool._folded is not None and torch.equal(pool(tokens), expected)
+
+
 def test_inference_mode() -> None:
     with torch.inference_mode():
         pool = AttentionPooling(E, HEADS).eval()

@@ -10,9 +10,9 @@ import torch
 from .._check import integer
 from ..attention._arguments import ACTIVATIONS, NORMS, option_code
 from ..attention._bias import resolve_bias
-from ..attention._fold import fold_query
 from ..attention._temperature import count_tokens, resolve_temperature
 from ._eager import is_plain, needs_grad, run_plain
+from ._kernels import fold
 from ._ops import call_operator
 
 __all__ = ["low_rank_attention", "mean_pool"]
@@ -324,7 +324,7 @@ def _resolve(
         _check_mean_context(key, query, P)
     else:
         _check_tensors(_ATTENTION, "key", key, context=context)
-        query = fold_query(_ATTENTION, query, context, P, sequences)
+        query = fold(query, context, P, sequences)
         P = None
     heads = query.shape[-1]
     if length_scale is not None or not isinstance(temperature, float):
@@ -342,9 +342,9 @@ def _resolve(
 
 
 def _check_mean_context(key: Any, query: Any, P: Any) -> None:
-    """Refuse what `fold_query` would refuse inside the operator."""
+    """Refuse what `fold` would refuse inside the operator."""
     stand_in = query.new_empty(query.shape[:1])
-    fold_query(_ATTENTION, query, stand_in, P, 1)
+    fold(query, stand_in, P, 1)
     if query.shape[0] != key.shape[-1]:
         raise ValueError(
             f"{_ATTENTION}: 'query' must have as many rows as 'key' has columns "

@@ -8,6 +8,7 @@ tokens, so that no second array of the size of the tokens is made.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -73,7 +74,7 @@ def attend(
             where, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
             mean, context_lse, None, None, None if context is mean else context,
         )  # fmt: skip
-        query = fold_query(where, query, context[:, 0], P, sequences)
+        query = fold(query, context[:, 0], P, sequences)
     heads = 1 if query is None else query.shape[-1]
     if out is None:
         out = key.new_empty(sequences, heads, (key if value is None else value).shape[-1])
@@ -110,7 +111,7 @@ def attend_backward(
     real = real_dtype(key)
     effective = query
     if P is not None:
-        effective = fold_query(where, query, results.context[:, 0], P, grad_out.shape[0])
+        effective = fold(query, results.context[:, 0], P, grad_out.shape[0])
     sequences, heads = grad_out.shape[:2]
     if results.scores is None and query is not None:
         again = (key, effective, value, None, *inputs[4:])
@@ -133,9 +134,10 @@ def attend_backward(
     )  # fmt: skip
     grad_query = grad_P = None
     if P is not None:
-        grad_query, grad_P, grad_context = _fold_backward(
-            grad_effective, query, P, results.context[:, 0], wanted
-        )
+        with without_autocast():
+            grad_query, grad_P, grad_context = _fold_backward(
+                grad_effective, query, P, results.context[:, 0], wanted
+            )
         if grad_key is not None:
             _add_mean_backward(grad_context, grad_key, inputs, options, results)
     elif wanted.query:
@@ -147,6 +149,19 @@ def attend_backward(
     if grad_mask is not None:
         grad_mask = grad_mask.to(mask.dtype)
     return grad_key, grad_query, grad_value, grad_P, grad_mask, grad_bias, grad_temperature
+
+
+def fold(query: Any, context: Any, P: Any, sequences: int) -> Any:
+    """Return `fold_query` in the dtypes that it asks for, under autocast too."""
+    with without_autocast():
+        return fold_query(_ATTENTION, query, context, P, sequences)
+
+
+def without_autocast() -> Any:
+    """Return a context in which products of matrices keep their dtype."""
+    if torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return contextlib.nullcontext()
 
 
 def real_dtype(key: Any) -> Any:

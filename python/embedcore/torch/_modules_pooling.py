@@ -12,6 +12,7 @@ from .._check import integer
 from ..attention import fold_multihead_attention
 from ._attention import low_rank_attention, mean_pool
 from ._eager import is_plain, needs_grad
+from ._kernels import without_autocast
 
 __all__ = ["AttentionPooling", "MeanPooling"]
 
@@ -252,14 +253,15 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
         weight = self.in_proj_weight
         if weight is None:
             weight = [getattr(self, name) for name in _PROJECTIONS]
-        return fold_multihead_attention(
-            self.probe.reshape(-1, self.embed_dim),
-            self.num_heads,
-            weight,
-            self.in_proj_bias,
-            self.out_proj.weight,
-            self.out_proj.bias,
-        )
+        with without_autocast():
+            return fold_multihead_attention(
+                self.probe.reshape(-1, self.embed_dim),
+                self.num_heads,
+                weight,
+                self.in_proj_bias,
+                self.out_proj.weight,
+                self.out_proj.bias,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_folded": None}
