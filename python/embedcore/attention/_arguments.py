@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._arrays import to_numpy
 from .._check import choose, integer
-from ._kinds import is_floating
+from ._kinds import check_floating, is_floating, is_integer
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,6 +21,8 @@ __all__ = [
     "as_array",
     "as_floating",
     "as_integers",
+    "as_torch_or_numpy",
+    "check_one_kind",
     "has_torch",
     "option_code",
     "read_tokens",
@@ -85,7 +87,7 @@ def real_dtype(key: NDArray[Any]) -> type[np.float32] | type[np.float64]:
 
 def as_array(where: str, argument: str, array: Any) -> NDArray[Any]:
     """Return a NumPy array over the same memory."""
-    if type(array) is np.ndarray:
+    if type(array) is np.ndarray and array.dtype.isnative:
         return array
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
@@ -102,23 +104,39 @@ def as_array(where: str, argument: str, array: Any) -> NDArray[Any]:
                 f"Use numpy.asarray({argument})."
             ) from None
     try:
-        return to_numpy(array, where, argument)
+        found = to_numpy(array, where, argument)
     except (BufferError, RuntimeError) as error:
         raise TypeError(
             f"{where}: '{argument}' must be an array that NumPy can read; "
             f"got {type(array).__name__}, of which NumPy says: {error}"
         ) from error
+    if not found.dtype.isnative:
+        raise TypeError(
+            f"{where}: '{argument}' must be in this machine's byte order; got dtype {found.dtype}. "
+            f"Use {argument}.astype({argument}.dtype.newbyteorder('='))."
+        )
+    return found
 
 
 def as_floating(where: str, argument: str, array: Any) -> NDArray[Any]:
     """Return `as_array` of an array that must be floating."""
     found = as_array(where, argument, array)
-    if found.dtype.char not in "efd" and found.dtype.name != "bfloat16":
-        raise TypeError(
-            f"{where}: '{argument}' must be float16, bfloat16, float32 or float64; "
-            f"got {found.dtype}."
-        )
+    check_floating(where, argument, found)
     return found
+
+
+def as_torch_or_numpy(where: str, argument: str, array: Any) -> Any:
+    """Return a floating Torch tensor as it is, an array of another kind as `as_floating` does."""
+    if not has_torch(array):
+        return as_floating(where, argument, array)
+    check_floating(where, argument, array)
+    return array
+
+
+def check_one_kind(where: str, what: str, *arrays: Any) -> None:
+    """Refuse Torch tensors beside arrays of other kinds; None goes with both."""
+    if has_torch(*arrays) and not all(array is None or has_torch(array) for array in arrays):
+        raise TypeError(f"{where}: {what} must be of one kind; got Torch tensors and others.")
 
 
 def read_tokens(
@@ -184,7 +202,7 @@ def as_integers(where: str, argument: str, array: Any) -> NDArray[Any]:
     found = as_array(where, argument, array)
     if found.dtype.kind == "i" and found.dtype.itemsize >= 4:
         return found
-    if found.dtype.kind not in "iu":
+    if not is_integer(found):
         raise TypeError(f"{where}: '{argument}' must have an integer dtype; got {found.dtype}.")
     return found.astype(np.int64)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._kinds import is_floating, widen
+from ._kinds import check_floating, widen
 
 __all__ = ["resolve_bias"]
 
@@ -31,16 +31,13 @@ def resolve_bias(where: str, bias: Any, token_shape: tuple[int, ...], heads: int
     Raises
     ------
     TypeError
-        If it is not a floating array.
+        If it is not of a floating dtype.
     ValueError
         Another shape.
     """
     if bias is None:
         return None
-    if not is_floating(bias):
-        raise TypeError(
-            f"{where}: 'bias' must be float16, bfloat16, float32 or float64; got {bias.dtype}."
-        )
+    check_floating(where, "bias", bias)
     shape = tuple(bias.shape)
     axes = len(token_shape)
     if shape == (heads,):

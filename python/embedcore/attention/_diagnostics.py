@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._arguments import as_floating, has_torch
-from ._kinds import namespace
+from ._arguments import as_integers, as_torch_or_numpy
+from ._kinds import cast, namespace
 
 __all__ = ["effective_tokens", "high_frequency_gain"]
 
@@ -22,7 +22,7 @@ def effective_tokens(weights: Any, cu_seqlens: Any = None) -> Any:
     weights : array (..., L), or (m, T) with `cu_seqlens`
         Rows that sum to 1, as ``low_rank_attention(return_weights=True)`` gives them, or the
         attention of a Transformers model; NumPy, Torch (then differentiable) or another kind.
-    cu_seqlens : array (B + 1,) of integers, optional
+    cu_seqlens : array or sequence (B + 1,) of integers, optional
         Borders of the sequences in the ragged layout.
 
     Returns
@@ -33,9 +33,9 @@ def effective_tokens(weights: Any, cu_seqlens: Any = None) -> Any:
     Raises
     ------
     TypeError
-        If `weights` is not a floating array.
+        If `weights` is not a floating array, or `cu_seqlens` are no integers.
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or `cu_seqlens` does not rise from 0 to T.
 
     Examples
     --------
@@ -45,16 +45,15 @@ def effective_tokens(weights: Any, cu_seqlens: Any = None) -> Any:
     array([2., 1.])
     """
     where = "attention.effective_tokens"
-    if not has_torch(weights, cu_seqlens):
-        weights = as_floating(where, "weights", weights)
+    weights = as_torch_or_numpy(where, "weights", weights)
     axes = len(weights.shape)
     if axes == 0 or (cu_seqlens is not None and axes != 2):
         wanted = "at least one axis" if cu_seqlens is None else "shape (heads, tokens)"
         raise ValueError(
             f"{where}: 'weights' must have {wanted}; got shape {tuple(weights.shape)}."
         )
-    wide = _double(weights)
-    xp = namespace(wide)
+    xp = namespace(weights)
+    wide = cast(weights, xp.float64)
     terms = -wide * xp.log(xp.where(wide > 0, wide, 1.0))
     if cu_seqlens is None:
         entropy, total = terms.sum(-1), wide.sum(-1)
@@ -104,15 +103,14 @@ def high_frequency_gain(weights: Any) -> Any:
     array([0., 1.])
     """
     where = "attention.high_frequency_gain"
-    if not has_torch(weights):
-        weights = as_floating(where, "weights", weights)
+    weights = as_torch_or_numpy(where, "weights", weights)
     if len(weights.shape) < 2 or 0 in weights.shape[-2:]:
         raise ValueError(
             f"{where}: 'weights' must have shape (..., queries, tokens), at least one of each; "
             f"got shape {tuple(weights.shape)}."
         )
-    wide = _double(weights)
-    xp = namespace(wide)
+    xp = namespace(weights)
+    wide = cast(weights, xp.float64)
     if not bool(xp.isfinite(wide).all()):
         raise ValueError(f"{where}: 'weights' must be finite; got NaN or an infinity.")
     centred = wide - wide.mean(-2)[..., None, :]
@@ -121,12 +119,13 @@ def high_frequency_gain(weights: Any) -> Any:
     return xp.linalg.matrix_norm(centred, 2)
 
 
-def _double(array: Any) -> Any:
-    return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
-
-
 def _borders(where: str, cu_seqlens: Any, tokens: int) -> list[int]:
-    borders: list[int] = np.asarray(cu_seqlens).tolist()
+    offsets = as_integers(where, "cu_seqlens", cu_seqlens)
+    borders: list[int] = offsets.tolist()
+    if offsets.ndim != 1:
+        raise ValueError(
+            f"{where}: 'cu_seqlens' must have shape (sequences + 1,); got shape {offsets.shape}."
+        )
     if borders[:1] != [0] or borders[-1:] != [tokens] or borders != sorted(borders):
         raise ValueError(
             f"{where}: 'cu_seqlens' must rise from 0 to the number of tokens ({tokens}); "

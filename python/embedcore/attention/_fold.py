@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._kinds import widen
+from ._kinds import check_floating, widen
 
 __all__ = ["fold_query"]
 
@@ -39,12 +39,14 @@ def fold_query(where: str, query: Any, context: Any, P: Any, sequences: int) -> 
 
     Raises
     ------
+    TypeError
+        Dtypes that are not floating.
     ValueError
         A context without `P` or the reverse; shapes that do not fit.
     """
     if context is None and P is None:
         return query
-    _check_shapes(where, query, context, P, sequences)
+    _check(where, query, context, P, sequences)
     query, context, P = widen(query, context, P)
     if query.ndim == 2:
         return (context @ P)[..., None, :] * query
@@ -56,24 +58,25 @@ def fold_query(where: str, query: Any, context: Any, P: Any, sequences: int) -> 
     return folded[0] if context.ndim == 1 else folded
 
 
-def _check_shapes(where: str, query: Any, context: Any, P: Any, sequences: int) -> None:
+def _check(where: str, query: Any, context: Any, P: Any, sequences: int) -> None:
     if P is None or context is None:
         given, missing = ("context", "P") if P is None else ("P", "context")
         raise ValueError(f"{where}: '{missing}' must be given together with '{given}'; got None.")
+    for name, array in (("query", query), ("context", context), ("P", P)):
+        check_floating(where, name, array)
     shape = tuple(query.shape)
     if len(shape) not in (2, 3):
         raise ValueError(
             f"{where}: 'query' must be (dk, m) or (dk, rank, m) with a context; got shape {shape}."
         )
     if 0 in shape[1:]:
-        what = "heads" if shape[-1] == 0 else "rank"
-        raise ValueError(f"{where}: 'query' must have a {what} of at least 1; got shape {shape}.")
+        wanted = "at least one head" if shape[-1] == 0 else "a rank of at least 1"
+        raise ValueError(f"{where}: 'query' must have {wanted}; got shape {shape}.")
     if tuple(P.shape) != shape:
         raise ValueError(
             f"{where}: 'P' must have the shape of 'query' {shape}; got shape {tuple(P.shape)}."
         )
-    wanted = (shape[0],) if len(context.shape) == 1 else (sequences, shape[0])
-    if tuple(context.shape) != wanted:
+    if tuple(context.shape) not in ((shape[0],), (sequences, shape[0])):
         raise ValueError(
             f"{where}: 'context' must be ({shape[0]},) or ({sequences}, {shape[0]}), as many "
             f"columns as 'query' has rows; got shape {tuple(context.shape)}."

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["is_floating", "namespace", "positions", "widen"]
+__all__ = [
+    "cast",
+    "check_floating",
+    "is_floating",
+    "is_integer",
+    "namespace",
+    "positions",
+    "widen",
+]
 
 
 def namespace(array: Any) -> Any:
@@ -25,19 +33,41 @@ def namespace(array: Any) -> Any:
 
 
 def is_floating(array: Any) -> bool:
-    """Tell whether `array` is of a floating dtype, bfloat16 included."""
+    """Tell whether `array` is float16, bfloat16, float32 or float64."""
     if isinstance(array, (np.ndarray, np.generic)):
-        return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    return bool(array.dtype.is_floating_point)
+        return array.dtype.char in "efd" or array.dtype.name == "bfloat16"
+    return bool(array.dtype.is_floating_point) and array.element_size() > 1
+
+
+def check_floating(where: str, argument: str, array: Any) -> None:
+    """Refuse an array that `is_floating` is not true of."""
+    if not is_floating(array):
+        raise TypeError(
+            f"{where}: '{argument}' must be float16, bfloat16, float32 or float64; "
+            f"got {array.dtype}."
+        )
+
+
+def is_integer(array: Any) -> bool:
+    """Tell whether `array` holds integers; booleans are none."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return array.dtype.kind in "iu"
+    dtype = array.dtype
+    return not (dtype.is_floating_point or dtype.is_complex or dtype is namespace(array).bool)
+
+
+def cast(array: Any, dtype: Any) -> Any:
+    """Return `array` in `dtype`: itself where it has it."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return array.astype(dtype, copy=False)
+    return array.to(dtype)
 
 
 def widen(*arrays: Any) -> tuple[Any, ...]:
     """Return the arrays in one dtype: float64 if one of them has it, else float32."""
     xp = namespace(arrays[0])
     real = xp.float64 if any(array.dtype == xp.float64 for array in arrays) else xp.float32
-    if xp is np:
-        return tuple(array.astype(real, copy=False) for array in arrays)
-    return tuple(array.to(real) for array in arrays)
+    return tuple(cast(array, real) for array in arrays)
 
 
 def positions(count: int, like: Any) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,15 @@ def low_rank_attention(
         Tokens v, in the dtype of `key`. Without it they are `key` (and read once).
     context : array (dk,) or (B, dk), or "mean", optional
         c, which makes :math:`q_j = \sum_r (p_{rj} \cdot c) \, q_{rj}`; "mean" is the mean of the
-        valid tokens of each sequence. Goes together with `P`.
+        valid tokens of each sequence, float32 or float64. Goes together with `P`.
     P : array of the shape of `query`, optional
+        p; any floating dtype.
     mask : array (B, L) or (T,), optional
         Boolean: which tokens are valid. Floating: added to the scores after activation and norm and
         divided by the temperature as they are; -inf removes the token.
-    lengths : array (B,) of integers, optional
+    lengths : array or sequence (B,) of integers, optional
         Only the first tokens of each sequence are valid. With `mask`, both hold.
-    cu_seqlens : array (B + 1,) of integers, optional
+    cu_seqlens : array or sequence (B + 1,) of integers, optional
         Ragged layout: sequence b is ``key[cu_seqlens[b]:cu_seqlens[b + 1]]``; rises from 0 to T.
     temperature : float or array (m,), (B,) or (B, m), default 1.0
         T > 0. One axis is per head where it has m values (also if B = m), else per sequence; (B, 1)
@@ -208,14 +210,20 @@ def _factor(
     tokens: Tokens, query: NDArray[Any], context: Any, P: Any, workers: int
 ) -> NDArray[Any]:
     """(dk, m) or (B, dk, m)."""
+    columns = tokens.key.shape[-1]
     if P is not None:
-        P = as_floating(_WHERE, "P", P)
+        P = as_array(_WHERE, "P", P)
+        if query.ndim > 1 and query.shape[0] != columns:
+            raise ValueError(
+                f"{_WHERE}: 'query' must have as many rows as 'key' has columns ({columns}); "
+                f"got shape {query.shape}."
+            )
     if isinstance(context, str):
         if context != "mean":
             raise ValueError(f"{_WHERE}: 'context' must be an array or 'mean'; got {context!r}.")
-        context = mean_context(tokens, workers) if P is not None else context
+        context = _mean_context(tokens, workers) if P is not None else context
     elif context is not None:
-        context = as_floating(_WHERE, "context", context)
+        context = as_array(_WHERE, "context", context)
     factor: NDArray[Any] = fold_query(_WHERE, query, context, P, tokens.sequences)
     if factor.ndim not in (2, 3) or factor.shape[-1] == 0:
         raise ValueError(
@@ -225,15 +233,17 @@ def _factor(
     return factor
 
 
-def mean_context(tokens: Tokens, workers: int) -> NDArray[Any]:
-    """Return the mean of the valid tokens of each sequence (B, dk), in their dtype."""
+def _mean_context(tokens: Tokens, workers: int) -> NDArray[Any]:
+    """Return the mean of the valid tokens of each sequence (B, dk), float32 or float64."""
     mask = tokens.mask
     if mask is not None and mask.dtype != np.bool_:
         mask = mask != -np.inf
-    mean = np.empty((tokens.sequences, 1, tokens.key.shape[-1]), tokens.key.dtype)
+    shape = (tokens.sequences, 1, tokens.key.shape[-1])
+    mean = np.empty(shape, real_dtype(tokens.key))
+    rounded = np.empty(shape, tokens.key.dtype)  # asked for by the kernel, not used
     _core.attention_forward(
         _WHERE, tokens.key, None, None, tokens.offsets, tokens.lengths, mask, None, 1.0, 0, 0,
-        workers, mean, None, None, None,
+        workers, rounded, None, None, None, mean,
     )  # fmt: skip
     return mean[:, 0]
 
@@ -254,10 +264,10 @@ def _temperature(tokens: Tokens, temperature: Any, length_scale: Any, heads: int
 
 
 def _numbers(argument: str, values: Any) -> Any:
-    """Return lists and arrays as NumPy arrays, all else as it is."""
-    if isinstance(values, (list, tuple)):
-        return np.asarray(values, np.float64)
-    return as_floating(_WHERE, argument, values) if hasattr(values, "shape") else values
+    """Return arrays as NumPy's, all else (numbers, what is refused later) as it is."""
+    if isinstance(values, numbers.Real) or not hasattr(values, "shape"):
+        return values
+    return as_floating(_WHERE, argument, values)
 
 
 def _check_scale(length_scale: NDArray[Any]) -> None:

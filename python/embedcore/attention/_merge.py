@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ._arguments import as_floating, has_torch
-from ._kinds import namespace, widen
+from ._arguments import as_torch_or_numpy, check_one_kind
+from ._kinds import cast, namespace, widen
 
 __all__ = ["merge_states"]
 
@@ -36,7 +36,7 @@ def merge_states(outs: Sequence[Any], lses: Sequence[Any]) -> tuple[Any, Any]:
     Raises
     ------
     TypeError
-        Parts that are no floating arrays.
+        Parts that are no floating arrays, or of several kinds.
     ValueError
         No parts, or parts of different shapes.
 
@@ -60,11 +60,9 @@ def merge_states(outs: Sequence[Any], lses: Sequence[Any]) -> tuple[Any, Any]:
     >>> bool(np.allclose(out, attention.low_rank_attention(hidden, Q)))
     True
     """
-    outs, lses = list(outs), list(lses)
-    if not has_torch(*outs, *lses):
-        outs = [as_floating(_WHERE, f"outs[{i}]", out) for i, out in enumerate(outs)]
-        lses = [as_floating(_WHERE, f"lses[{i}]", lse) for i, lse in enumerate(lses)]
-    _check(outs, lses)
+    outs, lses = _parts("outs", outs), _parts("lses", lses)
+    check_one_kind(_WHERE, "'outs' and 'lses'", *outs, *lses)
+    _check_shapes(outs, lses)
     wide_lses = widen(*lses)
     xp = namespace(wide_lses[0])
     shift = wide_lses[0]
@@ -82,14 +80,20 @@ def merge_states(outs: Sequence[Any], lses: Sequence[Any]) -> tuple[Any, Any]:
         for share, out in zip(shares, outs, strict=True)
     )
     lse = xp.where(empty, -math.inf, shift + xp.log(total))
-    return _to_dtype_of(merged, outs[0]), lse
+    return cast(merged, outs[0].dtype), lse
 
 
-def _to_dtype_of(array: Any, like: Any) -> Any:
-    return array.to(like.dtype) if hasattr(array, "to") else array.astype(like.dtype, copy=False)
+def _parts(argument: str, parts: Any) -> list[Any]:
+    try:
+        given = list(parts)
+    except TypeError:
+        raise TypeError(
+            f"{_WHERE}: '{argument}' must be a sequence of arrays; got {type(parts).__name__}."
+        ) from None
+    return [as_torch_or_numpy(_WHERE, f"{argument}[{i}]", part) for i, part in enumerate(given)]
 
 
-def _check(outs: list[Any], lses: list[Any]) -> None:
+def _check_shapes(outs: list[Any], lses: list[Any]) -> None:
     if len(outs) == 0 or len(outs) != len(lses):
         raise ValueError(
             f"{_WHERE}: 'outs' and 'lses' must have the same number of parts, at least 1; "

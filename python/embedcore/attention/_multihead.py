@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._check import integer
-from ._arguments import as_floating, has_torch
-from ._kinds import widen
+from ._arguments import as_torch_or_numpy, check_one_kind
+from ._kinds import cast, widen
 
 __all__ = ["FoldedAttention", "fold_multihead_attention"]
 
@@ -63,15 +63,20 @@ class FoldedAttention:
 
         Raises
         ------
+        TypeError
+            No floating array, or one of another kind than the weights.
         ValueError
             Another shape.
         """
+        where = "attention.FoldedAttention.project"
+        pooled = as_torch_or_numpy(where, "pooled", pooled)
+        check_one_kind(where, "'pooled' and the weights", pooled, self.value_weight)
         heads, columns, width = self.value_weight.shape
         shape = tuple(pooled.shape)
         if len(shape) != 3 or shape[1] % heads != 0 or shape[2] != columns:
             raise ValueError(
-                f"attention.FoldedAttention.project: 'pooled' must have shape (sequences, "
-                f"probes * {heads}, {columns}); got shape {shape}."
+                f"{where}: 'pooled' must have shape (sequences, probes * {heads}, {columns}); "
+                f"got shape {shape}."
             )
         sequences, rows = shape[0], shape[1] // heads
         wide, weight = widen(pooled, self.value_weight)
@@ -83,8 +88,7 @@ class FoldedAttention:
             found = found @ widen(self.out_weight, found)[0].swapaxes(0, 1)
         if self.out_bias is not None:
             found = found + widen(self.out_bias, found)[0]
-        dtype = pooled.dtype
-        return found.to(dtype) if hasattr(found, "to") else found.astype(dtype, copy=False)
+        return cast(found, pooled.dtype)
 
 
 def fold_multihead_attention(
@@ -153,7 +157,9 @@ def fold_multihead_attention(
         _optional("out_proj_weight", out_proj_weight),
         _optional("out_proj_bias", out_proj_bias),
     )
-    _check_kinds(probe, *weights, *biases, out_weight, out_bias)
+    check_one_kind(
+        _WHERE, "'probe' and the weights", probe, *weights, *biases, out_weight, out_bias
+    )
     _check_shapes(probe, heads, weights, biases, out_weight, out_bias)
     embed = weights[0].shape[0]
     width = embed // heads
@@ -179,7 +185,7 @@ def fold_multihead_attention(
 
 
 def _array(argument: str, array: Any) -> Any:
-    return array if has_torch(array) else as_floating(_WHERE, argument, array)
+    return as_torch_or_numpy(_WHERE, argument, array)
 
 
 def _optional(argument: str, array: Any) -> Any:
@@ -223,13 +229,6 @@ def _biases(given: Any) -> tuple[Any, ...]:
         )
     embed = stacked.shape[0] // 3
     return stacked[:embed], stacked[embed : 2 * embed], stacked[2 * embed :]
-
-
-def _check_kinds(*arrays: Any) -> None:
-    if has_torch(*arrays) and not all(array is None or has_torch(array) for array in arrays):
-        raise TypeError(
-            f"{_WHERE}: 'probe' and the weights must be of one kind; got Torch tensors and others."
-        )
 
 
 def _check_shapes(

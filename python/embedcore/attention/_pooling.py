@@ -41,9 +41,9 @@ def mean_pool(
         float16, bfloat16, float32 or float64; NumPy, Torch or any DLPack exporter on the CPU.
     mask : boolean array (B, L) or (T,), optional
         Which tokens are valid.
-    lengths : array (B,) of integers, optional
+    lengths : array or sequence (B,) of integers, optional
         Only the first tokens of each sequence are valid. With `mask`, both hold.
-    cu_seqlens : array (B + 1,) of integers, optional
+    cu_seqlens : array or sequence (B + 1,) of integers, optional
         Ragged layout: sequence b is ``tokens[cu_seqlens[b]:cu_seqlens[b + 1]]``.
     weights : array (B, L) or (T,), optional
         Non-negative weight of each token, in any unit.

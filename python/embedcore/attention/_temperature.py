@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .._check import choose
+from .._check import choose, integer
 from ._arguments import as_integers, has_torch
-from ._kinds import is_floating, namespace, positions, widen
+from ._kinds import is_floating, is_integer, namespace, positions, widen
 
 __all__ = ["count_tokens", "length_law", "resolve_temperature"]
 
@@ -24,8 +24,8 @@ def length_law(lengths: Any, law: str = "log") -> Any:
 
     Parameters
     ----------
-    lengths : int or array of integers
-        Numbers of tokens; NumPy or Torch.
+    lengths : int, or array or sequence of integers
+        Numbers of tokens; NumPy, Torch or another kind.
     law : {"log", "sqrt_log", "log_squared"}, default "log"
         :math:`\log n`, :math:`\sqrt{\log n}` or :math:`(\log n)^2`, natural logarithms; where
         :math:`\log n < 1` (n <= 2), 1.
@@ -33,14 +33,15 @@ def length_law(lengths: Any, law: str = "log") -> Any:
     Returns
     -------
     float or array of float64
-        Of the kind and shape of `lengths`.
+        Of the shape of `lengths`; a Torch tensor for one.
 
     Raises
     ------
     TypeError
         If `lengths` are no integers, or `law` is not a string.
     ValueError
-        If the law is unknown; the message names the nearest.
+        If a length is negative (the values of Torch tensors are not looked at), or the law is
+        unknown; the message names the nearest.
 
     Notes
     -----
@@ -56,8 +57,15 @@ def length_law(lengths: Any, law: str = "log") -> Any:
     array([1.  , 2.08, 6.24])
     """
     where = "attention.length_law"
-    if not isinstance(lengths, numbers.Integral) and not has_torch(lengths):
+    if isinstance(lengths, (numbers.Number, str)):
+        lengths = integer(where, "lengths", lengths, minimum=0)
+    elif has_torch(lengths):
+        if not is_integer(lengths):
+            raise TypeError(f"{where}: 'lengths' must have an integer dtype; got {lengths.dtype}.")
+    else:
         lengths = as_integers(where, "lengths", lengths)
+        if lengths.size > 0 and lengths.min() < 0:
+            raise ValueError(f"{where}: 'lengths' must be at least 0; got {lengths.min()}.")
     return _law(where, "law", lengths, law)
 
 
