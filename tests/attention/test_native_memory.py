@@ -204,7 +204,7 @@ def _backward_into(
     got = native_backward(like, saved, np.zeros(like.out_shape, like.key.dtype))
     for x in got.values():
         x[...] = np.nan
-    of_forward = (saved["out"], saved["lse"], saved["scores"])
+    of_forward = (saved["wide"], saved["lse"], saved["scores"])
     gradients = [got.get(n) for n in names]
     _core.attention_backward(*_native(p), grad_out, *of_forward, grad_lse, *gradients, False)
     return got
@@ -221,7 +221,7 @@ def test_accumulate_adds_to_keys_and_leaves_their_padding_alone(
         got = np.full(p.key.shape, 0.5, p.key.dtype)
         got[~p.valid()] = 77
         value = None if p.value is None else np.full_like(plain["value"], np.nan)
-        of_forward = (saved["out"], saved["lse"], saved["scores"])
+        of_forward = (saved["wide"], saved["lse"], saved["scores"])
         _core.attention_backward(
             *_native(p), grad_out, *of_forward, grad_lse, got, value, *[None] * 4, True
         )
@@ -241,7 +241,7 @@ def test_each_gradient_alone_has_the_same_bits(isa: str, dtype_name: str, wanted
     alone = np.full_like(together[wanted], np.nan)
     names = ("key", "value", "query", "temperature", "bias", "mask")
     gradients = [alone if name == wanted else None for name in names]
-    of_forward = (saved["out"], saved["lse"], saved["scores"])
+    of_forward = (saved["wide"], saved["lse"], saved["scores"])
     _core.attention_backward(*_native(p), grad_out, *of_forward, grad_lse, *gradients, False)
     assert alone.tobytes() == together[wanted].tobytes()
 

@@ -241,6 +241,7 @@ def expected_of(
     """What the oracle gives for `native_forward` and `native_backward`."""
     options = p.options()
     forward = oracle.forward(p.key, p.query, **options)._asdict()
+    forward["wide"] = forward["out"]
     if grad_out is None:
         return forward, {}
     options.update(grad_out=grad_out, grad_lse=grad_lse)
