@@ -64,29 +64,16 @@ def run_plain(
     out: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Return out, lse and weights, the last two None where not kept."""
-    if not needs_grad(arguments):
+    if not torch.is_grad_enabled() or not needs_grad(arguments):
         results = attend(arguments, options, keep_lse, False, keep_weights, out)
-    elif not torch.is_grad_enabled():
-        results = attend(_detached(arguments), options, keep_lse, False, keep_weights, out)
+        return results.out, results.lse, results.weights
+    call = _Call(arguments, options, keep_lse, keep_weights)
+    key, query, value, P, _, _, mask, bias, temperature = arguments
+    if needs_grad((value, P, mask, bias, temperature)):
+        found = _apply(key, query, call, value, P, mask, bias, temperature)
     else:
-        call = _Call(arguments, options, keep_lse, keep_weights)
-        key, query, value, P, _, _, mask, bias, temperature = arguments
-        if needs_grad((value, P, mask, bias, temperature)):
-            found = _apply(key, query, call, value, P, mask, bias, temperature)
-        else:
-            found = _apply_few(key, query, call)
-        return found if keep_lse or keep_weights else (found, None, None)
-    return results.out, results.lse, results.weights
-
-
-def _detached(arguments: Any) -> Any:
-    """Return the same memory without autograd: the kernels refuse tensors that require grad."""
-    return [
-        argument.detach()
-        if argument is not None and type(argument) is not float and argument.requires_grad
-        else argument
-        for argument in arguments
-    ]
+        found = _apply_few(key, query, call)
+    return found if keep_lse or keep_weights else (found, None, None)
 
 
 class _Call(NamedTuple):
@@ -135,7 +122,7 @@ _apply_few = super(torch.autograd.Function, _AttendFew).apply
 def _record(ctx: Any, call: _Call) -> Any:
     inputs, options, keep_lse, keep_weights = call
     out, lse, scores, weights, context, context_lse, wide = attend(
-        _detached(inputs), options, True, True, keep_weights
+        inputs, options, True, True, keep_weights
     )
     temperature = inputs[8]
     number = type(temperature) is float
@@ -166,7 +153,7 @@ def _gradients(ctx: Any, grad_out: Any, grad_lse: Any, wanted: Wanted) -> tuple[
         return tuple(
             gradient if want else None for gradient, want in zip(found, wanted, strict=True)
         )
-    *inputs, temperature, out, lse, scores, context, context_lse, wide = _detached(saved)
+    *inputs, temperature, out, lse, scores, context, context_lse, wide = saved
     inputs.append(ctx.temperature if temperature is None else temperature)
     results = Results(out, lse, scores, None, context, context_lse, wide)
     return attend_backward(grad_out, grad_lse, tuple(inputs), ctx.options, results, wanted)
