@@ -78,7 +78,11 @@ ARRAYS = [
         "got shape (3, 7, 4).",
         cu_seqlens=ONE,
     ),
-    value("'key' must have at least one column; got 0.", key=KEY[..., :0], query=QUERY[:0]),
+    value(
+        "'key' must have at least one column; got shape (3, 7, 0).",
+        key=KEY[..., :0],
+        query=QUERY[:0],
+    ),
     kind(f"'key' {FLOATS} int64.", key=KEY.astype(int)),
     kind(f"'key' {FLOATS} bool.", key=KEY > 0),
     kind(f"'key' {FLOATS} complex128.", key=KEY.astype(complex)),
@@ -200,9 +204,9 @@ OPTIONS = [
         value(f"{POSITIVE} {text}.", temperature=t)
         for t, text in ((0.0, "0"), (-1.0, "-1"), (np.nan, "nan"), (np.inf, "inf"), (-2, "-2"))
     ),
-    value(f"{POSITIVE} -1.", temperature=np.array([1.0, -1.0])),
-    value(f"{POSITIVE} nan.", temperature=np.array([1.0, 1.0, np.nan])),
-    value(f"{POSITIVE} 0.", temperature=np.array([[1.0], [0.0], [1.0]])),
+    value(f"{POSITIVE} -1 for sequence 0, head 1.", temperature=np.array([1.0, -1.0])),
+    value(f"{POSITIVE} nan for sequence 2, head 0.", temperature=np.array([1.0, 1.0, np.nan])),
+    value(f"{POSITIVE} 0 for sequence 1, head 0.", temperature=np.array([[1.0], [0.0], [1.0]])),
     value(f"{HEADS} (5,).", temperature=np.ones(5)),
     value(f"{HEADS} (2, 2).", temperature=np.ones((2, 2))),
     value(f"{HEADS} (3, 2, 1).", temperature=np.ones((3, 2, 1))),
@@ -241,7 +245,11 @@ POOLING = [
         f"'tokens' {SHAPED} (7, 4). Give 'cu_seqlens' with tokens of shape (T, d).",
         tokens=KEY[0],
     ),
-    pool(ValueError, "'tokens' must have at least one column; got 0.", tokens=KEY[..., :0]),
+    pool(
+        ValueError,
+        "'tokens' must have at least one column; got shape (3, 7, 0).",
+        tokens=KEY[..., :0],
+    ),
     pool(TypeError, f"'tokens' {FLOATS} int64.", tokens=KEY.astype(int)),
     pool(
         TypeError,

@@ -166,6 +166,10 @@ def test_folding() -> None:
         attention.fold_multihead_attention(probe, 2, parts, [None, None])
     with refused(ValueError, name, "'in_proj_bias' must have 8 values for the key; got shape (7,)"):
         attention.fold_multihead_attention(probe, 2, parts, [None, normal(7), None])
+    with refused(
+        ValueError, name, "'in_proj_bias' must have shape (3 * E,), or be three arrays; go"
+    ):
+        attention.fold_multihead_attention(probe, 2, weights, normal(23))
     with refused(TypeError, name, "'in_proj_weight' must be an array (NumPy, Torch, or another"):
         attention.fold_multihead_attention(probe, 2, None)
     with refused(TypeError, name, "'probe' and the weights must be of one kind; got Torch tensors"):

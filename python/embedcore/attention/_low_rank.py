@@ -258,8 +258,6 @@ def _temperature(tokens: Tokens, temperature: Any, length_scale: Any, heads: int
         )
     elif length_scale is not None:
         length_scale = _numbers("length_scale", length_scale)
-        if isinstance(length_scale, np.ndarray):
-            _check_scale(length_scale)
     return resolve_temperature(_WHERE, temperature, length_scale, counts, tokens.sequences, heads)
 
 
@@ -268,16 +266,6 @@ def _numbers(argument: str, values: Any) -> Any:
     if isinstance(values, numbers.Real) or not hasattr(values, "shape"):
         return values
     return as_floating(_WHERE, argument, values)
-
-
-def _check_scale(length_scale: NDArray[Any]) -> None:
-    bad = ~((length_scale > 0) & (length_scale < np.inf))
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise ValueError(
-            f"{_WHERE}: 'length_scale' must be positive and finite; "
-            f"got {length_scale.flat[first]} for sequence {first}."
-        )
 
 
 def _attend(

@@ -222,7 +222,7 @@ def _biases(given: Any) -> tuple[Any, ...]:
             )
         return tuple(_optional(f"in_proj_bias[{i}]", part) for i, part in enumerate(given))
     stacked = _array("in_proj_bias", given)
-    if len(stacked.shape) != 1:
+    if len(stacked.shape) != 1 or stacked.shape[0] % 3 != 0:
         raise ValueError(
             f"{_WHERE}: 'in_proj_bias' must have shape (3 * E,), or be three arrays; "
             f"got shape {tuple(stacked.shape)}."

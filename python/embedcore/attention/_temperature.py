@@ -8,6 +8,7 @@ import numbers
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._check import choose, integer
 from ._arguments import as_integers, has_torch
@@ -142,8 +143,8 @@ def resolve_temperature(
     TypeError
         If one of them is no number, name or floating array.
     ValueError
-        Another shape or name; a temperature that is not positive and finite (the kernel checks
-        those of arrays).
+        Another shape or name; a number, or a value of a NumPy `length_scale`, that is not positive
+        and finite (the kernel checks the temperatures of arrays, and what tensors come to).
     """
     if isinstance(temperature, numbers.Real) and not isinstance(temperature, bool):
         value: Any = float(temperature)
@@ -174,7 +175,19 @@ def _scale(where: str, length_scale: Any, counts: Any, sequences: int) -> Any:
             f"{where}: 'length_scale' must have one value for each sequence ({sequences},); "
             f"got shape {tuple(length_scale.shape)}."
         )
+    if isinstance(length_scale, np.ndarray):
+        _check_positive(where, length_scale)
     return widen(length_scale)[0][:, None]
+
+
+def _check_positive(where: str, length_scale: NDArray[Any]) -> None:
+    bad = ~((length_scale > 0) & (length_scale < np.inf))
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(
+            f"{where}: 'length_scale' must be positive and finite; "
+            f"got {length_scale[first]} for sequence {first}."
+        )
 
 
 def _two_axes(where: str, temperature: Any, sequences: int, heads: int) -> Any:
