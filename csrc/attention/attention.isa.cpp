@@ -138,21 +138,28 @@ static inline __attribute__((always_inline)) void pool_strip(
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
       Lane::get(pooled + j * columns + at + v * Lane::kWidth);
   const auto add_token = [&](int64_t t) __attribute__((always_inline)) {
-    Vector numbers[kVectors];
-    EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(rows[t] + at + v * Lane::kWidth);
-    EC_UNROLL for (int j = 0; j < kHeads; ++j) {
-      const Vector weight = Lane::all(tile[j * kBlockTokens + t]);
-      EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] = Lane::step(weight, numbers[v], sum[j][v]);
+    if constexpr (kHeads < kVectors) {
+      Vector weight[kHeads];
+      EC_UNROLL for (int j = 0; j < kHeads; ++j) weight[j] = Lane::all(tile[j * kBlockTokens + t]);
+      EC_UNROLL for (int v = 0; v < kVectors; ++v) {
+        const Vector numbers = Lane::get_once(rows[t] + at + v * Lane::kWidth);
+        EC_UNROLL for (int j = 0; j < kHeads; ++j) sum[j][v] = Lane::step(weight[j], numbers, sum[j][v]);
+      }
+    } else {
+      Vector numbers[kVectors];
+      EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(rows[t] + at + v * Lane::kWidth);
+      EC_UNROLL for (int j = 0; j < kHeads; ++j) {
+        const Vector weight = Lane::all(tile[j * kBlockTokens + t]);
+        EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] = Lane::step(weight, numbers[v], sum[j][v]);
+      }
     }
   };
   int64_t t = 0;
   // One row for two tokens: too many lines at once, and the processor forgets some.
-  for (int64_t i = 0; i < fetching && t + 2 <= tokens; ++i, t += 2) {
-    EC_UNROLL for (int c = 0; c < kVectors * Lane::kWidth; c += 2 * kLine) fetch(rows_to_come[i] + at + c);
+  for (; t / 2 < fetching && t + 2 <= tokens + t % 2; ++t) {
+    const auto* to_come = rows_to_come[t / 2] + at + t % 2 * kLine;
+    EC_UNROLL for (int c = 0; c < kVectors * Lane::kWidth; c += 2 * kLine) fetch(to_come + c);
     add_token(t);
-    EC_UNROLL for (int c = kLine; c < kVectors * Lane::kWidth; c += 2 * kLine)
-        fetch(rows_to_come[i] + at + c);
-    add_token(t + 1);
   }
   for (; t < tokens; ++t) add_token(t);
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
@@ -208,7 +215,9 @@ static void pool(const typename Lane::Real* const* rows, int64_t tokens, const t
                  int64_t heads, int64_t columns, const RowsAhead& ahead, typename Lane::Real* pooled) {
   if (heads == 1) return pool_one<Lane>(rows, tokens, tile, columns, ahead, pooled);
   const int64_t fetched = fetched_by_scores(tokens, kScoreTokens, (heads + kScoreHeads - 1) / kScoreHeads);
-  const auto* to_come = reinterpret_cast<const typename Lane::Real* const*>(ahead.rows) + fetched;
+  const auto* to_come = ahead.count > fetched
+                            ? reinterpret_cast<const typename Lane::Real* const*>(ahead.rows) + fetched
+                            : nullptr;
   int64_t fetching = ahead.count - fetched < tokens ? ahead.count - fetched : tokens;
   if (fetching < 0) fetching = 0;
   for (int64_t at = 0; at < columns; at += kStripVectors * Lane::kWidth) {

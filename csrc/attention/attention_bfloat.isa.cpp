@@ -160,7 +160,8 @@ static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* ro
                  int64_t columns, const RowsAhead& ahead, float* pooled) {
   if (heads == 1) return pool_one(rows, tokens, rounded, columns, ahead, pooled);
   const int64_t fetched = fetched_by_scores(tokens, kScoreTokens, (heads + kScoreHeads - 1) / kScoreHeads);
-  const auto* to_come = reinterpret_cast<const uint16_t* const*>(ahead.rows) + fetched;
+  const auto* to_come =
+      ahead.count > fetched ? reinterpret_cast<const uint16_t* const*>(ahead.rows) + fetched : nullptr;
   const int64_t left_to_fetch = ahead.count - fetched;
   for (int64_t at = 0; at < columns; at += kStripPairs * kPairs) {
     const int64_t left = columns - at;

@@ -85,6 +85,8 @@ class Problem {
   void set_heads(int64_t heads) {
     if (problem_.query.data == nullptr) problem_.heads = heads;
     check_heads();
+    if (bias_) check_bias();
+    if (temperature_) check_temperature();
   }
 
   bool large() const {
@@ -211,15 +213,20 @@ class Problem {
     if (bias.is_none()) return;
     bias_ = ecpy::view_strided(bias, of("bias"));
     refuse_bool(*bias_, "bias");
-    if (ragged())
-      check_shape(*bias_, of("bias"), {problem_.tokens, heads_or_any()}, true);
-    else
-      check_shape(*bias_, of("bias"), {problem_.sequences, problem_.tokens, heads_or_any()}, true);
     problem_.bias = as_array(*bias_);
     if (ragged()) problem_.bias = {bias_->data(), {0, bias_->stride(0), bias_->stride(1)}, bias_->dtype()};
   }
 
-  int64_t heads_or_any() const { return problem_.query.data == nullptr ? kAnySize : problem_.heads; }
+  void check_bias() const {
+    if (ragged())
+      check_shape(*bias_, of("bias"), {problem_.tokens, problem_.heads}, true);
+    else
+      check_shape(*bias_, of("bias"), {problem_.sequences, problem_.tokens, problem_.heads}, true);
+  }
+
+  void check_temperature() const {
+    check_shape(*temperature_, of("temperature"), {problem_.sequences, problem_.heads}, true);
+  }
 
   void set_temperature(py::handle temperature) {
     if (PyFloat_CheckExact(temperature.ptr())) {
@@ -228,7 +235,6 @@ class Problem {
     }
     temperature_ = ecpy::view_strided(temperature, of("temperature"));
     refuse_bool(*temperature_, "temperature");
-    check_shape(*temperature_, of("temperature"), {problem_.sequences, heads_or_any()}, true);
     problem_.temperature = as_array(*temperature_);
   }
 
@@ -294,6 +300,7 @@ void attention_forward(const char* where, py::handle key, py::handle value, py::
   Problem problem(where, key, value, query, offsets, lengths, mask, bias, temperature, activation, norm,
                   threads);
   ec_attention_problem& p = problem.get();
+  if (out.is_none()) ecpy::raise_type("%s: 'out' must be an array for the result; got None.", where);
   if (p.query.data == nullptr) {
     const StridedView view = ecpy::view_strided(out, problem.of("out"));
     problem.set_heads(view.axes() == 3 ? view.shape(1) : 1);

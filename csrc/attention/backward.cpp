@@ -50,7 +50,7 @@ class Backward {
                     problem.value_columns, setup_.value_padded, false) {}
 
   ec_status run() {
-    if (!segments_.build(setup_.problem)) return EC_OUT_OF_MEMORY;
+    if (!segments_.build(setup_.problem) || !setup_.allocate()) return EC_OUT_OF_MEMORY;
     const int threads = setup_.threads();
     const int64_t groups = group_count();
     Arena measured;
@@ -152,12 +152,14 @@ class Backward {
   }
 
   void point(int64_t sequence, const Block& block, int which, Scratch<Real>& scratch) const {
-    setup_.keys.point(sequence, block, scratch.key_converted[which], scratch.key_rows[which]);
+    setup_.keys.point(sequence, block, setup_.zeros.data(), scratch.key_converted[which],
+                      scratch.key_rows[which]);
     if (setup_.shared)
       std::copy(scratch.key_rows[which], scratch.key_rows[which] + round_up(block.tokens, kTokenPadding),
                 scratch.value_rows[which]);
     else
-      setup_.values.point(sequence, block, scratch.value_converted[which], scratch.value_rows[which]);
+      setup_.values.point(sequence, block, setup_.zeros.data(), scratch.value_converted[which],
+                          scratch.value_rows[which]);
   }
 
   // What is per sequence: factors, temperatures, h_j - S_j . G_j. Tokens that do not count are written.
@@ -278,7 +280,7 @@ class Backward {
     return -sum / (t * t);
   }
 
-  const Setup<Real> setup_;
+  Setup<Real> setup_;
   const ec_attention_gradient& gradient_;
   const int64_t padded_;
   const GradientRows<Real> grad_key_, grad_value_;

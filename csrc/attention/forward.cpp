@@ -88,7 +88,7 @@ class Forward {
       : setup_(problem), result_(result) {}
 
   ec_status run() {
-    if (!segments_.build(setup_.problem)) return EC_OUT_OF_MEMORY;
+    if (!segments_.build(setup_.problem) || !setup_.allocate()) return EC_OUT_OF_MEMORY;
     const int threads = setup_.threads();
     Arena measured, shared_part;
     Scratch<Real, Row>::take(measured, setup_);
@@ -150,9 +150,11 @@ class Forward {
 
   void point(int64_t sequence, const Block& block, int which, Scratch<Real, Row>& scratch) const {
     if (setup_.scored)
-      setup_.keys.point(sequence, block, scratch.keys[which].converted, scratch.keys[which].rows);
+      setup_.keys.point(sequence, block, setup_.zeros.data(), scratch.keys[which].converted,
+                        scratch.keys[which].rows);
     if (!setup_.scored || !setup_.shared)
-      setup_.values.point(sequence, block, scratch.values[which].converted, scratch.values[which].rows);
+      setup_.values.point(sequence, block, setup_.zeros.data(), scratch.values[which].converted,
+                          scratch.values[which].rows);
   }
 
   // An empty state, and what is per sequence. Tokens that do not count are written here.
@@ -335,7 +337,7 @@ class Forward {
     }
   }
 
-  const Setup<Real, Row> setup_;
+  Setup<Real, Row> setup_;
   const ec_attention_result& result_;
   Segments segments_;
   ArenaMemory partial_;

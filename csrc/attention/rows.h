@@ -122,8 +122,9 @@ class BlockRows {
 
   bool in_place() const { return array_.dtype == DtypeOf<Row>::kDtype && columns_ == padded_; }
 
-  // rows[0 .. tokens, rounded up to kTokenPadding)
-  void point(int64_t sequence, const Block& block, Row* scratch, const Row** rows) const {
+  // rows[0 .. tokens, rounded up to kTokenPadding), where the last ones are zeros[padded]: a weight of 0
+  // times an infinite number would not be 0.
+  void point(int64_t sequence, const Block& block, const Row* zeros, Row* scratch, const Row** rows) const {
     const int64_t origin = layout_.origin(array_.stride, sequence);
     for (int64_t t = 0; t < block.tokens; ++t) {
       const void* row =
@@ -136,7 +137,7 @@ class BlockRows {
       }
     }
     const int64_t end = round_up(block.tokens, kTokenPadding);
-    for (int64_t t = block.tokens; t < end; ++t) rows[t] = rows[block.tokens - 1];
+    for (int64_t t = block.tokens; t < end; ++t) rows[t] = zeros;
   }
 
  private:

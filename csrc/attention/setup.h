@@ -44,6 +44,14 @@ struct Setup {
   // Columns of a whole vector.
   int64_t row_step() const { return kRounded ? 2 * run.tokens->lanes : run.tokens->lanes; }
 
+  // Must succeed before rows are pointed at.
+  bool allocate() {
+    const int64_t columns = std::max(key_padded, value_padded);
+    if (!zeros.allocate(columns)) return false;
+    std::fill(zeros.data(), zeros.data() + columns, Row{0});
+    return true;
+  }
+
   int threads() const {
     const double operations = 2.0 * static_cast<double>(heads * (key_padded + value_padded)) *
                               static_cast<double>(layout.all_tokens());
@@ -116,6 +124,7 @@ struct Setup {
   const bool uniform;  // all weights are equal
   const int64_t heads, padded_heads, key_padded, value_padded;
   const BlockRows<Row> keys, values;
+  AlignedBuffer<Row> zeros;
 };
 
 }  // namespace ec
