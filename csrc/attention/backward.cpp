@@ -134,16 +134,17 @@ class Backward {
     if (score_sum != nullptr) std::fill(score_sum, score_sum + setup_.heads, 0.0);
     for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
       const Block& block = blocks[now];
-      RowsAhead ahead = {nullptr, 0};
+      RowsAhead keys_ahead = {nullptr, 0}, values_ahead = {nullptr, 0};
+      const Block& next = blocks[1 - now];
       if (walk.next(&blocks[1 - now])) {
-        point(segment.sequence, blocks[1 - now], 1 - now, scratch);
-        if (setup_.keys.in_place() && setup_.shared)
-          ahead = {reinterpret_cast<const void* const*>(scratch.key_rows[1 - now]), blocks[1 - now].tokens};
+        point(segment.sequence, next, 1 - now, scratch);
+        keys_ahead = setup_.keys.ahead(scratch.key_rows[1 - now], next.tokens);
+        values_ahead = setup_.values.ahead(scratch.value_rows[1 - now], next.tokens);
       }
-      weigh_block(segment.sequence, block, now, ahead, score_sum, scratch);
+      weigh_block(segment.sequence, block, now, values_ahead, score_sum, scratch);
       if (wants_query())
         setup_.kernels.pool(scratch.key_rows[now], block.tokens, dz_tile(scratch), setup_.heads,
-                            setup_.key_padded, ahead, query_sum);
+                            setup_.key_padded, keys_ahead, query_sum);
       write_rows(segment.sequence, block, &next_key, &next_value, scratch);
     }
     const int64_t end = setup_.written_end(segment);

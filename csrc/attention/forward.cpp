@@ -121,6 +121,10 @@ class Forward {
   }
 
  private:
+  struct Ahead {
+    RowsAhead keys, values;
+  };
+
   void do_segment(const Segment& segment, Scratch<Real, Row>& scratch) {
     if (segment.slot >= 0) {
       Arena arena = partial_.copy(segment.slot);
@@ -133,11 +137,11 @@ class Forward {
     if (blocks[0].tokens > 0) point(segment.sequence, blocks[0], 0, scratch);
     for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
       Block& next = blocks[1 - now];
-      RowsAhead ahead = {nullptr, 0};
+      Ahead ahead = {};
       if (walk.next(&next)) {
         point(segment.sequence, next, 1 - now, scratch);
-        if (setup_.keys.in_place() && setup_.shared)
-          ahead = {reinterpret_cast<const void* const*>(rows_of_values(scratch, 1 - now)), next.tokens};
+        ahead = {setup_.keys.ahead(scratch.keys[1 - now].rows, setup_.scored ? next.tokens : 0),
+                 setup_.values.ahead(rows_of_values(scratch, 1 - now), next.tokens)};
       }
       do_block(segment.sequence, blocks[now], now, ahead, scratch);
     }
@@ -179,7 +183,7 @@ class Forward {
       std::fill(scratch.weights, scratch.weights + setup_.padded_heads * kBlockTokens, Real{1});
   }
 
-  void do_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
+  void do_block(int64_t sequence, const Block& block, int which, const Ahead& ahead,
                 Scratch<Real, Row>& scratch) const {
     const Row* const* values = rows_of_values(scratch, which);
     State<Real>& state = scratch.state;
@@ -191,14 +195,14 @@ class Forward {
         setup_.scatter(sequence, block, scratch.tile, result_.weights);
       }
     } else {
-      weigh_block(sequence, block, scratch.keys[which].rows, ahead, scratch);
+      weigh_block(sequence, block, scratch.keys[which].rows, ahead.keys, scratch);
     }
     if constexpr (Setup<Real, Row>::kRounded)
       setup_.run.bfloat->pool(values, block.tokens, scratch.rounded, setup_.heads, setup_.value_padded,
-                              ahead, state.pooled);
+                              ahead.values, state.pooled);
     else
-      setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded, ahead,
-                          state.pooled);
+      setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded,
+                          ahead.values, state.pooled);
   }
 
   // Ones for the tokens of a block, and a zero behind an odd last one.

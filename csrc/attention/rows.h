@@ -122,6 +122,12 @@ class BlockRows {
 
   bool in_place() const { return array_.dtype == DtypeOf<Row>::kDtype && columns_ == padded_; }
 
+  // What is to be fetched before the block that `rows` was filled for: nothing where rows are converted.
+  RowsAhead ahead(const Row* const* rows, int64_t tokens) const {
+    if (!in_place()) return {nullptr, 0};
+    return {reinterpret_cast<const void* const*>(rows), tokens};
+  }
+
   // rows[0 .. tokens, rounded up to kTokenPadding), where the last ones are zeros[padded]: a weight of 0
   // times an infinite number would not be 0.
   void point(int64_t sequence, const Block& block, const Row* zeros, Row* scratch, const Row** rows) const {
