@@ -39,9 +39,7 @@ typedef unsigned long long Words __attribute__((vector_size(WIDTH)));
 #define KEEP(x) __asm__ volatile("" : "+m"(x));
 #endif
 
-double fma_flops_per_round(void) {
-  return 2.0 * ACCUMULATORS * (WIDTH / sizeof(float));
-}
+double fma_flops_per_round(void) { return 2.0 * ACCUMULATORS * (WIDTH / sizeof(float)); }
 
 void fma_rounds(size_t rounds) {
   Floats factor, term;
