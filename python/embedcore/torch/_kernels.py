@@ -16,7 +16,20 @@ import torch
 from .. import _core
 from ..attention._fold import fold_query
 
-__all__ = ["Inputs", "Options", "Results", "Wanted", "attend", "attend_backward"]
+__all__ = [
+    "ATTENTION",
+    "MEAN",
+    "Inputs",
+    "Options",
+    "Results",
+    "Wanted",
+    "attend",
+    "attend_backward",
+    "fold",
+    "per_token",
+    "real_dtype",
+    "sequence_count",
+]
 
 # key, query, value, P, offsets, lengths, mask, bias and temperature (a float or a tensor).
 Inputs: TypeAlias = tuple[Any, ...]
@@ -24,8 +37,8 @@ Inputs: TypeAlias = tuple[Any, ...]
 Options: TypeAlias = tuple[int, int, int]
 
 # What errors name.
-_ATTENTION = "attention.low_rank_attention"
-_MEAN = "attention.mean_pool"
+ATTENTION = "attention.low_rank_attention"
+MEAN = "attention.mean_pool"
 
 
 class Results(NamedTuple):
@@ -62,9 +75,9 @@ def attend(
 ) -> Results:
     """Run the forward; `query` None pools with equal weights, `out` is written where given."""
     key, query, value, P, offsets, lengths, mask, bias, temperature = inputs
-    where = _MEAN if query is None else _ATTENTION
+    where = MEAN if query is None else ATTENTION
     real = real_dtype(key)
-    sequences = key.shape[0] if offsets is None else offsets.shape[0] - 1
+    sequences = sequence_count(key, offsets)
     context = context_lse = None
     if P is not None:
         mean = key.new_empty(sequences, 1, key.shape[-1])
@@ -107,7 +120,7 @@ def attend_backward(
     Scores that the forward did not keep are computed again.
     """
     key, query, value, P, offsets, lengths, mask, bias, temperature = inputs
-    where = _MEAN if query is None else _ATTENTION
+    where = MEAN if query is None else ATTENTION
     real = real_dtype(key)
     effective = query
     if P is not None:
@@ -154,7 +167,7 @@ def attend_backward(
 def fold(query: Any, context: Any, P: Any, sequences: int) -> Any:
     """Return `fold_query` in the dtypes that it asks for, under autocast too."""
     with without_autocast():
-        return fold_query(_ATTENTION, query, context, P, sequences)
+        return fold_query(ATTENTION, query, context, P, sequences)
 
 
 def without_autocast() -> Any:
@@ -167,6 +180,11 @@ def without_autocast() -> Any:
 def real_dtype(key: Any) -> Any:
     """Return the dtype of sums and of what is not of the dtype of the tokens."""
     return torch.float64 if key.dtype is torch.float64 else torch.float32
+
+
+def sequence_count(key: Any, offsets: Any) -> Any:
+    """Return B."""
+    return key.shape[0] if offsets is None else offsets.shape[0] - 1
 
 
 def per_token(key: Any, heads: int, offsets: Any) -> tuple[Any, ...]:
@@ -198,7 +216,7 @@ def _add_mean_backward(
     """Add the gradient that tokens have through their mean to `grad_key`."""
     key, _, _, _, offsets, lengths, mask, _, _ = inputs
     _core.attention_backward(
-        _ATTENTION, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
+        ATTENTION, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
         grad_context[:, None], results.context, results.context_lse, None, None,
         grad_key, None, None, None, None, None, True,
     )  # fmt: skip
