@@ -79,9 +79,74 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"context": "mean", "P": torch.ones(5, 3), "query": torch.ones(5, 3)}, ValueError,
         "'query' must have as many rows as 'key' has columns (4); got shape (5, 3).",
     ),
+    "no key": ({"key": None}, TypeError, "'key' must be a torch.Tensor; got NoneType."),
+    "no query": ({"query": None}, TypeError, "'query' must be a torch.Tensor; got NoneType."),
+    "value a number": ({"value": 1.0}, TypeError, "'value' must be a torch.Tensor; got float."),
+    "out a list": ({"out": [1]}, TypeError, "'out' must be a torch.Tensor; got list."),
+    "temperature of NumPy": (
+        {"temperature": np.ones(3, np.float32)}, TypeError,
+        "'temperature' must be a torch.Tensor; got ndarray.",
+    ),
+    "length scale of NumPy": (
+        {"length_scale": np.ones(2, np.float32)}, TypeError,
+        "'length_scale' must be a torch.Tensor; got ndarray.",
+    ),
+    "length scale": (
+        {"length_scale": torch.tensor([1.0, -1.0]), "temperature": torch.ones(3)}, ValueError,
+        "'length_scale' must be positive and finite; got -1.0 for sequence 1.",
+    ),
     "axes of key": (
-        {"key": torch.ones(2, 4), "context": "mean", "P": QUERY}, ValueError,
-        "'key' must be 3-D (sequences, tokens, columns); got shape (2, 4).",
+        {"key": torch.ones(2, 4)}, ValueError,
+        "'key' must have shape (sequences, tokens, columns); got shape (2, 4).",
+    ),
+    "axes of ragged key": (
+        {"cu_seqlens": [0, 5]}, ValueError,
+        "'key' must have shape (tokens, columns) with 'cu_seqlens'; got shape (2, 5, 4).",
+    ),
+    "axes of query": (
+        {"query": torch.ones(())}, ValueError,
+        "'query' must have two axes (columns, heads) or three; got shape ().",
+    ),
+    "axes of value": (
+        {"value": torch.ones(())}, ValueError,
+        "'value' must have one row for each token of 'key' (2, 5); got shape ().",
+    ),
+    "no offsets": (
+        {"key": torch.ones(5, 4), "cu_seqlens": []}, ValueError,
+        "'cu_seqlens' must have shape (sequences + 1,); got shape (0,).",
+    ),
+    "axes of offsets": (
+        {"key": torch.ones(5, 4), "cu_seqlens": [[0, 5]]}, ValueError,
+        "'cu_seqlens' must have shape (sequences + 1,); got shape (1, 2).",
+    ),
+    "offsets that are no integers": (
+        {"key": torch.ones(5, 4), "cu_seqlens": [0.5, 5.0]}, TypeError,
+        "'cu_seqlens' must have an integer dtype; got torch.float32.",
+    ),
+    "lengths with a law": (
+        {"lengths": [1, 2, 3], "mask": torch.ones(2, 5) > 0, "length_scale": "log"}, ValueError,
+        "'lengths' must have one value for each sequence (2,); got shape (3,).",
+    ),
+    "ragged mask with a law": (
+        {"key": torch.ones(5, 4), "cu_seqlens": [0, 5], "mask": torch.ones(4) > 0,
+         "length_scale": "log"}, ValueError,
+        "'mask' must have one value for each token of 'key' (5,); got shape (4,).",
+    ),
+    "integer P": (
+        {"context": torch.ones(4), "P": QUERY.int()}, TypeError,
+        "'P' must be float16, bfloat16, float32 or float64; got torch.int32.",
+    ),
+    "integer context": (
+        {"context": torch.ones(4).int(), "P": QUERY}, TypeError,
+        "'context' must be float16, bfloat16, float32 or float64; got torch.int32.",
+    ),
+    "key elsewhere": (
+        {"key": KEY.to("meta")}, TypeError,
+        "'key' must be on the device of 'query' (cpu); got device meta.",
+    ),
+    "bias elsewhere": (
+        {"bias": torch.ones(3, device="meta")}, TypeError,
+        "'bias' must be on the device of 'key' (cpu); got device meta.",
     ),
     "bias shape": (
         {"bias": torch.ones(7)}, ValueError,
@@ -176,12 +241,23 @@ def test_mean_pool_refuses() -> None:
         ),
         (
             {"weights": torch.ones(2, 5, dtype=torch.int64)}, TypeError,
-            "'weights' must have a floating dtype; got torch.int64.",
+            "'weights' must be float16, bfloat16, float32 or float64; got torch.int64.",
         ),
         (
             {"weights": torch.ones(2, 5).index_put_((torch.tensor(1), torch.tensor(2)),
              torch.tensor(-1.0))}, ValueError,
             "'weights' must be non-negative and finite; got -1.0 at (1, 2).",
+        ),
+        (
+            {"tokens": None}, TypeError, "'tokens' must be a torch.Tensor; got NoneType.",
+        ),
+        (
+            {"tokens": KEY[0]}, ValueError,
+            "'tokens' must have shape (sequences, tokens, columns); got shape (5, 4).",
+        ),
+        (
+            {"mask": torch.ones(2, 4) > 0}, ValueError,
+            "'mask' must have one value for each token of 'tokens' (2, 5); got shape (2, 4).",
         ),
         (
             {"out": torch.ones(2, 5)}, ValueError,
@@ -190,4 +266,4 @@ def test_mean_pool_refuses() -> None:
     ]  # fmt: skip
     for changed, kind, text in cases:
         with pytest.raises(kind, match="^" + re.escape(f"attention.mean_pool: {text}") + "$"):
-            mean_pool(KEY, **changed)
+            mean_pool(**{"tokens": KEY, **changed})
