@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..attention._bias import resolve_bias
@@ -62,12 +62,14 @@ def check_tensors(where: str, name: str, tokens: Any, **others: Any) -> None:
 
     The message names `tokens` by `name`.
     """
-    meta = tokens.device.type == "meta"
+    at_home = tokens.is_cpu
     for argument, tensor in ((name, tokens), *others.items()):
         if tensor is None:
             continue
         if not isinstance(tensor, torch.Tensor):
             raise _no_tensor(where, argument, tensor)
+        if at_home and tensor.is_cpu:
+            continue
         device = tensor.device
         if device.type not in ("cpu", "meta"):
             raise TypeError(
@@ -76,7 +78,7 @@ def check_tensors(where: str, name: str, tokens: Any, **others: Any) -> None:
             )
         if device != tokens.device:
             # What lies on the meta device is to blame.
-            wrong, right = (name, argument) if meta else (argument, name)
+            wrong, right = (argument, name) if at_home else (name, argument)
             raise TypeError(
                 f"{where}: '{wrong}' must be on the device of '{right}' (cpu); got device meta."
             )
@@ -125,7 +127,7 @@ def resolve_scores(
     """Return query, P, bias and temperature for the operator; P for a mean context only."""
     tensors = {"query": query, "P": P, "bias": bias}
     for argument, given in (("temperature", temperature), ("length_scale", length_scale)):
-        if not isinstance(given, numbers.Real) and hasattr(given, "shape"):
+        if isinstance(given, (torch.Tensor, np.ndarray)):
             tensors[argument] = given
     if not isinstance(context, str):
         tensors["context"] = context

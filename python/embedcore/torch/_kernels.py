@@ -125,7 +125,7 @@ def attend_backward(
     effective = query
     if P is not None:
         effective = fold(query, results.context[:, 0], P, grad_out.shape[0])
-    sequences, heads = grad_out.shape[:2]
+    sequences, heads, _ = grad_out.shape
     if results.scores is None and query is not None:
         again = (key, effective, value, None, *inputs[4:])
         found = attend(again, options, keep_scores=True)
@@ -156,9 +156,9 @@ def attend_backward(
     elif wanted.query:
         grad_query = _as_query(grad_effective, query)
     if grad_temperature is not None:
-        grad_temperature = grad_temperature.sum_to_size(temperature.shape).to(temperature.dtype)
+        grad_temperature = _as_broadcast(grad_temperature, temperature)
     if grad_bias is not None:
-        grad_bias = grad_bias.transpose(-1, -2).sum_to_size(bias.shape).to(bias.dtype)
+        grad_bias = _as_broadcast(grad_bias.mT, bias)
     if grad_mask is not None:
         grad_mask = grad_mask.to(mask.dtype)
     return grad_key, grad_query, grad_value, grad_P, grad_mask, grad_bias, grad_temperature
@@ -205,9 +205,16 @@ def _as_query(grad: Any, query: Any) -> Any:
     """Return the gradient of the factor, (1 or B, m, dk), with the shape and dtype of `query`."""
     if grad.dtype is not query.dtype:
         grad = grad.to(query.dtype)
-    if grad.shape[1] == 1:
-        return grad.view(query.shape)
-    return grad[0].t() if query.dim() == 2 else grad.mT
+    if grad.shape[1] > 1:
+        grad = grad.mT
+    return grad.view_as(query)
+
+
+def _as_broadcast(grad: Any, given: Any) -> Any:
+    """Return the gradient of what was broadcast from `given`, with its shape and dtype."""
+    if grad.shape != given.shape:
+        grad = grad.sum_to_size(given.shape)
+    return grad.to(given.dtype)
 
 
 def _add_mean_backward(
