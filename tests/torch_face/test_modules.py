@@ -7,13 +7,14 @@ import copy
 import io
 import math
 import pickle
+import re
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from embedcore.torch import LowRankAttention, MeanPooling, low_rank_attention  # noqa: E402
+from embedcore.torch import AttentionPooling, LowRankAttention, MeanPooling, low_rank_attention  # noqa: E402
 from support.attention_torch import reference  # noqa: E402
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -205,6 +206,23 @@ def test_refused(changed: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError) as caught:
         LowRankAttention(**{"embed_dim": 4, "num_heads": 2, **changed})
     assert str(caught.value).startswith(f"torch.LowRankAttention: {text}")
+
+
+@pytest.mark.parametrize("temperature", [None, "1", True], ids=repr)
+def test_temperatures_that_are_no_numbers(temperature: Any) -> None:
+    text = f"'temperature' must be a number; got {type(temperature).__name__}."
+    for kind in (LowRankAttention, AttentionPooling):
+        with pytest.raises(TypeError) as caught:
+            kind(4, 2, temperature=temperature)
+        assert str(caught.value) == f"torch.{kind.__name__}: {text}"
+
+
+@pytest.mark.parametrize("pool", [make(), AttentionPooling(4, 2).eval(), MeanPooling()])
+def test_tokens_that_are_no_tensor(pool: Any) -> None:
+    for tokens in (None, 1.0, [[[1.0]]]):
+        text = f"must be a torch.Tensor; got {type(tokens).__name__}."
+        with torch.no_grad(), pytest.raises(TypeError, match=re.escape(text)):
+            pool(tokens)
 
 
 def test_mean_pooling() -> None:

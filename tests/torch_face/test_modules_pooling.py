@@ -271,6 +271,11 @@ def test_attention_that_does_not_fold_is_refused(options: dict[str, Any], text: 
         AttentionPooling.from_multihead_attention(make_attention(**options), normal(1, E))
 
 
+def test_a_padding_mask_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"'mask' must be a torch\.Tensor; got list"):
+        AttentionPooling(E, HEADS)(normal(1, 2, E), [[True, False]])
+
+
 def test_what_is_no_attention_or_probe_is_refused() -> None:
     make = AttentionPooling.from_multihead_attention
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.MultiheadAttention; got Linear"):

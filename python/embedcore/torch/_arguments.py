@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ __all__ = [
     "check_tokens",
     "limits",
     "log_weights",
+    "positive_number",
     "resolve_scores",
 ]
 
@@ -84,12 +87,13 @@ def check_tensors(where: str, name: str, tokens: Any, **others: Any) -> None:
             )
 
 
-def limits(where: str, name: str, tokens: Any, *given: Any) -> tuple[Any, Any, Any]:
-    """Return mask, lengths and cu_seqlens, which limit the tokens, in dtypes that the kernels take.
+def limits(
+    where: str, name: str, tokens: Any, mask: Any, lengths: Any, offsets: Any
+) -> tuple[Any, Any, Any]:
+    """Return mask, lengths and offsets, which limit the tokens, in dtypes that the kernels take.
 
-    Their shapes are checked, and that of `tokens`, called `name`; not their values.
+    Their shapes are checked, and that of `tokens`, which messages call `name`; not their values.
     """
-    mask, lengths, offsets = given
     if lengths is not None and offsets is not None:
         raise ValueError(
             f"{where}: 'lengths' must not be given together with 'cu_seqlens', which has the "
@@ -173,6 +177,16 @@ def log_weights(tokens: Any, mask: Any, weights: Any) -> Any:
     counted = weights > 0 if mask is None else (weights > 0) & mask
     # The inner choice keeps log(0), whose gradient is not finite, out of the graph.
     return torch.where(counted, torch.where(counted, weights, 1.0).log(), -torch.inf)
+
+
+def positive_number(where: str, argument: str, value: Any) -> float:
+    """Return a number as a float; refuse others, and what is not positive and finite."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{where}: '{argument}' must be a number; got {type(value).__name__}.")
+    found = float(value)
+    if not 0.0 < found < math.inf:
+        raise ValueError(f"{where}: '{argument}' must be positive and finite; got {value}.")
+    return found
 
 
 def _no_tensor(where: str, argument: str, given: Any) -> TypeError:

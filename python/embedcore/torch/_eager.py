@@ -29,9 +29,9 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def is_plain(*arguments: Any) -> bool:
-    """Tell whether a call on these (tensors, floats, None) is plain eager work on the CPU.
+    """Tell whether a call on these is plain eager work on the CPU.
 
-    The first argument is a tensor.
+    The first must be a tensor, the others tensors, floats or None.
     """
     if _is_compiling():
         return False
@@ -39,7 +39,7 @@ def is_plain(*arguments: Any) -> bool:
         if type(argument) not in _PLAIN:
             return False
     return (
-        arguments[0].is_cpu
+        getattr(arguments[0], "is_cpu", False)
         and _dispatch_modes() == 0
         and _function_modes() == 0
         and _transform() is None

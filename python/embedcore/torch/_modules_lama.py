@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 from .._check import choose, integer
+from ..attention._arguments import ACTIVATIONS, NORMS, option_code
+from ..attention._temperature import LAWS
+from ._arguments import positive_number
 from ._attention import low_rank_attention
 
 __all__ = ["LowRankAttention"]
@@ -99,19 +102,13 @@ class LowRankAttention(torch.nn.Module):  # type: ignore[misc]
         self.embed_dim = integer(_WHERE, "embed_dim", embed_dim, minimum=1)
         self.num_heads = integer(_WHERE, "num_heads", num_heads, minimum=1)
         self.rank = integer(_WHERE, "rank", rank, minimum=1)
-        if activation is not None:
-            choose(_WHERE, "activation", activation, ("tanh",))
-        if norm is not None:
-            choose(_WHERE, "norm", norm, ("l2",))
+        option_code(_WHERE, "activation", activation, ACTIVATIONS)
+        option_code(_WHERE, "norm", norm, NORMS)
         if length_scale is not None:
-            choose(_WHERE, "length_scale", length_scale, ("log", "sqrt_log", "log_squared"))
+            choose(_WHERE, "length_scale", length_scale, LAWS)
         if learn_temperature is not None:
             choose(_WHERE, "learn_temperature", learn_temperature, _LEARNED_TEMPERATURES)
-        self.temperature = float(temperature)
-        if not 0.0 < self.temperature < math.inf:
-            raise ValueError(
-                f"{_WHERE}: 'temperature' must be positive and finite; got {temperature}."
-            )
+        self.temperature = positive_number(_WHERE, "temperature", temperature)
         self.context_kind = choose(_WHERE, "context", context, _CONTEXTS)
         self.activation, self.norm, self.length_scale = activation, norm, length_scale
         self.learn_temperature = learn_temperature

@@ -10,6 +10,7 @@ import torch
 
 from .._check import integer
 from ..attention import fold_multihead_attention
+from ._arguments import positive_number
 from ._attention import low_rank_attention, mean_pool
 from ._eager import is_plain, needs_grad
 from ._kernels import without_autocast
@@ -98,7 +99,7 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
             )
         if kdim is not None:
             integer(_WHERE, "kdim", kdim, minimum=1)
-        self.temperature = _checked_temperature(_WHERE, temperature)
+        self.temperature = positive_number(_WHERE, "temperature", temperature)
         shell = torch.nn.MultiheadAttention(
             embed_dim, num_heads, bias=bias, kdim=kdim, vdim=kdim, device=device, dtype=dtype
         )
@@ -156,7 +157,7 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
             )
         pooling = cls.__new__(cls)
         torch.nn.Module.__init__(pooling)
-        pooling.temperature = _checked_temperature(_FROM, temperature)
+        pooling.temperature = positive_number(_FROM, "temperature", temperature)
         pooling._take(attention)
         if not isinstance(probe, torch.nn.Parameter):
             probe = torch.nn.Parameter(probe.detach().clone())
@@ -215,7 +216,8 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
                     "got both."
                 )
             mask = key_padding_mask
-            mask = ~mask if mask.dtype is torch.bool else mask
+            if isinstance(mask, torch.Tensor) and mask.dtype is torch.bool:
+                mask = ~mask
         folded = self._fold(tokens)
         found = low_rank_attention(
             tokens,
@@ -309,12 +311,6 @@ class MeanPooling(torch.nn.Module):  # type: ignore[misc]
         tensor (B, d)
         """
         return mean_pool(tokens, mask=mask, lengths=lengths, cu_seqlens=cu_seqlens, weights=weights)
-
-
-def _checked_temperature(where: str, temperature: float) -> float:
-    if not 0.0 < temperature < math.inf:
-        raise ValueError(f"{where}: 'temperature' must be positive and finite; got {temperature}.")
-    return float(temperature)
 
 
 def _check_foldable(attention: Any) -> None:

@@ -23,6 +23,7 @@ from ._kernels import (
     attend_backward,
     per_token,
     real_dtype,
+    sequence_count,
 )
 from ._vmap import vmap_backward, vmap_forward
 
@@ -80,7 +81,7 @@ def _backward_cpu(grad_out: Any, grad_lse: Any, *arguments: Any) -> tuple[Any, .
 def _forward_fake(*arguments: Any) -> tuple[Any, ...]:
     key, query, value, P, offsets = arguments[:5]
     keep_scores, keep_weights = arguments[-2:]
-    sequences = key.shape[0] if offsets is None else offsets.shape[0] - 1
+    sequences = sequence_count(key, offsets)
     heads = 1 if query is None else query.shape[-1]
     real = real_dtype(key)
     tokens = per_token(key, heads, offsets)
