@@ -139,9 +139,8 @@ def resolve_scores(
     sequences = sequence_count(key, offsets)
     if isinstance(context, str):
         _check_mean_context(key, query, context, P)
-    else:
-        query = fold(query, context, P, sequences)
-        P = None
+    elif context is not None or P is not None:
+        query, P = fold(query, context, P, sequences), None
     heads = query.shape[-1]
     if length_scale is not None or type(temperature) is not float:
         counts = None

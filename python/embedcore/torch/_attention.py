@@ -120,6 +120,8 @@ def low_rank_attention(
         query, P, bias, temperature = resolve_scores(
             key, query, context, P, mask, lengths, cu_seqlens, temperature, length_scale, bias
         )
+    if out is not None:
+        check_tensors(ATTENTION, "key", key, out=out)
     arguments = (key, query, value, P, cu_seqlens, lengths, mask, bias, temperature)
     result, lse, weights = _run(
         ATTENTION, "key", arguments, options, return_lse, return_weights, out
@@ -198,6 +200,7 @@ def mean_pool(
         )
     if weights is not None:
         mask = log_weights(tokens, mask, weights)
+    out_rows = None
     if out is not None:
         check_tensors(MEAN, "tokens", tokens, out=out)
         shape = (sequence_count(tokens, cu_seqlens), tokens.shape[-1])
@@ -206,8 +209,6 @@ def mean_pool(
                 f"{MEAN}: 'out' must have the shape {shape}; got shape {tuple(out.shape)}."
             )
         out_rows = out[:, None]
-    else:
-        out_rows = None
     arguments = (tokens, None, None, None, cu_seqlens, lengths, mask, None, 1.0)
     pooled, _, _ = _run(MEAN, "tokens", arguments, (0, 0, workers), False, False, out_rows)
     return pooled.squeeze(1) if out is None else out
@@ -222,13 +223,11 @@ def _run(
     keep_weights: bool,
     out: Any,
 ) -> tuple[Any, Any, Any]:
-    if out is not None:
-        check_tensors(where, tokens_name, arguments[0], out=out)
-        if torch.is_grad_enabled() and needs_grad((*arguments, out)):
-            raise TypeError(
-                f"{where}: 'out' must not be given where a gradient is recorded; got inputs that "
-                "require grad. Use torch.no_grad(), or take the result without 'out'."
-            )
+    if out is not None and torch.is_grad_enabled() and needs_grad((*arguments, out)):
+        raise TypeError(
+            f"{where}: 'out' must not be given where a gradient is recorded; got inputs that "
+            "require grad. Use torch.no_grad(), or take the result without 'out'."
+        )
     if is_plain(*arguments):
         return run_plain(arguments, options, keep_lse, keep_weights, out)
     key, query, value, P, offsets, lengths, mask, bias, temperature = arguments

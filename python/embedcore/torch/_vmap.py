@@ -42,7 +42,9 @@ def vmap_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
         count = key.shape[1] if ragged else sequences
         bias = _spread(tensors[_BIAS], mapped[_BIAS], size)
         tensors[_BIAS] = _flat(bias.expand(size, count, *bias.shape[2:]))
-    if tensors[_TEMPERATURE] is not None and (mapped[_TEMPERATURE] or len(tensors[8]) > 1):
+    if tensors[_TEMPERATURE] is not None and (
+        mapped[_TEMPERATURE] or tensors[_TEMPERATURE].shape[0] > 1
+    ):
         spread = _spread(tensors[_TEMPERATURE], mapped[_TEMPERATURE], size)
         tensors[_TEMPERATURE] = _flat(spread.expand(size, sequences, spread.shape[-1]))
     out, lse, *rest = torch.ops.embedcore.low_rank_attention(*tensors, *fixed)
