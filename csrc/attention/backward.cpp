@@ -18,6 +18,11 @@ constexpr int64_t kMostGroups = 64;
 constexpr int64_t kLeastGroups = 16;
 constexpr int64_t kGroupShare = 50;
 
+// A sequence with a logarithm of its sum beyond this may have all its weight on one token, where ds is the
+// difference of equal numbers. S . G is then summed over the same dA that it is taken from, as exact zeros
+// must stay zeros when they are divided by a small temperature.
+constexpr double kSharpLse = 64.0;
+
 template <class Real>
 struct Scratch {
   Real* factors;  // [2 heads, and one to spare][padded]: the gradient of out, then the query's factor
@@ -25,6 +30,7 @@ struct Scratch {
   Real* scores;   // [heads, even][kBlockTokens]
   Real* mask;
   Real* mask_gradient;
+  Real* products;  // dA, where it is needed twice
   Real* inverse;
   Real* row_term;
   Real* lse;
@@ -56,20 +62,29 @@ class Backward {
     Arena measured;
     take(measured);
     ArenaMemory memory;
-    if (!memory.allocate(measured, worker_count(groups, threads))) return EC_OUT_OF_MEMORY;
+    if (!memory.allocate(measured, worker_count(segments_.count(), threads))) return EC_OUT_OF_MEMORY;
     const int64_t query_numbers = wants_query() ? setup_.heads * setup_.key_padded : 0;
     if (!query_sums_.allocate(groups * query_numbers)) return EC_OUT_OF_MEMORY;
     if (!score_sums_.allocate(gradient_.grad_temperature == nullptr ? 0 : segments_.count() * setup_.heads))
       return EC_OUT_OF_MEMORY;
-    const ec_status status =
-        parallel_for(groups, threads, setup_.problem.monitor, [&](int64_t group, int worker) {
-          Arena arena = memory.copy(worker);
-          Scratch<Real> scratch = take(arena);
-          Real* query_sum = query_sums_.data() + group * query_numbers;
-          std::fill(query_sum, query_sum + query_numbers, Real{0});
-          for (int64_t i = first_of(group, groups); i < first_of(group + 1, groups); ++i)
-            do_segment(i, query_sum, scratch);
-        });
+    ec_status status = EC_OK;
+    if (any_sharp()) {
+      if (!sharp_sums_.allocate(segments_.count() * setup_.heads)) return EC_OUT_OF_MEMORY;
+      status = parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t i, int worker) {
+        Arena arena = memory.copy(worker);
+        Scratch<Real> scratch = take(arena);
+        if (sharp(segments_[i].sequence)) sum_products(i, scratch);
+      });
+      if (status != EC_OK) return status;
+    }
+    status = parallel_for(groups, threads, setup_.problem.monitor, [&](int64_t group, int worker) {
+      Arena arena = memory.copy(worker);
+      Scratch<Real> scratch = take(arena);
+      Real* query_sum = query_sums_.data() + group * query_numbers;
+      std::fill(query_sum, query_sum + query_numbers, Real{0});
+      for (int64_t i = first_of(group, groups); i < first_of(group + 1, groups); ++i)
+        do_segment(i, query_sum, scratch);
+    });
     if (status != EC_OK) return status;
     if (wants_query()) finish_query(groups);
     if (gradient_.grad_temperature != nullptr) finish_temperature();
@@ -99,6 +114,7 @@ class Backward {
     s.scores = arena.take<Real>(tile);
     s.mask = arena.take<Real>(kBlockTokens);
     s.mask_gradient = arena.take<Real>(kBlockTokens);
+    s.products = arena.take<Real>(tile);
     s.inverse = arena.take<Real>(setup_.heads);
     s.row_term = arena.take<Real>(setup_.heads);
     s.lse = arena.take<Real>(setup_.heads);
@@ -122,9 +138,60 @@ class Backward {
   }
   Real* dz_tile(const Scratch<Real>& scratch) const { return scratch.tiles + setup_.heads * kBlockTokens; }
 
+  bool sharp(int64_t sequence) const {
+    const Real* lse = static_cast<const Real*>(gradient_.lse) + sequence * setup_.heads;
+    for (int64_t j = 0; j < setup_.heads; ++j)
+      if (std::isfinite(lse[j]) && std::fabs(static_cast<double>(lse[j])) > kSharpLse) return true;
+    return false;
+  }
+  bool any_sharp() const {
+    for (int64_t b = 0; b < setup_.problem.sequences; ++b)
+      if (sharp(b)) return true;
+    return false;
+  }
+
+  // Sum over a segment's tokens of A dA, for each head.
+  void sum_products(int64_t index, Scratch<Real>& scratch) {
+    const Segment& segment = segments_[index];
+    double* sums = sharp_sums_.data() + index * setup_.heads;
+    std::fill(sums, sums + setup_.heads, 0.0);
+    read_gradient(segment.sequence, scratch);
+    std::fill(scratch.row_term, scratch.row_term + setup_.heads, Real{0});
+    BlockWalk walk(setup_.problem, segment);
+    Block block;
+    while (walk.next(&block)) {
+      point(segment.sequence, block, 0, scratch);
+      Real* products = dz_tile(scratch);
+      multiply(segment.sequence, block, 0, {nullptr, 0}, scratch);
+      std::copy(products, products + setup_.heads * kBlockTokens, scratch.products);
+      setup_.score_kernels.backward(setup_.rules(block.tokens), scratch.inverse, scratch.lse,
+                                    scratch.row_term,
+                                    setup_.read_mask(segment.sequence, block, scratch.mask), scratch.scores,
+                                    products, scratch.tiles, nullptr, nullptr);
+      for (int64_t j = 0; j < setup_.heads; ++j)
+        for (int64_t t = j * kBlockTokens; t < j * kBlockTokens + block.tokens; ++t)
+          sums[j] += static_cast<double>(scratch.tiles[t]) * static_cast<double>(scratch.products[t]);
+    }
+  }
+
+  // S . G of a sharp sequence, from the sums of its segments.
+  double summed_products(int64_t first, int64_t head) const {
+    double sum = 0.0;
+    for (int64_t i = first; i < segments_.count() && segments_[i].sequence == segments_[first].sequence;
+         ++i)
+      sum += sharp_sums_[i * setup_.heads + head];
+    return sum;
+  }
+
   void do_segment(int64_t index, Real* query_sum, Scratch<Real>& scratch) {
     const Segment& segment = segments_[index];
     begin(segment, scratch);
+    if (sharp(segment.sequence)) {
+      int64_t first = index;
+      while (first > 0 && segments_[first - 1].sequence == segment.sequence) --first;
+      for (int64_t j = 0; j < setup_.heads; ++j)
+        scratch.row_term[j] = static_cast<Real>(of_lse(segment.sequence, j) - summed_products(first, j));
+    }
     BlockWalk walk(setup_.problem, segment);
     Block blocks[2];
     walk.next(&blocks[0]);
@@ -163,10 +230,17 @@ class Backward {
                           scratch.value_rows[which]);
   }
 
-  // What is per sequence: factors, temperatures, h_j - S_j . G_j. Tokens that do not count are written.
-  void begin(const Segment& segment, Scratch<Real>& scratch) const {
+  // d loss / d lse.
+  double of_lse(int64_t sequence, int64_t head) const {
+    const ec_array* grad_lse = gradient_.grad_lse;
+    if (grad_lse == nullptr) return 0.0;
+    return array_value(*grad_lse, sequence * grad_lse->stride[0] + head * grad_lse->stride[1]);
+  }
+
+  // The gradient of a sequence's result, its temperatures and sums, and h_j - S_j . G_j.
+  void read_gradient(int64_t b, Scratch<Real>& scratch) const {
     const ec_attention_problem& problem = setup_.problem;
-    const int64_t b = segment.sequence, columns = problem.value_columns;
+    const int64_t columns = problem.value_columns;
     inverse_temperatures(problem, b, scratch.inverse);
     const ec_array& grad_out = *gradient_.grad_out;
     for (int64_t j = 0; j < setup_.heads; ++j) {
@@ -181,15 +255,18 @@ class Backward {
       double dot = 0.0;
       for (int64_t c = 0; c < columns; ++c)
         dot += static_cast<double>(row[c]) * static_cast<double>(scratch.line[0][c]);
-      const ec_array* grad_lse = gradient_.grad_lse;
-      const double of_lse = grad_lse == nullptr
-                                ? 0.0
-                                : array_value(*grad_lse, b * grad_lse->stride[0] + j * grad_lse->stride[1]);
-      scratch.row_term[j] = static_cast<Real>(of_lse - dot);
+      scratch.row_term[j] = static_cast<Real>(of_lse(b, j) - dot);
       // A head without a finite score has no weights: exp(s - infinity) is 0 whatever s is.
       const Real lse = static_cast<const Real*>(gradient_.lse)[b * setup_.heads + j];
       scratch.lse[j] = std::isinf(lse) && lse < 0 ? -lse : lse;
     }
+  }
+
+  // What is per sequence. Tokens that do not count are written.
+  void begin(const Segment& segment, Scratch<Real>& scratch) const {
+    const ec_attention_problem& problem = setup_.problem;
+    const int64_t b = segment.sequence;
+    read_gradient(b, scratch);
     if (setup_.scored) pack_factor(problem, b, setup_.key_padded, query_factor(scratch));
     const int64_t end = setup_.written_end(segment);
     if (gradient_.grad_bias != nullptr)
@@ -200,17 +277,23 @@ class Backward {
     }
   }
 
-  // Weights and dz of one block into the tiles.
-  void weigh_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
-                   double* score_sum, Scratch<Real>& scratch) const {
-    Real* dz = dz_tile(scratch);
+  // dA and z of one block.
+  void multiply(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
+                Scratch<Real>& scratch) const {
     setup_.kernels.scores(scratch.value_rows[which], block.tokens, scratch.factors, setup_.heads,
-                          setup_.value_padded, ahead, dz);
+                          setup_.value_padded, ahead, dz_tile(scratch));
     if (setup_.scored)
       setup_.gather(sequence, block, gradient_.scores, scratch.scores);
     else
       std::fill(scratch.scores, scratch.scores + setup_.heads * kBlockTokens, Real{0});
     setup_.add_bias(sequence, block, scratch.scores);
+  }
+
+  // Weights and dz of one block into the tiles.
+  void weigh_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
+                   double* score_sum, Scratch<Real>& scratch) const {
+    Real* dz = dz_tile(scratch);
+    multiply(sequence, block, which, ahead, scratch);
     const bool summed = score_sum != nullptr;
     const int64_t lanes = setup_.heads * kScoreLanes;
     if (summed) std::fill(scratch.score_lanes, scratch.score_lanes + lanes, Real{0});
@@ -288,14 +371,30 @@ class Backward {
   Segments segments_;
   AlignedBuffer<Real> query_sums_;
   AlignedBuffer<double> score_sums_;
+  AlignedBuffer<double> sharp_sums_;
 };
+
+// What the forward pass gave must be there.
+ec_status check_saved(const ec_attention_problem& problem, const ec_attention_gradient& gradient,
+                      ec_error* error) {
+  if (problem.sequences == 0) return EC_OK;
+  ec_status status = check_given(gradient.grad_out, "grad_out", error);
+  if (status == EC_OK) status = check_given(gradient.out, "out", error);
+  if (status == EC_OK) status = check_given(gradient.lse, "lse", error);
+  if (status == EC_OK && problem.query.data != nullptr && problem.tokens > 0)
+    status = check_given(gradient.scores, "scores", error);
+  return status;
+}
 
 }  // namespace
 }  // namespace ec
 
 extern "C" ec_status ec_attention_backward(const ec_attention_problem* problem,
                                            const ec_attention_gradient* gradient, ec_error* error) {
-  ec_status status = ec::check_problem(*problem, error);
+  ec_status status = ec::check_given(problem, "problem", error);
+  if (status == EC_OK) status = ec::check_given(gradient, "gradient", error);
+  if (status == EC_OK) status = ec::check_problem(*problem, error);
+  if (status == EC_OK) status = ec::check_saved(*problem, *gradient, error);
   if (status != EC_OK) return status;
   status = problem->key.dtype == EC_FLOAT64 ? ec::Backward<double>(*problem, *gradient).run()
                                             : ec::Backward<float>(*problem, *gradient).run();

@@ -353,7 +353,10 @@ class Forward {
 
 extern "C" ec_status ec_attention_forward(const ec_attention_problem* problem,
                                           const ec_attention_result* result, ec_error* error) {
-  ec_status status = ec::check_problem(*problem, error);
+  ec_status status = ec::check_given(problem, "problem", error);
+  if (status == EC_OK) status = ec::check_given(result, "result", error);
+  if (status == EC_OK) status = ec::check_problem(*problem, error);
+  if (status == EC_OK && problem->sequences > 0) status = ec::check_given(result->out, "out", error);
   if (status != EC_OK) return status;
   const bool bfloat =
       problem->key.dtype == EC_BFLOAT16 && ec::attention_bfloat_kernels(ec::current_isa())->native;

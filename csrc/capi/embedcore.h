@@ -167,6 +167,7 @@ typedef struct ec_attention_result {
 } ec_attention_result;
 
 typedef struct ec_attention_gradient {
+  // grad_out, out, lse and, with a query, scores are required.
   const ec_array* grad_out;  // [sequence][head][value column], columns contiguous
   const ec_array* grad_lse;  // [sequence][head]; may be NULL
   // What ec_attention_forward gave for the same problem. out may be `wide` instead: gradients of half
