@@ -15,6 +15,7 @@ namespace ec {
 namespace {
 
 constexpr int64_t kLeastSegment = 256;
+constexpr int64_t kMostSegment = 1 << 16;  // calls are interrupted between segments
 constexpr int64_t kSegmentsWanted = 64;
 // Where there are this many sequences, only long ones are cut.
 constexpr int64_t kManySequences = 16;
@@ -174,7 +175,7 @@ int64_t Layout::all_tokens() const {
 bool Segments::build(const ec_attention_problem& problem) {
   const Layout layout(problem);
   const int64_t least = problem.sequences >= kManySequences ? kUncutTokens : kLeastSegment;
-  const int64_t size = round_up(std::max(least, layout.all_tokens() / kSegmentsWanted), kBlockTokens);
+  const int64_t size = round_up(std::clamp(layout.all_tokens() / kSegmentsWanted, least, kMostSegment), kBlockTokens);
   int64_t count = 0;
   for (int64_t b = 0; b < problem.sequences; ++b)
     count += std::max<int64_t>(1, (layout.length(b) + size - 1) / size);
