@@ -25,6 +25,7 @@ UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-9}
 SUMS = {"float16": 1e-6, "bfloat16": 1e-6, "float32": 1e-6, "float64": 1e-14}
 IN_TOKEN_DTYPE = ("out", "key", "value")
 SMALLEST_HALF = 2.0**-24
+SMALLEST_FLOAT = 1.2e-38  # what is below may be 0
 
 
 def _spelled(p: Problem) -> Spelled:
@@ -187,6 +188,8 @@ def limits(
         off = distance(rough[name], expected[name])
         if not np.isfinite(off):  # Torch's has failed
             off = UNIT.get(dtype, 0.0) * size
+        if dtype != "float64":
+            bound += SMALLEST_FLOAT
         found[name] = max(bound, 2 * off)
     return found
 

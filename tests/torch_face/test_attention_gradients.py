@@ -85,6 +85,33 @@ def test_each_gradient_alone(wanted: str, make_case: Any) -> None:
     torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("wanted", ["temperature", "bias", "mask", "value"])
+def test_a_mean_context_with_one_gradient_alone(wanted: str) -> None:
+    torch.manual_seed(0)
+    key, query, P = torch.randn(3, 6, 4), torch.randn(4, 2), torch.randn(4, 2)
+    given = {
+        "temperature": torch.tensor(0.5),
+        "bias": torch.randn(3, 6, 2),
+        "mask": torch.randn(3, 6),
+        "value": torch.randn(3, 6, 5),
+    }
+
+    def loss(**changed: Any) -> Any:
+        arguments = {**given, **changed}
+        value = arguments.pop("value")
+        out = low_rank_attention(
+            key.to(value.dtype), query, value, context="mean", P=P, activation="tanh", **arguments
+        )
+        return out.square().sum()
+
+    leaf = given[wanted].clone().requires_grad_()
+    (alone,) = torch.autograd.grad(loss(**{wanted: leaf}), leaf)
+    both = query.clone().requires_grad_()
+    query = both
+    (among_others, _) = torch.autograd.grad(loss(**{wanted: leaf}), (leaf, both))
+    torch.testing.assert_close(alone, among_others, rtol=0, atol=0)
+
+
 def test_only_lse_has_a_gradient(make_case: Any) -> None:
     case = make_case("lama", torch.float64)
     leaves, expected = case.leaves(), case.leaves()
@@ -251,6 +278,12 @@ def test_mean_pool(weighted: bool, limits: str, make_case: Any) -> None:
     grads = torch.autograd.grad(mean_pool(tokens, weights=weights, **given).sin().sum(), leaves)
     wanted = torch.autograd.grad(expected(tokens, weights).sin().sum(), leaves)
     torch.testing.assert_close(grads, wanted)
+
+
+def test_weights_of_padding_are_not_looked_at() -> None:
+    tokens, weights = torch.ones(1, 2, 2), torch.tensor([[1.0, math.nan]])
+    found = mean_pool(tokens, lengths=torch.tensor([1]), weights=weights)
+    assert (found == 1).all()
 
 
 def test_weights_of_zero_leave_finite_gradients() -> None:

@@ -124,6 +124,15 @@ def test_weights_are_returned() -> None:
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_projected_tokens_of_another_dtype_keep_it(dtype: Any) -> None:
+    head = LowRankAttention(8, 2, out_features=4)
+    tokens = torch.randn(3, 5, 8)
+    found = head(tokens.to(dtype))
+    assert found.dtype is dtype
+    torch.testing.assert_close(found.float(), head(tokens), rtol=0.05, atol=0.05)
+
+
 def test_training_learns_the_temperature() -> None:
     head = make(learn_temperature="scalar", temperature=1.0)
     tokens = normal(8, 6, 4)

@@ -172,6 +172,16 @@ def test_the_factor_is_kept_in_eval_until_a_parameter_changes() -> None:
         assert pool(tokens.float()).dtype is torch.float32
 
 
+def test_writes_that_torch_does_not_count_are_seen_after_eval() -> None:
+    pool, tokens = AttentionPooling(8, 2).eval(), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        pool(tokens)
+        for parameter in pool.parameters():
+            parameter.data.mul_(0.5)
+        kept = pool.eval()(tokens)
+        torch.testing.assert_close(kept, pool.train()(tokens))
+
+
 def test_the_factor_does_not_depend_on_autocast() -> None:
     pool, tokens = AttentionPooling(E, HEADS).eval(), normal(2, 5, E, dtype=torch.float32)
     with torch.no_grad():

@@ -154,7 +154,7 @@ def resolve_scores(
     return query, P, resolve_bias(ATTENTION, bias, tuple(key.shape[:-1]), heads), temperature
 
 
-def log_weights(tokens: Any, mask: Any, weights: Any) -> Any:
+def log_weights(tokens: Any, mask: Any, lengths: Any, weights: Any) -> Any:
     """Return what is added to the scores, all 0, to make `weights` of them."""
     check_tensors(MEAN, "tokens", tokens, weights=weights)
     check_floating(MEAN, "weights", weights)
@@ -167,6 +167,8 @@ def log_weights(tokens: Any, mask: Any, weights: Any) -> Any:
     if is_plain(tokens, weights):
         bad = ~((weights >= 0) & (weights < torch.inf))
         bad = bad if mask is None else bad & mask
+        if lengths is not None:
+            bad &= torch.arange(bad.shape[1]) < lengths[:, None]
         if bad.any():
             first = tuple(bad.nonzero()[0].tolist())
             raise ValueError(

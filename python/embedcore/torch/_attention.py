@@ -199,7 +199,7 @@ def mean_pool(
             "Give numbers as 'weights'."
         )
     if weights is not None:
-        mask = log_weights(tokens, mask, weights)
+        mask = log_weights(tokens, mask, lengths, weights)
     out_rows = None
     if out is not None:
         check_tensors(MEAN, "tokens", tokens, out=out)

@@ -146,7 +146,7 @@ def attend_backward(
         grad_effective, grad_temperature, grad_bias, grad_mask, False,
     )  # fmt: skip
     grad_query = grad_P = None
-    if P is not None:
+    if P is not None and grad_effective is not None:
         with without_autocast():
             grad_query, grad_P, grad_context = _fold_backward(
                 grad_effective, query, P, results.context[:, 0], wanted
@@ -198,7 +198,7 @@ def valid(mask: Any) -> Any:
     """Return a float mask as the boolean mask of the tokens that it keeps."""
     if mask is None or mask.dtype is torch.bool:
         return mask
-    return mask > -torch.inf
+    return mask != -torch.inf
 
 
 def _as_query(grad: Any, query: Any) -> Any:

@@ -185,7 +185,11 @@ class LowRankAttention(torch.nn.Module):  # type: ignore[misc]
         )
         pooled = (found[0] if return_weights else found).flatten(1)
         if self.out_proj is not None:
-            pooled = self.out_proj(pooled)
+            weight = self.out_proj.weight
+            if pooled.dtype is not weight.dtype and not torch.is_autocast_enabled("cpu"):
+                pooled = self.out_proj(pooled.to(weight.dtype)).to(pooled.dtype)
+            else:
+                pooled = self.out_proj(pooled)
         return (pooled, found[1]) if return_weights else pooled
 
     def extra_repr(self) -> str:

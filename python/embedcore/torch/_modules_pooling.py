@@ -60,8 +60,9 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
 
     Notes
     -----
-    Where no gradient is recorded in eval mode, the factor is kept until a parameter changes. There
-    is no dropout of weights. A sequence without valid tokens gives what the biases alone give
+    Where no gradient is recorded in eval mode, the factor is kept until a parameter changes. Writes
+    that Torch does not count, through ``.data`` or NumPy, are seen after ``eval()``. There is no
+    dropout of weights. A sequence without valid tokens gives what the biases alone give
     (``nn.MultiheadAttention`` gives NaN).
 
     References
@@ -233,6 +234,11 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
             return folded.project(found)
         weights = found[1].unflatten(-2, (-1, self.num_heads))
         return folded.project(found[0]), weights
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the mode, and forget the folded factor."""
+        self._folded = None
+        return super().train(mode)
 
     def _fold(self, tokens: Any) -> Any:
         """Return the folded weights, kept while parameters are what they were."""
