@@ -225,6 +225,47 @@ void bad_problems_are_refused() {
   }
 }
 
+void unknown_choices_are_refused() {
+  const Model model(kSmall);
+  const Call call(model, EC_FLOAT32);
+  ec_attention_problem bad = call.problem;
+  bad.activation = static_cast<ec_activation>(7);
+  refused(bad, "activation", -1);
+  bad = call.problem;
+  bad.norm = static_cast<ec_head_norm>(7);
+  refused(bad, "norm", -1);
+  bad = call.problem;
+  bad.sequences = -1;
+  refused(bad, "key", -1);
+  bad = call.problem;
+  bad.key.data = nullptr;
+  refused(bad, "key", -1);
+  bad = call.problem;
+  bad.value.data = nullptr;
+  bad.value_columns = bad.key_columns + 1;
+  refused(bad, "value", -1);
+  bad = call.problem;
+  bad.query.dtype = static_cast<ec_dtype>(99);
+  ec_error error = {};
+  const ec_attention_result result = {};
+  CHECK(ec_attention_forward(&bad, &result, &error) == EC_INVALID_TYPE);
+  CHECK(std::strcmp(error.argument, "query") == 0);
+}
+
+void missing_results_are_refused() {
+  const Model model(kSmall);
+  const Call call(model, EC_FLOAT32);
+  ec_error error = {};
+  const ec_attention_result result = {};
+  const ec_attention_gradient gradient = {};
+  CHECK(ec_attention_forward(nullptr, &result, &error) == EC_INVALID_VALUE);
+  CHECK(ec_attention_forward(&call.problem, nullptr, &error) == EC_INVALID_VALUE);
+  CHECK(ec_attention_forward(&call.problem, &result, &error) == EC_INVALID_VALUE);
+  CHECK(std::strcmp(error.argument, "out") == 0);
+  CHECK(ec_attention_backward(&call.problem, &gradient, &error) == EC_INVALID_VALUE);
+  CHECK(std::strcmp(error.argument, "grad_out") == 0);
+}
+
 void nothing_gives_nothing(ec_dtype dtype) {
   const Model model(kSmall);
   Call none(model, dtype);
@@ -262,5 +303,7 @@ int main() {
     for (const ec_dtype dtype : kDtypes) nothing_gives_nothing(dtype);
   }
   bad_problems_are_refused();
+  unknown_choices_are_refused();
+  missing_results_are_refused();
   return check::report();
 }
