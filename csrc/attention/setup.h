@@ -9,7 +9,7 @@
 namespace ec {
 
 // Below this many operations threads cost more than they give.
-constexpr double kThreadedOperations = 1 << 19;
+constexpr double kThreadedOperations = 1 << 22;
 
 template <class Real, class Row = Real>
 struct Setup {
