@@ -175,7 +175,8 @@ int64_t Layout::all_tokens() const {
 bool Segments::build(const ec_attention_problem& problem) {
   const Layout layout(problem);
   const int64_t least = problem.sequences >= kManySequences ? kUncutTokens : kLeastSegment;
-  const int64_t size = round_up(std::clamp(layout.all_tokens() / kSegmentsWanted, least, kMostSegment), kBlockTokens);
+  const int64_t size =
+      round_up(std::clamp(layout.all_tokens() / kSegmentsWanted, least, kMostSegment), kBlockTokens);
   int64_t count = 0;
   for (int64_t b = 0; b < problem.sequences; ++b)
     count += std::max<int64_t>(1, (layout.length(b) + size - 1) / size);
