@@ -17,6 +17,7 @@ import numpy as np
 SHORTEST_SAMPLE = 0.004
 # Where BLAS and OpenMP threads still spin after a call, they would slow the next contestant.
 SETTLE_SECONDS = 0.03
+WOKEN_BELOW = 0.1  # s; longer calls hide how long sleeping processors take to wake
 SETTLE_ABOVE = 0.002
 # Bytes written between cold samples: more than the last cache of the machines that this runs on.
 EVICTED_BYTES = 160 << 20
@@ -145,6 +146,8 @@ def interleave(
             repeats = 1 if once else max(1, math.ceil(SHORTEST_SAMPLE / max(first, 1e-7)))
             if evict is not None:
                 evict()
+            elif not once and first < WOKEN_BELOW:
+                contestant.run()  # its threads, and the processors under them, may sleep
             wall, cpu = _one_sample(contestant.run, repeats)
             kept.wall.append(wall * contestant.scale)
             kept.cpu.append(cpu * contestant.scale)
