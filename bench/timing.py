@@ -17,7 +17,9 @@ import numpy as np
 SHORTEST_SAMPLE = 0.004
 # Where BLAS and OpenMP threads still spin after a call, they would slow the next contestant.
 SETTLE_SECONDS = 0.03
-WOKEN_BELOW = 0.1  # s; longer calls hide how long sleeping processors take to wake
+# Sleeping processors take milliseconds to wake: calls shorter than this run for a while first.
+WOKEN_BELOW = 0.1
+WAKING_SECONDS = 0.02
 SETTLE_ABOVE = 0.002
 # Bytes written between cold samples: more than the last cache of the machines that this runs on.
 EVICTED_BYTES = 160 << 20
@@ -147,13 +149,20 @@ def interleave(
             if evict is not None:
                 evict()
             elif not once and first < WOKEN_BELOW:
-                contestant.run()  # its threads, and the processors under them, may sleep
+                _wake(contestant.run)
             wall, cpu = _one_sample(contestant.run, repeats)
             kept.wall.append(wall * contestant.scale)
             kept.cpu.append(cpu * contestant.scale)
             if settle and wall * repeats > SETTLE_ABOVE:
                 time.sleep(SETTLE_SECONDS)
     return samples
+
+
+def _wake(run: Callable[[], Any]) -> None:
+    """Run for a while, so that the threads of a contestant and their processors are awake."""
+    end = time.perf_counter() + WAKING_SECONDS
+    while time.perf_counter() < end:
+        run()
 
 
 def _one_sample(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
