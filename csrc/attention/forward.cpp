@@ -47,7 +47,6 @@ struct Scratch {
   State<Real> state;
   Row* factor;
   Real* float_factor;  // before it is rounded to rows
-
   Real* tile;
   Real* weights;
   uint16_t* rounded;  // the weights in bf16

@@ -46,7 +46,7 @@ static inline double sum_wide(VF a) {
   return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }
 
-// The same, in a register: gcc would otherwise load it again for each use.
+// a, in a register: gcc would otherwise load it again for each use.
 static inline VF held(VF a) {
   asm("" : "+v"(a));
   return a;

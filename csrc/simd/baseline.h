@@ -40,7 +40,7 @@ static inline double sum_wide(VF a) {
   return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 
-// The same, in a register: gcc would otherwise load it again for each use.
+// a, in a register: gcc would otherwise load it again for each use.
 static inline VF held(VF a) {
   asm("" : "+x"(a));
   return a;

@@ -38,7 +38,7 @@ static inline double sum_wide(VF a) {
   return vaddvq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(a)), vcvt_high_f64_f32(a)));
 }
 
-// The same, in a register: gcc would otherwise load it again for each use.
+// a, in a register: gcc would otherwise load it again for each use.
 static inline VF held(VF a) {
   asm("" : "+w"(a));
   return a;

@@ -192,43 +192,32 @@ def _optional(argument: str, array: Any) -> Any:
     return None if array is None else _array(argument, array)
 
 
-def _weights(given: Any) -> tuple[Any, ...]:
-    """Weights of query, key and value."""
+def _parts(argument: str, given: Any, axes: int, shape: str) -> tuple[Any, ...]:
+    """Return the parts of query, key and value of what is stacked, or three arrays."""
     if isinstance(given, (list, tuple)):
         if len(given) != 3:
             raise ValueError(
-                f"{_WHERE}: 'in_proj_weight' must have three parts (query, key, value); "
+                f"{_WHERE}: '{argument}' must have three parts (query, key, value); "
                 f"got {len(given)}."
             )
-        return tuple(_array(f"in_proj_weight[{i}]", part) for i, part in enumerate(given))
-    stacked = _array("in_proj_weight", given)
-    if len(stacked.shape) != 2 or stacked.shape[0] % 3 != 0:
+        return tuple(_optional(f"{argument}[{i}]", part) for i, part in enumerate(given))
+    stacked = _array(argument, given)
+    if len(stacked.shape) != axes or stacked.shape[0] % 3 != 0:
         raise ValueError(
-            f"{_WHERE}: 'in_proj_weight' must have shape (3 * E, E), or be three arrays; "
+            f"{_WHERE}: '{argument}' must have shape {shape}, or be three arrays; "
             f"got shape {tuple(stacked.shape)}."
         )
     embed = stacked.shape[0] // 3
     return stacked[:embed], stacked[embed : 2 * embed], stacked[2 * embed :]
+
+
+def _weights(given: Any) -> tuple[Any, ...]:
+    parts = _parts("in_proj_weight", given, 2, "(3 * E, E)")
+    return tuple(_array(f"in_proj_weight[{i}]", part) for i, part in enumerate(parts))
 
 
 def _biases(given: Any) -> tuple[Any, ...]:
-    if given is None:
-        return None, None, None
-    if isinstance(given, (list, tuple)):
-        if len(given) != 3:
-            raise ValueError(
-                f"{_WHERE}: 'in_proj_bias' must have three parts (query, key, value); "
-                f"got {len(given)}."
-            )
-        return tuple(_optional(f"in_proj_bias[{i}]", part) for i, part in enumerate(given))
-    stacked = _array("in_proj_bias", given)
-    if len(stacked.shape) != 1 or stacked.shape[0] % 3 != 0:
-        raise ValueError(
-            f"{_WHERE}: 'in_proj_bias' must have shape (3 * E,), or be three arrays; "
-            f"got shape {tuple(stacked.shape)}."
-        )
-    embed = stacked.shape[0] // 3
-    return stacked[:embed], stacked[embed : 2 * embed], stacked[2 * embed :]
+    return (None, None, None) if given is None else _parts("in_proj_bias", given, 1, "(3 * E,)")
 
 
 def _check_shapes(
