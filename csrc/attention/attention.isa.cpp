@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of tokens with the factor, the weights and the gradients; see kernels.h for what each does.
 //
-// All three walk the rows as they lie in memory: no packing, so that a token is read once. Scores run
-// along the columns with a few tokens and heads in registers, and add up the lanes in the end; pool and
-// spread hold a strip of columns of a few heads or tokens and broadcast the tile.
+// All three walk the rows as they lie in memory: no packing, so that a token is read once. Pool and spread
+// hold a strip of columns of a few heads or tokens and broadcast the tile.
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
-#include "attention/rows_ahead.h"
+#include "attention/token_scores.h"
 #include "core/isa_table.h"
-
-#define EC_UNROLL _Pragma("GCC unroll 16")
 
 namespace ec {
 namespace EC_ISA {
 
 struct Floats {
   using Real = float;
+  using Number = Real;
+  using Sum = Real;
   using Vector = VF;
-  static constexpr int kWidth = kLanes;
+  static constexpr int kWidth = kLanes;  // sums of a vector
+  static constexpr int kNumbers = kWidth;
   static inline Vector none() { return zero(); }
   static inline Vector all(Real a) { return set1(a); }
   static inline Vector get(const Real* p) { return load(p); }
@@ -34,8 +34,11 @@ typedef double VDInMemory __attribute__((vector_size(sizeof(VF)), aligned(8), ma
 
 struct Doubles {
   using Real = double;
+  using Number = Real;
+  using Sum = Real;
   using Vector = VD;
   static constexpr int kWidth = kLanes / 2;
+  static constexpr int kNumbers = kWidth;
   static inline Vector none() { return VD{}; }
   static inline Vector all(Real a) { return VD{} + a; }
   static inline Vector get(const Real* p) { return *reinterpret_cast<const VDInMemory*>(p); }
@@ -54,86 +57,16 @@ struct Doubles {
   }
 };
 
-// ---- scores ---------------------------------------------------------------------------------------
-
-// A tile reads kScoreTokens + kScoreHeads vectors for as many products as it has sums.
-constexpr int kScoreTokens = 4;
-constexpr int kScoreHeads = kTileRows * kTileVectors >= 16 ? 4 : 2;
-static_assert(kTokenPadding % kScoreTokens == 0, "row lists are padded for a tile of tokens");
-static_assert(kHeadPadding % kScoreHeads == 0, "factors are padded for a tile of heads");
-
-// Bytes of the factor that stay in the first cache while all tokens of a block pass.
-constexpr int64_t kFactorBytes = 32 << 10;
-
-// sums[h][t] = rows[t] . factor[h]
-template <class Lane>
-static inline __attribute__((always_inline)) void score_tile(const typename Lane::Real* const* rows,
-                                                             const typename Lane::Real* factor,
-                                                             int64_t columns,
-                                                             const typename Lane::Real* row_to_come,
-                                                             typename Lane::Real* sums) {
-  using Real = typename Lane::Real;
-  using Vector = typename Lane::Vector;
-  constexpr int kSums = kScoreTokens * kScoreHeads;
-  static_assert(kSums % Lane::kWidth == 0, "sums are added up by whole vectors");
-  const Real* row[kScoreTokens];
-  EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) row[t] = rows[t];
-  Vector sum[kSums];
-  EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = Lane::none();
-  for (int64_t k = 0; k < columns; k += Lane::kWidth) {
-    fetch(row_to_come + k);
-    Vector head[kScoreHeads];
-    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] = Lane::get_once(factor + h * columns + k);
-    EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
-      const Vector numbers = Lane::get_once(row[t] + k);
-      EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) {
-        Vector& to = sum[h * kScoreTokens + t];
-        to = Lane::step(numbers, head[h], to);
-      }
-    }
-  }
-  EC_UNROLL for (int s = 0; s < kSums; s += Lane::kWidth) {
-    Vector group[Lane::kWidth];
-    EC_UNROLL for (int i = 0; i < Lane::kWidth; ++i) group[i] = sum[s + i];
-    Lane::put(sums + s, Lane::sum_lanes(group));
-  }
-}
-
-template <class Lane>
-static void scores(const typename Lane::Real* const* rows, int64_t tokens,
-                   const typename Lane::Real* factor, int64_t heads, int64_t columns,
-                   const RowsAhead& ahead, typename Lane::Real* tile) {
-  using Real = typename Lane::Real;
-  const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(Real)));
-  const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
-  const int64_t tiles = (tokens + kScoreTokens - 1) / kScoreTokens;
-  for (int64_t first = 0; first < heads; first += group) {
-    const int64_t last = first + group < heads ? first + group : heads;
-    for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-      for (int64_t j = first; j < last; j += kScoreHeads) {
-        const int64_t turn = j / kScoreHeads;
-        const Real* to_come =
-            turn < kFetchedByScores ? row_ahead(ahead, turn * tiles + t / kScoreTokens, rows[t]) : rows[t];
-        Real sums[kScoreTokens * kScoreHeads];
-        score_tile<Lane>(rows + t, factor + j * columns, columns, to_come, sums);
-        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
-            tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(Real));
-      }
-    }
-  }
-}
-
 // ---- pool -----------------------------------------------------------------------------------------
 
-// pooled[kHeads][kVectors] += tile' rows, over one strip of columns. The first `fetching` tokens fetch the
-// same strip of rows_to_come.
+// pooled[kHeads][kVectors] += tile' rows, over one strip of columns.
 template <class Lane, int kHeads, int kVectors>
-static inline __attribute__((always_inline)) void pool_strip(
-    const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
-    int64_t columns, int64_t at, const typename Lane::Real* const* rows_to_come, int64_t fetching,
-    typename Lane::Real* pooled) {
+static inline __attribute__((always_inline)) void pool_strip(const typename Lane::Real* const* rows,
+                                                             int64_t tokens,
+                                                             const typename Lane::Real* tile,
+                                                             int64_t columns, int64_t at, LinesAhead& ahead,
+                                                             typename Lane::Real* pooled) {
   using Vector = typename Lane::Vector;
-  constexpr int kLine = 64 / sizeof(typename Lane::Real);
   Vector sum[kHeads][kVectors];
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
       Lane::get(pooled + j * columns + at + v * Lane::kWidth);
@@ -142,7 +75,8 @@ static inline __attribute__((always_inline)) void pool_strip(
       Vector weight[kHeads];
       EC_UNROLL for (int j = 0; j < kHeads; ++j) weight[j] = Lane::all(tile[j * kBlockTokens + t]);
       EC_UNROLL for (int v = 0; v < kVectors; ++v) {
-        const Vector numbers = Lane::get_once(rows[t] + at + v * Lane::kWidth);
+        const typename Lane::Real* from = rows[t] + at + v * Lane::kWidth;
+        const Vector numbers = kHeads == 1 ? Lane::get(from) : Lane::get_once(from);
         EC_UNROLL for (int j = 0; j < kHeads; ++j) sum[j][v] = Lane::step(weight[j], numbers, sum[j][v]);
       }
     } else {
@@ -155,10 +89,8 @@ static inline __attribute__((always_inline)) void pool_strip(
     }
   };
   int64_t t = 0;
-  // One row for two tokens: too many lines at once, and the processor forgets some.
-  for (; t / 2 < fetching && t + 2 <= tokens + t % 2; ++t) {
-    const auto* to_come = rows_to_come[t / 2] + at + t % 2 * kLine;
-    EC_UNROLL for (int c = 0; c < kVectors * Lane::kWidth; c += 2 * kLine) fetch(to_come + c);
+  for (; t < tokens && !ahead.done(); ++t) {
+    ahead.step();
     add_token(t);
   }
   for (; t < tokens; ++t) add_token(t);
@@ -169,13 +101,12 @@ static inline __attribute__((always_inline)) void pool_strip(
 template <class Lane, int kHeads>
 static void pool_heads(const typename Lane::Real* const* rows, int64_t tokens,
                        const typename Lane::Real* tile, int64_t columns, int64_t at, int64_t end,
-                       const typename Lane::Real* const* rows_to_come, int64_t fetching,
-                       typename Lane::Real* pooled) {
+                       LinesAhead& ahead, typename Lane::Real* pooled) {
   constexpr int kWide = kTileRows * kTileVectors / kHeads < 12 ? kTileRows * kTileVectors / kHeads : 12;
   for (; at + kWide * Lane::kWidth <= end; at += kWide * Lane::kWidth)
-    pool_strip<Lane, kHeads, kWide>(rows, tokens, tile, columns, at, rows_to_come, fetching, pooled);
+    pool_strip<Lane, kHeads, kWide>(rows, tokens, tile, columns, at, ahead, pooled);
   for (; at < end; at += Lane::kWidth)
-    pool_strip<Lane, kHeads, 1>(rows, tokens, tile, columns, at, rows_to_come, fetching, pooled);
+    pool_strip<Lane, kHeads, 1>(rows, tokens, tile, columns, at, ahead, pooled);
 }
 
 // One head: tokens in groups, each along all columns, as memory likes it.
@@ -214,28 +145,25 @@ template <class Lane>
 static void pool(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
                  int64_t heads, int64_t columns, const RowsAhead& ahead, typename Lane::Real* pooled) {
   if (heads == 1) return pool_one<Lane>(rows, tokens, tile, columns, ahead, pooled);
-  const int64_t fetched = fetched_by_scores(tokens, kScoreTokens, (heads + kScoreHeads - 1) / kScoreHeads);
-  const auto* to_come = ahead.count > fetched
-                            ? reinterpret_cast<const typename Lane::Real* const*>(ahead.rows) + fetched
-                            : nullptr;
-  int64_t fetching = ahead.count - fetched < tokens ? ahead.count - fetched : tokens;
-  if (fetching < 0) fetching = 0;
+  const int64_t products = tokens * heads * (columns / Lane::kWidth);
+  LinesAhead lines(ahead, columns * static_cast<int64_t>(sizeof(typename Lane::Real)),
+                   products / (kTileRows * kTileVectors));
   for (int64_t at = 0; at < columns; at += kStripVectors * Lane::kWidth) {
     const int64_t left = columns - at;
     const int64_t end = at + (left < kStripVectors * Lane::kWidth ? left : kStripVectors * Lane::kWidth);
     int64_t j = 0;
     for (; j + kTileRows <= heads; j += kTileRows)
-      pool_heads<Lane, kTileRows>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
-                                  j == 0 ? fetching : 0, pooled + j * columns);
+      pool_heads<Lane, kTileRows>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                                  pooled + j * columns);
     for (; j + 4 <= heads; j += 4)
-      pool_heads<Lane, 4>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
-                          j == 0 ? fetching : 0, pooled + j * columns);
+      pool_heads<Lane, 4>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                          pooled + j * columns);
     for (; j + 2 <= heads; j += 2)
-      pool_heads<Lane, 2>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
-                          j == 0 ? fetching : 0, pooled + j * columns);
+      pool_heads<Lane, 2>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                          pooled + j * columns);
     for (; j < heads; ++j)
-      pool_heads<Lane, 1>(rows, tokens, tile + j * kBlockTokens, columns, at, end, to_come,
-                          j == 0 ? fetching : 0, pooled + j * columns);
+      pool_heads<Lane, 1>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
+                          pooled + j * columns);
   }
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scores and pool for bf16 tokens, two numbers a product; see kernels.h for what each does.
+// Products of bf16 tokens, two numbers a product; see kernels.h for what each does.
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
-#include "attention/rows_ahead.h"
+#include "attention/token_scores.h"
 #include "core/isa_table.h"
-
-#define EC_UNROLL _Pragma("GCC unroll 16")
 
 namespace ec {
 namespace EC_ISA {
@@ -15,60 +13,20 @@ namespace EC_ISA {
 
 constexpr int kPairs = 2 * kLanes;  // numbers of a vector
 
-// ---- scores ---------------------------------------------------------------------------------------
-
-constexpr int kScoreTokens = 4;
-constexpr int kScoreHeads = 4;
-constexpr int64_t kFactorBytes = 32 << 10;  // of the factor that stay in the first cache
-
-static inline __attribute__((always_inline)) void score_tile(const uint16_t* const* rows,
-                                                             const uint16_t* factor, int64_t columns,
-                                                             const uint16_t* row_to_come, float* sums) {
-  constexpr int kSums = kScoreTokens * kScoreHeads;
-  const uint16_t* row[kScoreTokens];
-  EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) row[t] = rows[t];
-  VF sum[kSums];
-  EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = zero();
-  for (int64_t k = 0; k < columns; k += kPairs) {
-    fetch(row_to_come + k);
-    VF head[kScoreHeads];
-    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] =
-        held(as_float(load_int(factor + h * columns + k)));
-    EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
-      const VF numbers = held(as_float(load_int(row[t] + k)));
-      EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) {
-        VF& to = sum[h * kScoreTokens + t];
-        to = dot_bfloat_pairs(to, as_int(numbers), as_int(head[h]));
-      }
-    }
+struct Pairs {
+  using Number = uint16_t;
+  using Sum = float;
+  using Vector = VF;                     // of sums, or the bits of pairs
+  static constexpr int kWidth = kLanes;  // sums of a vector
+  static constexpr int kNumbers = kPairs;
+  static inline Vector none() { return zero(); }
+  static inline Vector get_once(const Number* p) { return held(as_float(load_int(p))); }
+  static inline void put(Sum* p, Vector a) { store(p, a); }
+  static inline Vector step(Vector a, Vector b, Vector c) {
+    return dot_bfloat_pairs(c, as_int(a), as_int(b));
   }
-  EC_UNROLL for (int s = 0; s < kSums; s += kLanes) {
-    VF group[kLanes];
-    EC_UNROLL for (int i = 0; i < kLanes; ++i) group[i] = sum[s + i];
-    store(sums + s, sum_each(group));
-  }
-}
-
-static void scores(const uint16_t* const* rows, int64_t tokens, const uint16_t* factor, int64_t heads,
-                   int64_t columns, const RowsAhead& ahead, float* tile) {
-  const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(uint16_t)));
-  const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
-  const int64_t tiles = (tokens + kScoreTokens - 1) / kScoreTokens;
-  for (int64_t first = 0; first < heads; first += group) {
-    const int64_t last = first + group < heads ? first + group : heads;
-    for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-      for (int64_t j = first; j < last; j += kScoreHeads) {
-        const int64_t turn = j / kScoreHeads;
-        const uint16_t* to_come =
-            turn < kFetchedByScores ? row_ahead(ahead, turn * tiles + t / kScoreTokens, rows[t]) : rows[t];
-        float sums[kScoreTokens * kScoreHeads];
-        score_tile(rows + t, factor + j * columns, columns, to_come, sums);
-        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
-            tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(float));
-      }
-    }
-  }
-}
+  static inline Vector sum_lanes(const Vector (&a)[kWidth]) { return sum_each(a); }
+};
 
 // ---- pool -----------------------------------------------------------------------------------------
 
@@ -81,24 +39,22 @@ static void round_weights(const float* weights, int64_t heads, int64_t tokens, u
       store_bfloat(rounded + j * kBlockTokens + t, weight);
       sum = add(sum, weight);
     }
-    total[j] += sum_wide(sum);
+    if (total != nullptr) total[j] += sum_wide(sum);
   }
 }
+
+constexpr int kPoolSums = 16;  // of the widest strips
 
 // pooled[kHeads][kSpan * kPairs columns] += rounded' rows; two tokens a step.
 template <int kHeads, int kSpan>
 static inline __attribute__((always_inline)) void pool_strip(const uint16_t* const* rows, int64_t tokens,
                                                              const uint16_t* rounded, int64_t columns,
-                                                             int64_t at,
-                                                             const uint16_t* const* rows_to_come,
-                                                             int64_t fetching, float* pooled) {
+                                                             int64_t at, LinesAhead& ahead, float* pooled) {
   constexpr int kVectors = 2 * kSpan;
   VF sum[kHeads][kVectors];
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
       load(pooled + j * columns + at + v * kLanes);
-  for (int64_t t = 0; t < tokens; t += 2) {
-    if (t < 2 * fetching)
-      EC_UNROLL for (int v = 0; v < kSpan; ++v) fetch(rows_to_come[t / 2] + at + v * kPairs);
+  const auto add_two = [&](int64_t t) __attribute__((always_inline)) {
     VI pair[kVectors];
     EC_UNROLL for (int v = 0; v < kSpan; ++v)
         interleave_bfloat(load_int(rows[t] + at + v * kPairs), load_int(rows[t + 1] + at + v * kPairs),
@@ -107,20 +63,24 @@ static inline __attribute__((always_inline)) void pool_strip(const uint16_t* con
       const VI weight = broadcast_group(reinterpret_cast<const uint32_t*>(rounded + j * kBlockTokens + t));
       EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] = dot_bfloat_pairs(sum[j][v], pair[v], weight);
     }
+  };
+  int64_t t = 0;
+  for (; t < tokens && !ahead.done(); t += 2) {
+    ahead.step();
+    add_two(t);
   }
+  for (; t < tokens; t += 2) add_two(t);
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
       store(pooled + j * columns + at + v * kLanes, sum[j][v]);
 }
 
 template <int kHeads>
 static void pool_heads(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded,
-                       int64_t columns, int64_t at, int64_t end, const uint16_t* const* rows_to_come,
-                       int64_t fetching, float* pooled) {
+                       int64_t columns, int64_t at, int64_t end, LinesAhead& ahead, float* pooled) {
   constexpr int kSpan = kHeads >= 8 ? 1 : kHeads >= 4 ? 2 : 4;
   for (; at + kSpan * kPairs <= end; at += kSpan * kPairs)
-    pool_strip<kHeads, kSpan>(rows, tokens, rounded, columns, at, rows_to_come, fetching, pooled);
-  for (; at < end; at += kPairs)
-    pool_strip<kHeads, 1>(rows, tokens, rounded, columns, at, rows_to_come, fetching, pooled);
+    pool_strip<kHeads, kSpan>(rows, tokens, rounded, columns, at, ahead, pooled);
+  for (; at < end; at += kPairs) pool_strip<kHeads, 1>(rows, tokens, rounded, columns, at, ahead, pooled);
 }
 
 // One head: tokens in groups, each along all columns, as memory likes it.
@@ -159,31 +119,88 @@ constexpr int kStripPairs = 8;  // columns that stay in the first cache while al
 static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
                  int64_t columns, const RowsAhead& ahead, float* pooled) {
   if (heads == 1) return pool_one(rows, tokens, rounded, columns, ahead, pooled);
-  const int64_t fetched = fetched_by_scores(tokens, kScoreTokens, (heads + kScoreHeads - 1) / kScoreHeads);
-  const auto* to_come =
-      ahead.count > fetched ? reinterpret_cast<const uint16_t* const*>(ahead.rows) + fetched : nullptr;
-  const int64_t left_to_fetch = ahead.count - fetched;
+  const int64_t products = tokens * heads * (columns / kPairs);
+  LinesAhead lines(ahead, columns * static_cast<int64_t>(sizeof(uint16_t)), products / kPoolSums);
   for (int64_t at = 0; at < columns; at += kStripPairs * kPairs) {
     const int64_t left = columns - at;
     const int64_t end = at + (left < kStripPairs * kPairs ? left : kStripPairs * kPairs);
     int64_t j = 0;
     for (; j + 8 <= heads; j += 8)
-      pool_heads<8>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, to_come,
-                    j == 0 ? left_to_fetch : 0, pooled + j * columns);
+      pool_heads<8>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
+                    pooled + j * columns);
     for (; j + 4 <= heads; j += 4)
-      pool_heads<4>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, to_come,
-                    j == 0 ? left_to_fetch : 0, pooled + j * columns);
+      pool_heads<4>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
+                    pooled + j * columns);
     for (; j < heads; ++j)
-      pool_heads<1>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, to_come,
-                    j == 0 ? left_to_fetch : 0, pooled + j * columns);
+      pool_heads<1>(rows, tokens, rounded + j * kBlockTokens, columns, at, end, lines,
+                    pooled + j * columns);
   }
 }
 
-static const BFloatKernels kTable = {true, scores, round_weights, pool};
+// ---- spread ---------------------------------------------------------------------------------------
+
+static void pair_rows(const uint16_t* rows, int64_t count, int64_t columns, uint32_t* pairs) {
+  for (int64_t j = 0; j < count; j += 2, rows += 2 * columns, pairs += columns)
+    for (int64_t k = 0; k < columns; k += kPairs) {
+      VI low, high;
+      interleave_bfloat(load_int(rows + k), j + 1 < count ? load_int(rows + columns + k) : zero_int(), &low,
+                        &high);
+      store_int(pairs + k, low);
+      store_int(pairs + k + kLanes, high);
+    }
+}
+
+constexpr int kSpreadTokens = 4;
+constexpr int kSpreadVectors = kTileVectors >= 3 ? 6 : 4;
+static_assert(kTokenPadding % kSpreadTokens == 0, "write lists are padded for a tile of tokens");
+
+template <int kVectors>
+static inline __attribute__((always_inline)) void spread_strip(const uint32_t* tile, const uint32_t* factor,
+                                                               int64_t pairs, int64_t columns, int64_t at,
+                                                               bool streamed, bool accumulate,
+                                                               uint16_t* const* to) {
+  VF sum[kSpreadTokens][kVectors];
+  EC_UNROLL for (int t = 0; t < kSpreadTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] =
+      zero();
+  factor += at;
+  for (int64_t j = 0; j < pairs; ++j, tile += kBlockTokens, factor += columns) {
+    VF numbers[kVectors];
+    EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = held(as_float(load_int(factor + v * kLanes)));
+    EC_UNROLL for (int t = 0; t < kSpreadTokens; ++t) {
+      const VI weight = broadcast_group(tile + t);
+      EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] =
+          dot_bfloat_pairs(sum[t][v], as_int(numbers[v]), weight);
+    }
+  }
+  if (accumulate)
+    EC_UNROLL for (int t = 0; t < kSpreadTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+        sum[t][v] = add(sum[t][v], load_bfloat(to[t] + at + v * kLanes));
+  EC_UNROLL for (int t = 0; t < kSpreadTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; v += 2) {
+    const VI rounded = round_bfloat_pairs(sum[t][v], sum[t][v + 1]);
+    if (streamed)
+      stream_int(to[t] + at + v * kLanes, rounded);
+    else
+      store_int(to[t] + at + v * kLanes, rounded);
+  }
+}
+
+static void spread(const uint32_t* tile, int64_t tokens, const uint32_t* factor, int64_t pairs,
+                   int64_t columns, bool streamed, bool accumulate, uint16_t* const* to) {
+  int64_t at = 0;
+  for (; at + kSpreadVectors * kLanes <= columns; at += kSpreadVectors * kLanes)
+    for (int64_t t = 0; t < tokens; t += kSpreadTokens)
+      spread_strip<kSpreadVectors>(tile + t, factor, pairs, columns, at, streamed, accumulate, to + t);
+  for (; at < columns; at += kPairs)
+    for (int64_t t = 0; t < tokens; t += kSpreadTokens)
+      spread_strip<2>(tile + t, factor, pairs, columns, at, streamed, accumulate, to + t);
+  if (streamed) fence();
+}
+
+static const BFloatKernels kTable = {true, {scores<Pairs>, pool, spread}, round_weights, pair_rows};
 
 #else
 
-static const BFloatKernels kTable = {false, nullptr, nullptr, nullptr};
+static const BFloatKernels kTable = {false, {nullptr, nullptr, nullptr}, nullptr, nullptr};
 
 #endif
 

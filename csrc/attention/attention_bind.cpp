@@ -330,9 +330,9 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
                         py::handle offsets, py::handle lengths, py::handle mask, py::handle bias,
                         py::handle temperature, int activation, int norm, int threads, py::handle grad_out,
                         py::handle out, py::handle lse, py::handle scores, py::handle grad_lse,
-                        py::handle grad_key, py::handle grad_value, py::handle grad_query,
-                        py::handle grad_temperature, py::handle grad_bias, py::handle grad_mask,
-                        bool accumulate) {
+                        py::handle grad_weights, py::handle grad_key, py::handle grad_value,
+                        py::handle grad_query, py::handle grad_temperature, py::handle grad_bias,
+                        py::handle grad_mask, bool accumulate) {
   Problem problem(where, key, value, query, offsets, lengths, mask, bias, temperature, activation, norm,
                   threads);
   ec_attention_problem& p = problem.get();
@@ -345,6 +345,7 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
                         {p.sequences, p.heads, p.value_columns}, false);
   const Target lse_view(problem, "lse", lse, real, {p.sequences, p.heads}, false);
   const Target score = score_target(problem, "scores", scores, false);
+  const Target weights_gradient = score_target(problem, "grad_weights", grad_weights, false);
   const Target grad_keys = token_target(problem, "grad_key", grad_key, p.key.dtype, p.key_columns);
   const Target grad_values = token_target(problem, "grad_value", grad_value, p.key.dtype, p.value_columns);
   const Target grad_queries(problem, "grad_query", grad_query, real,
@@ -372,13 +373,21 @@ void attention_backward(const char* where, py::handle key, py::handle value, py:
   }
   ecpy::PyMonitor monitor;
   p.monitor = monitor.get();
-  const ec_attention_gradient gradient = {&grad_array,         lse_gradient ? &lse_array : nullptr,
-                                          out_view.data(),     out_view.view().dtype(),
-                                          lse_view.data(),     score.data(),
-                                          grad_keys.data(),    grad_values.data(),
-                                          grad_queries.data(), grad_temperatures.data(),
-                                          grad_biases.data(),  grad_masks->data(),
-                                          accumulate ? 1 : 0};
+  ec_attention_gradient gradient = {};
+  gradient.grad_out = &grad_array;
+  gradient.grad_lse = lse_gradient ? &lse_array : nullptr;
+  gradient.grad_weights = weights_gradient.data();
+  gradient.out = out_view.data();
+  gradient.out_dtype = out_view.view().dtype();
+  gradient.lse = lse_view.data();
+  gradient.scores = score.data();
+  gradient.grad_key = grad_keys.data();
+  gradient.grad_value = grad_values.data();
+  gradient.grad_query = grad_queries.data();
+  gradient.grad_temperature = grad_temperatures.data();
+  gradient.grad_bias = grad_biases.data();
+  gradient.grad_mask = grad_masks->data();
+  gradient.accumulate = accumulate ? 1 : 0;
   run(problem, problem.large(),
       [&](ec_error* error) { return ec_attention_backward(&p, &gradient, error); });
 }

@@ -15,7 +15,7 @@
 // valid tokens gives out = 0 and lse = -infinity.
 //
 // Backward, with S_j = out_j and G_j = d loss / d out_j, h_j = d loss / d lse_j:
-//   dA_tj = v_t . G_j        ds = A (dA - S_j . G_j + h_j)      dT_j = -sum_t ds (f + mask) / T_j^2
+//   dA_tj = v_t . G_j        ds = A (dA - S_j . G_j + h_j)      dT_j = -sum_t ds s_tj / T_j
 //   df = ds / T_j            da = (df - f (f . df)) / |a|       dz = da (1 - a^2)
 //   dv_t = sum_j A_tj G_j    dk_t = sum_j dz_tj q_j             dq_j = sum_t dz_tj k_t
 #pragma once

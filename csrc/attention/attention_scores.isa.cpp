@@ -142,9 +142,8 @@ static inline void through_score(const ScoreRules& rules, int64_t at, VF along, 
   }
 }
 
-static void backward(const ScoreRules& rules, const float* inverse_temperature, const float* lse,
-                     const float* row_term, const float* mask, float* tile, float* gradient, float* weights,
-                     float* score_lanes, float* mask_gradient) {
+static void backward(const ScoreRules& rules, const HeadTerms<float>& heads, const float* mask, float* tile,
+                     float* gradient, float* weights, float* score_lanes, float* mask_gradient) {
   for (int64_t at = 0; at < rules.tokens; at += kLanes) {
     VF inverse = set1(1.0f);
     apply(rules, at, tile, &inverse);
@@ -153,12 +152,13 @@ static void backward(const ScoreRules& rules, const float* inverse_temperature, 
     VF along = zero(), mask_sum = zero();
     for (int64_t j = 0; j < rules.heads; ++j) {
       const VF f = load(tile + j * kBlockTokens + at);
-      const VF score = add(f, offset), scale = set1(inverse_temperature[j]);
+      const VF score = add(f, offset), scale = set1(heads.inverse_temperature[j]);
       // Product and difference are rounded one by one, as lse itself was: huge equal scores cancel.
-      const VF exponent = min(zero(), sub(mul(score, scale), set1(lse[j])));
-      const VF weight = select(valid, exp2_of(mul(exponent, set1(static_cast<float>(kLog2E)))), zero());
+      const VF exponent = min(zero(), sub(mul(score, scale), set1(heads.lse[j])));
+      const VF again = exp2_of(mul(exponent, set1(static_cast<float>(kLog2E))));
+      const VF weight = select(valid, mul(again, set1(heads.correction[j])), zero());
       float* g = gradient + j * kBlockTokens + at;
-      const VF ds = select(valid, mul(weight, add(load(g), set1(row_term[j]))), zero());
+      const VF ds = select(valid, mul(weight, add(load(g), set1(heads.row_term[j]))), zero());
       const VF df = mul(ds, scale);
       mask_sum = add(mask_sum, df);
       along = fma(f, df, along);
@@ -167,7 +167,10 @@ static void backward(const ScoreRules& rules, const float* inverse_temperature, 
       if (score_lanes != nullptr) {
         float* lanes = score_lanes + j * kScoreLanes;
         // Where a score is -infinity its weight is 0, and so is the product.
-        store(lanes, fma(ds, select(valid, max(set1(-kLargest), score), zero()), load(lanes)));
+        store(lanes, fma(ds,
+                         select(valid, max(set1(-kLargest), sub(mul(score, scale), set1(heads.origin[j]))),
+                                zero()),
+                         load(lanes)));
       }
     }
     through_score(rules, at, along, inverse, tile, gradient);

@@ -2,10 +2,9 @@
 // Backward: one walk over the tokens. Scores are read back, weights are made again from them and lse.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
-#include "attention/arena.h"
-#include "attention/gradient_rows.h"
-#include "attention/setup.h"
+#include "attention/backward_scratch.h"
 #include "core/errors.h"
 #include "core/parallel.h"
 
@@ -18,38 +17,36 @@ constexpr int64_t kMostGroups = 64;
 constexpr int64_t kLeastGroups = 16;
 constexpr int64_t kGroupShare = 50;
 
-// A sequence with a logarithm of its sum beyond this may have all its weight on one token, where ds is the
-// difference of equal numbers. S . G is then summed over the same dA that it is taken from, as exact zeros
-// must stay zeros when they are divided by a small temperature.
+// A sequence with a logarithm of its sum beyond this may have all its weight on a few tokens, where ds is
+// the difference of equal numbers, and weights made again from lse, which is rounded, may not sum to 1.
+// Both sums, of A and of A dA, are then taken first, as exact zeros must stay zeros when they are divided
+// by a small temperature. So they are where weights have gradients of their own, which are part of dA.
 constexpr double kSharpLse = 64.0;
 
+// In several partial sums, which the processor adds at once.
 template <class Real>
-struct Scratch {
-  Real* factors;  // [2 heads, and one to spare][padded]: the gradient of out, then the query's factor
-  Real* tiles;    // [2 heads][kBlockTokens]: weights, then dz
-  Real* scores;   // [heads, even][kBlockTokens]
-  Real* mask;
-  Real* mask_gradient;
-  Real* products;  // dA, where it is needed twice
-  Real* inverse;
-  Real* row_term;
-  Real* lse;
-  Real* score_lanes;
-  const Real** key_rows[2];
-  const Real** value_rows[2];
-  Real* key_converted[2];
-  Real* value_converted[2];
-  Real* line[2];
-  typename GradientRows<Real>::Scratch grad_key, grad_value;
-};
+double dot(const Real* a, const Real* b, int64_t count) {
+  constexpr int kSums = 8;
+  double sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums <= count; i += kSums)
+    for (int k = 0; k < kSums; ++k)
+      sums[k] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
+  for (; i < count; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  double sum = 0.0;
+  for (const double partial : sums) sum += partial;
+  return sum;
+}
 
-template <class Real>
+template <class Row>
 class Backward {
+  using Real = typename Setup<Row>::Real;
+  using Scratch = BackwardScratch<Row>;
+
  public:
   Backward(const ec_attention_problem& problem, const ec_attention_gradient& gradient)
       : setup_(problem),
         gradient_(gradient),
-        padded_(std::max(setup_.key_padded, setup_.value_padded)),
         grad_key_(setup_.run, problem, gradient.grad_key, problem.key_columns, setup_.key_padded,
                   gradient.accumulate != 0),
         grad_value_(setup_.run, problem, setup_.shared ? nullptr : gradient.grad_value,
@@ -63,27 +60,29 @@ class Backward {
     take(measured);
     ArenaMemory memory;
     if (!memory.allocate(measured, worker_count(segments_.count(), threads))) return EC_OUT_OF_MEMORY;
+    if (setup_.scored && shared_query() && !pack_shared()) return EC_OUT_OF_MEMORY;
     const int64_t query_numbers = wants_query() ? setup_.heads * setup_.key_padded : 0;
     if (!query_sums_.allocate(groups * query_numbers)) return EC_OUT_OF_MEMORY;
     if (!score_sums_.allocate(gradient_.grad_temperature == nullptr ? 0 : segments_.count() * setup_.heads))
       return EC_OUT_OF_MEMORY;
     ec_status status = EC_OK;
     if (any_sharp()) {
-      if (!sharp_sums_.allocate(segments_.count() * setup_.heads)) return EC_OUT_OF_MEMORY;
+      if (!sharp_sums_.allocate(2 * segments_.count() * setup_.heads)) return EC_OUT_OF_MEMORY;
       status = parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t i, int worker) {
         Arena arena = memory.copy(worker);
-        Scratch<Real> scratch = take(arena);
+        Scratch scratch = take(arena);
         if (sharp(segments_[i].sequence)) sum_products(i, scratch);
       });
       if (status != EC_OK) return status;
     }
     status = parallel_for(groups, threads, setup_.problem.monitor, [&](int64_t group, int worker) {
       Arena arena = memory.copy(worker);
-      Scratch<Real> scratch = take(arena);
+      Scratch scratch = take(arena);
       Real* query_sum = query_sums_.data() + group * query_numbers;
       std::fill(query_sum, query_sum + query_numbers, Real{0});
-      for (int64_t i = first_of(group, groups); i < first_of(group + 1, groups); ++i)
-        do_segment(i, query_sum, scratch);
+      const int64_t end = first_of(group + 1, groups);
+      for (int64_t i = first_of(group, groups); i < end; ++i)
+        do_segment(i, i + 1 < end ? &segments_[i + 1] : nullptr, query_sum, scratch);
     });
     if (status != EC_OK) return status;
     if (wants_query()) finish_query(groups);
@@ -93,7 +92,7 @@ class Backward {
 
  private:
   bool wants_query() const { return setup_.scored && gradient_.grad_query != nullptr; }
-  bool shared_query() const { return setup_.problem.query_per_sequence == 0; }
+  bool shared_query() const { return setup_.shared_query(); }
 
   int64_t group_count() const {
     const int64_t count = segments_.count();
@@ -106,39 +105,19 @@ class Backward {
   }
   int64_t first_of(int64_t group, int64_t groups) const { return group * segments_.count() / groups; }
 
-  Scratch<Real> take(Arena& arena) const {
-    const int64_t tile = setup_.padded_heads * kBlockTokens;
-    Scratch<Real> s;
-    s.factors = arena.take<Real>((2 * setup_.padded_heads + 1) * padded_);
-    s.tiles = arena.take<Real>(2 * tile);
-    s.scores = arena.take<Real>(tile);
-    s.mask = arena.take<Real>(kBlockTokens);
-    s.mask_gradient = arena.take<Real>(kBlockTokens);
-    s.products = arena.take<Real>(tile);
-    s.inverse = arena.take<Real>(setup_.heads);
-    s.row_term = arena.take<Real>(setup_.heads);
-    s.lse = arena.take<Real>(setup_.heads);
-    s.score_lanes = arena.take<Real>(setup_.heads * kScoreLanes);
-    for (int i = 0; i < 2; ++i) {
-      s.key_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
-      s.value_rows[i] = arena.take<const Real*>(kBlockTokens + kTokenPadding);
-      s.key_converted[i] = arena.take<Real>(setup_.keys.in_place() ? 0 : kBlockTokens * setup_.key_padded);
-      s.value_converted[i] = arena.take<Real>(
-          setup_.values.in_place() || setup_.shared ? 0 : kBlockTokens * setup_.value_padded);
-      s.line[i] = arena.take<Real>(padded_);
-    }
-    s.grad_key = GradientRows<Real>::Scratch::take(arena, grad_key_);
-    s.grad_value = GradientRows<Real>::Scratch::take(arena, grad_value_);
-    return s;
-  }
+  Scratch take(Arena& arena) const { return Scratch::take(arena, setup_, grad_key_, grad_value_); }
 
-  // The factors' second half; its rows follow those of the gradient where keys and values are one.
-  Real* query_factor(const Scratch<Real>& scratch) const {
-    return scratch.factors + (setup_.shared ? setup_.heads : setup_.padded_heads) * setup_.value_padded;
+  bool pack_shared() {
+    const int64_t numbers = setup_.padded_heads * setup_.key_padded;
+    AlignedBuffer<Real> unrounded;
+    if (!shared_factor_.allocate(numbers) || (Setup<Row>::kRounded && !unrounded.allocate(numbers)))
+      return false;
+    setup_.pack(0, unrounded.data(), shared_factor_.data());
+    return true;
   }
-  Real* dz_tile(const Scratch<Real>& scratch) const { return scratch.tiles + setup_.heads * kBlockTokens; }
 
   bool sharp(int64_t sequence) const {
+    if (gradient_.grad_weights != nullptr) return true;
     const Real* lse = static_cast<const Real*>(gradient_.lse) + sequence * setup_.heads;
     for (int64_t j = 0; j < setup_.heads; ++j)
       if (std::isfinite(lse[j]) && std::fabs(static_cast<double>(lse[j])) > kSharpLse) return true;
@@ -150,48 +129,58 @@ class Backward {
     return false;
   }
 
-  // Sum over a segment's tokens of A dA, for each head.
-  void sum_products(int64_t index, Scratch<Real>& scratch) {
+  HeadTerms<Real> terms(const Scratch& scratch) const {
+    return {scratch.inverse, scratch.lse, scratch.correction, scratch.row_term, scratch.origin};
+  }
+
+  // Sums over a segment's tokens of A and of A dA, for each head.
+  void sum_products(int64_t index, Scratch& scratch) {
     const Segment& segment = segments_[index];
-    double* sums = sharp_sums_.data() + index * setup_.heads;
-    std::fill(sums, sums + setup_.heads, 0.0);
+    double* sums = sharp_sums_.data() + 2 * index * setup_.heads;
+    std::fill(sums, sums + 2 * setup_.heads, 0.0);
     read_gradient(segment.sequence, scratch);
     std::fill(scratch.row_term, scratch.row_term + setup_.heads, Real{0});
     BlockWalk walk(setup_.problem, segment);
     Block block;
     while (walk.next(&block)) {
       point(segment.sequence, block, 0, scratch);
-      Real* products = dz_tile(scratch);
-      multiply(segment.sequence, block, 0, {nullptr, 0}, scratch);
+      Real* products = scratch.dz();
+      multiply(segment.sequence, block, 0, {}, scratch);
       std::copy(products, products + setup_.heads * kBlockTokens, scratch.products);
-      setup_.score_kernels.backward(setup_.rules(block.tokens), scratch.inverse, scratch.lse,
-                                    scratch.row_term,
+      setup_.score_kernels.backward(setup_.rules(block.tokens), terms(scratch),
                                     setup_.read_mask(segment.sequence, block, scratch.mask), scratch.scores,
                                     products, scratch.tiles, nullptr, nullptr);
       for (int64_t j = 0; j < setup_.heads; ++j)
-        for (int64_t t = j * kBlockTokens; t < j * kBlockTokens + block.tokens; ++t)
-          sums[j] += static_cast<double>(scratch.tiles[t]) * static_cast<double>(scratch.products[t]);
+        for (int64_t t = j * kBlockTokens; t < j * kBlockTokens + block.tokens; ++t) {
+          const auto weight = static_cast<double>(scratch.tiles[t]);
+          sums[2 * j] += weight;
+          sums[2 * j + 1] += weight * static_cast<double>(scratch.products[t]);
+        }
     }
   }
 
-  // S . G of a sharp sequence, from the sums of its segments.
-  double summed_products(int64_t first, int64_t head) const {
-    double sum = 0.0;
-    for (int64_t i = first; i < segments_.count() && segments_[i].sequence == segments_[first].sequence;
-         ++i)
-      sum += sharp_sums_[i * setup_.heads + head];
-    return sum;
+  // The correction and the row term of a sharp sequence, from the sums of its segments.
+  void take_sums(int64_t index, Scratch& scratch) const {
+    const int64_t sequence = segments_[index].sequence;
+    int64_t first = index;
+    while (first > 0 && segments_[first - 1].sequence == sequence) --first;
+    for (int64_t j = 0; j < setup_.heads; ++j) {
+      double weight = 0.0, product = 0.0;
+      for (int64_t i = first; i < segments_.count() && segments_[i].sequence == sequence; ++i) {
+        weight += sharp_sums_[2 * (i * setup_.heads + j)];
+        product += sharp_sums_[2 * (i * setup_.heads + j) + 1];
+      }
+      if (weight == 0.0) continue;  // no token has a finite score
+      scratch.correction[j] = static_cast<Real>(1.0 / weight);
+      scratch.row_term[j] = static_cast<Real>(of_lse(sequence, j) - product / weight);
+    }
   }
 
-  void do_segment(int64_t index, Real* query_sum, Scratch<Real>& scratch) {
+  // following (may be null): the segment whose first rows are fetched with the last ones of this.
+  void do_segment(int64_t index, const Segment* following, Real* query_sum, Scratch& scratch) {
     const Segment& segment = segments_[index];
     begin(segment, scratch);
-    if (sharp(segment.sequence)) {
-      int64_t first = index;
-      while (first > 0 && segments_[first - 1].sequence == segment.sequence) --first;
-      for (int64_t j = 0; j < setup_.heads; ++j)
-        scratch.row_term[j] = static_cast<Real>(of_lse(segment.sequence, j) - summed_products(first, j));
-    }
+    if (sharp(segment.sequence)) take_sums(index, scratch);
     BlockWalk walk(setup_.problem, segment);
     Block blocks[2];
     walk.next(&blocks[0]);
@@ -201,17 +190,15 @@ class Backward {
     if (score_sum != nullptr) std::fill(score_sum, score_sum + setup_.heads, 0.0);
     for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
       const Block& block = blocks[now];
-      RowsAhead keys_ahead = {nullptr, 0}, values_ahead = {nullptr, 0};
-      const Block& next = blocks[1 - now];
-      if (walk.next(&blocks[1 - now])) {
-        point(segment.sequence, next, 1 - now, scratch);
-        keys_ahead = setup_.keys.ahead(scratch.key_rows[1 - now], next.tokens);
-        values_ahead = setup_.values.ahead(scratch.value_rows[1 - now], next.tokens);
-      }
-      weigh_block(segment.sequence, block, now, values_ahead, score_sum, scratch);
+      BlockAhead ahead;
+      if (walk.next(&blocks[1 - now]))
+        ahead = point_ahead(segment.sequence, blocks[1 - now], 1 - now, scratch);
+      else if (following != nullptr && setup_.in_place())
+        ahead = point_ahead(*following, 1 - now, scratch);
+      weigh_block(segment.sequence, block, now, ahead.scores, score_sum, scratch);
       if (wants_query())
-        setup_.kernels.pool(scratch.key_rows[now], block.tokens, dz_tile(scratch), setup_.heads,
-                            setup_.key_padded, keys_ahead, query_sum);
+        setup_.kernels.pool(scratch.key_rows[now], block.tokens, scratch.rounded_dz(), setup_.heads,
+                            setup_.key_padded, ahead.pool, query_sum);
       write_rows(segment.sequence, block, &next_key, &next_value, scratch);
     }
     const int64_t end = setup_.written_end(segment);
@@ -219,7 +206,7 @@ class Backward {
     if (grad_value_.wanted()) grad_value_.skip(segment.sequence, next_value, end);
   }
 
-  void point(int64_t sequence, const Block& block, int which, Scratch<Real>& scratch) const {
+  void point(int64_t sequence, const Block& block, int which, Scratch& scratch) const {
     setup_.keys.point(sequence, block, setup_.zeros.data(), scratch.key_converted[which],
                       scratch.key_rows[which]);
     if (setup_.shared)
@@ -230,6 +217,18 @@ class Backward {
                           scratch.value_rows[which]);
   }
 
+  // Points at a block to come, or at the first one of a segment, and says who fetches it.
+  BlockAhead point_ahead(int64_t sequence, const Block& block, int which, Scratch& scratch) const {
+    point(sequence, block, which, scratch);
+    return setup_.ahead(setup_.values.ahead(scratch.value_rows[which], block.tokens),
+                        setup_.keys.ahead(scratch.key_rows[which], wants_query() ? block.tokens : 0));
+  }
+  BlockAhead point_ahead(const Segment& segment, int which, Scratch& scratch) const {
+    Block block;
+    if (!BlockWalk(setup_.problem, segment).next(&block)) return {};
+    return point_ahead(segment.sequence, block, which, scratch);
+  }
+
   // d loss / d lse.
   double of_lse(int64_t sequence, int64_t head) const {
     const ec_array* grad_lse = gradient_.grad_lse;
@@ -238,24 +237,23 @@ class Backward {
   }
 
   // The gradient of a sequence's result, its temperatures and sums, and h_j - S_j . G_j.
-  void read_gradient(int64_t b, Scratch<Real>& scratch) const {
+  void read_gradient(int64_t b, Scratch& scratch) const {
     const ec_attention_problem& problem = setup_.problem;
-    const int64_t columns = problem.value_columns;
+    const int64_t columns = problem.value_columns, padded = setup_.value_padded;
     inverse_temperatures(problem, b, scratch.inverse);
+    std::fill(scratch.correction, scratch.correction + setup_.heads, Real{1});
+    for (int64_t j = 0; j < setup_.heads; ++j) scratch.origin[j] = origin(b, j);
     const ec_array& grad_out = *gradient_.grad_out;
     for (int64_t j = 0; j < setup_.heads; ++j) {
-      Real* row = scratch.factors + j * setup_.value_padded;
-      read_row(
-          *setup_.run.rows,
-          element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]),
-          grad_out.dtype, columns, setup_.value_padded, row);
-      read_row(*setup_.run.rows,
-               element_pointer(gradient_.out, gradient_.out_dtype, (b * setup_.heads + j) * columns),
-               gradient_.out_dtype, columns, setup_.value_padded, scratch.line[0]);
-      double dot = 0.0;
-      for (int64_t c = 0; c < columns; ++c)
-        dot += static_cast<double>(row[c]) * static_cast<double>(scratch.line[0][c]);
-      scratch.row_term[j] = static_cast<Real>(of_lse(b, j) - dot);
+      const RowKernels& rows = *setup_.run.rows;
+      const void* row =
+          element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]);
+      read_row(rows, row, grad_out.dtype, columns, padded, scratch.factors + j * padded);
+      read_row(rows, row, grad_out.dtype, columns, padded, scratch.line[0]);
+      read_row(rows, element_pointer(gradient_.out, gradient_.out_dtype, (b * setup_.heads + j) * columns),
+               gradient_.out_dtype, columns, padded, scratch.line[1]);
+      scratch.row_term[j] =
+          static_cast<Real>(of_lse(b, j) - dot(scratch.line[0], scratch.line[1], columns));
       // A head without a finite score has no weights: exp(s - infinity) is 0 whatever s is.
       const Real lse = static_cast<const Real*>(gradient_.lse)[b * setup_.heads + j];
       scratch.lse[j] = std::isinf(lse) && lse < 0 ? -lse : lse;
@@ -263,11 +261,15 @@ class Backward {
   }
 
   // What is per sequence. Tokens that do not count are written.
-  void begin(const Segment& segment, Scratch<Real>& scratch) const {
-    const ec_attention_problem& problem = setup_.problem;
+  void begin(const Segment& segment, Scratch& scratch) const {
     const int64_t b = segment.sequence;
     read_gradient(b, scratch);
-    if (setup_.scored) pack_factor(problem, b, setup_.key_padded, query_factor(scratch));
+    if (setup_.scored && !shared_query())
+      setup_.pack(b, scratch.unrounded, scratch.query_factor());
+    else if (setup_.scored)
+      std::copy(shared_factor_.data(), shared_factor_.data() + setup_.heads * setup_.key_padded,
+                scratch.query_factor());
+    scratch.group_factors(setup_);
     const int64_t end = setup_.written_end(segment);
     if (gradient_.grad_bias != nullptr)
       setup_.fill_scores(b, segment.first, end, Real{0}, gradient_.grad_bias);
@@ -279,9 +281,16 @@ class Backward {
 
   // dA and z of one block.
   void multiply(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
-                Scratch<Real>& scratch) const {
+                Scratch& scratch) const {
+    Real* products = scratch.dz();
     setup_.kernels.scores(scratch.value_rows[which], block.tokens, scratch.factors, setup_.heads,
-                          setup_.value_padded, ahead, dz_tile(scratch));
+                          setup_.value_padded, ahead, products);
+    if (gradient_.grad_weights != nullptr) {
+      setup_.gather(sequence, block, gradient_.grad_weights, scratch.scores);
+      for (int64_t j = 0; j < setup_.heads; ++j)
+        for (int64_t t = j * kBlockTokens; t < j * kBlockTokens + block.tokens; ++t)
+          products[t] += scratch.scores[t];
+    }
     if (setup_.scored)
       setup_.gather(sequence, block, gradient_.scores, scratch.scores);
     else
@@ -291,17 +300,16 @@ class Backward {
 
   // Weights and dz of one block into the tiles.
   void weigh_block(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
-                   double* score_sum, Scratch<Real>& scratch) const {
-    Real* dz = dz_tile(scratch);
+                   double* score_sum, Scratch& scratch) const {
+    Real* dz = scratch.dz();
     multiply(sequence, block, which, ahead, scratch);
     const bool summed = score_sum != nullptr;
     const int64_t lanes = setup_.heads * kScoreLanes;
     if (summed) std::fill(scratch.score_lanes, scratch.score_lanes + lanes, Real{0});
     Real* mask_gradient = gradient_.grad_mask == nullptr ? nullptr : scratch.mask_gradient;
-    setup_.score_kernels.backward(setup_.rules(block.tokens), scratch.inverse, scratch.lse,
-                                  scratch.row_term, setup_.read_mask(sequence, block, scratch.mask),
-                                  scratch.scores, dz, scratch.tiles, summed ? scratch.score_lanes : nullptr,
-                                  mask_gradient);
+    setup_.score_kernels.backward(setup_.rules(block.tokens), terms(scratch),
+                                  setup_.read_mask(sequence, block, scratch.mask), scratch.scores, dz,
+                                  scratch.tiles, summed ? scratch.score_lanes : nullptr, mask_gradient);
     if (summed)
       for (int64_t i = 0; i < lanes; ++i)
         score_sum[i / kScoreLanes] += static_cast<double>(scratch.score_lanes[i]);
@@ -310,20 +318,22 @@ class Backward {
       Real* to = static_cast<Real*>(gradient_.grad_mask) + setup_.layout.token_origin(sequence);
       for (int64_t t = 0; t < block.tokens; ++t) to[block.token[t]] = mask_gradient[t];
     }
+    scratch.round_and_group_tiles(setup_, block.tokens);
   }
 
   void write_rows(int64_t sequence, const Block& block, int64_t* next_key, int64_t* next_value,
-                  Scratch<Real>& scratch) const {
+                  Scratch& scratch) const {
+    const int64_t heads = setup_.heads;
     if (grad_value_.wanted())
-      grad_value_.write(setup_.kernels, sequence, block, scratch.tiles, scratch.factors, setup_.heads,
-                        next_value, scratch.grad_value);
+      grad_value_.write(setup_.kernels, sequence, block, scratch.tile_groups, scratch.factor_groups,
+                        Scratch::groups_of(heads), next_value, scratch.grad_value);
     if (!grad_key_.wanted()) return;
     if (setup_.shared)
-      grad_key_.write(setup_.kernels, sequence, block, scratch.tiles, scratch.factors,
-                      setup_.scored ? 2 * setup_.heads : setup_.heads, next_key, scratch.grad_key);
+      grad_key_.write(setup_.kernels, sequence, block, scratch.tile_groups, scratch.factor_groups,
+                      Scratch::groups_of(setup_.scored ? 2 * heads : heads), next_key, scratch.grad_key);
     else
-      grad_key_.write(setup_.kernels, sequence, block, dz_tile(scratch), query_factor(scratch),
-                      setup_.scored ? setup_.heads : 0, next_key, scratch.grad_key);
+      grad_key_.write(setup_.kernels, sequence, block, scratch.dz_groups(), scratch.query_groups(),
+                      setup_.scored ? Scratch::groups_of(heads) : 0, next_key, scratch.grad_key);
   }
 
   // The sums of all groups (or of the segments of each sequence), in order.
@@ -345,33 +355,44 @@ class Backward {
   void finish_temperature() const {
     const int64_t heads = setup_.heads;
     Real* to = static_cast<Real*>(gradient_.grad_temperature);
-    std::fill(to, to + setup_.problem.sequences * heads, Real{0});
-    for (int64_t i = 0; i < segments_.count(); ++i) {
-      Real* row = to + segments_[i].sequence * heads;
-      for (int64_t j = 0; j < heads; ++j)
-        row[j] +=
-            static_cast<Real>(temperature_gradient(segments_[i].sequence, j, score_sums_[i * heads + j]));
+    for (int64_t first = 0, last = 0; first < segments_.count(); first = last) {
+      const int64_t sequence = segments_[first].sequence;
+      while (last < segments_.count() && segments_[last].sequence == sequence) ++last;
+      for (int64_t j = 0; j < heads; ++j) {
+        double sum = 0.0;
+        for (int64_t i = first; i < last; ++i) sum += score_sums_[i * heads + j];
+        to[sequence * heads + j] = static_cast<Real>(temperature_gradient(sequence, j, sum));
+      }
     }
   }
 
-  // d loss / d T from the sum of ds (f + mask).
+  // Scores of a sharp head are all but equal where they have weight, and summed up from there.
+  Real origin(int64_t sequence, int64_t head) const {
+    const Real lse = static_cast<const Real*>(gradient_.lse)[sequence * setup_.heads + head];
+    return std::isfinite(lse) && std::fabs(static_cast<double>(lse)) > kSharpLse ? lse : Real{0};
+  }
+
+  // d loss / d T from the sum of ds (s - origin); ds sums to d loss / d lse.
   double temperature_gradient(int64_t sequence, int64_t head, double sum) const {
     const ec_attention_problem& problem = setup_.problem;
     const ec_array& array = problem.temperature;
     const double t = array.data == nullptr
                          ? problem.fixed_temperature
                          : array_value(array, sequence * array.stride[0] + head * array.stride[1]);
-    return -sum / (t * t);
+    const double of_origin = static_cast<double>(origin(sequence, head)) * of_lse(sequence, head);
+    // Sums over heads and sequences stay finite.
+    const double most = std::numeric_limits<Real>::max() / (1 << 24);
+    return std::clamp(-(sum + of_origin) / t, -most, most);
   }
 
-  Setup<Real> setup_;
+  Setup<Row> setup_;
   const ec_attention_gradient& gradient_;
-  const int64_t padded_;
-  const GradientRows<Real> grad_key_, grad_value_;
+  const GradientRows<Row> grad_key_, grad_value_;
   Segments segments_;
+  AlignedBuffer<Row> shared_factor_;
   AlignedBuffer<Real> query_sums_;
   AlignedBuffer<double> score_sums_;
-  AlignedBuffer<double> sharp_sums_;
+  AlignedBuffer<double> sharp_sums_;  // [segment][head]: of A, of A dA
 };
 
 // What the forward pass gave must be there.
@@ -396,7 +417,11 @@ extern "C" ec_status ec_attention_backward(const ec_attention_problem* problem,
   if (status == EC_OK) status = ec::check_problem(*problem, error);
   if (status == EC_OK) status = ec::check_saved(*problem, *gradient, error);
   if (status != EC_OK) return status;
+  // A gradient of more digits than bf16 keeps them.
+  const bool bfloat = problem->key.dtype == EC_BFLOAT16 && gradient->grad_out->dtype == EC_BFLOAT16 &&
+                      ec::attention_bfloat_kernels(ec::current_isa())->native;
   status = problem->key.dtype == EC_FLOAT64 ? ec::Backward<double>(*problem, *gradient).run()
+           : bfloat                         ? ec::Backward<uint16_t>(*problem, *gradient).run()
                                             : ec::Backward<float>(*problem, *gradient).run();
   if (status == EC_OUT_OF_MEMORY)
     return ec::fail(error, status, "", -1, "not enough memory for the scratch space of this call");

@@ -63,9 +63,8 @@ void weigh(const ScoreRules& rules, const double* inverse_temperature, const dou
     }
 }
 
-void backward(const ScoreRules& rules, const double* inverse_temperature, const double* lse,
-              const double* row_term, const double* mask, double* tile, double* gradient, double* weights,
-              double* score_lanes, double* mask_gradient) {
+void backward(const ScoreRules& rules, const HeadTerms<double>& heads, const double* mask, double* tile,
+              double* gradient, double* weights, double* score_lanes, double* mask_gradient) {
   const bool normed = rules.norm == HeadNorm::kL2, bent = rules.activation == Activation::kTanh;
   for (int64_t t = 0; t < rules.tokens; ++t) {
     const double inverse = apply(rules, tile + t);
@@ -73,13 +72,15 @@ void backward(const ScoreRules& rules, const double* inverse_temperature, const 
     double along = 0.0, mask_sum = 0.0;
     for (int64_t j = 0; j < rules.heads; ++j) {
       const int64_t at = j * kBlockTokens + t;
-      const double score = tile[at] + offset;
-      weights[at] = std::exp(std::min(score * inverse_temperature[j] - lse[j], 0.0));
-      const double ds = weights[at] * (gradient[at] + row_term[j]);
-      gradient[at] = ds * inverse_temperature[j];
+      const double score = (tile[at] + offset) * heads.inverse_temperature[j];
+      const double exponent = std::min(score - heads.lse[j], 0.0);
+      weights[at] = std::exp(exponent) * heads.correction[j];
+      const double ds = weights[at] * (gradient[at] + heads.row_term[j]);
+      gradient[at] = ds * heads.inverse_temperature[j];
       mask_sum += gradient[at];
       along += tile[at] * gradient[at];
-      if (score_lanes != nullptr) score_lanes[j * kScoreLanes] += ds * std::max(score, -kLargest);
+      if (score_lanes != nullptr)
+        score_lanes[j * kScoreLanes] += ds * std::max(score - heads.origin[j], -kLargest);
     }
     // A token without a direction passes nothing back.
     const double passed = inverse < 1.0 / kLeastNorm ? inverse : 0.0;

@@ -23,7 +23,7 @@ struct State {
   double* pooled_total;  // [heads]: of the weights as they were pooled, where those are rounded
 
   template <class Row>
-  static State take(Arena& arena, const Setup<Real, Row>& setup) {
+  static State take(Arena& arena, const Setup<Row>& setup) {
     return {arena.take<Real>(setup.heads * setup.value_padded), arena.take<Real>(setup.heads),
             arena.take<double>(setup.heads), arena.take<double>(setup.heads)};
   }
@@ -42,14 +42,16 @@ struct RowScratch {
 };
 
 // Scratch of one worker.
-template <class Real, class Row>
+template <class Row>
 struct Scratch {
+  using Real = typename Setup<Row>::Real;
+
   State<Real> state;
   Row* factor;
   Real* float_factor;  // before it is rounded to rows
   Real* tile;
   Real* weights;
-  uint16_t* rounded;  // the weights in bf16
+  Row* pool_weights;  // the weights, rounded to rows
   Real* mask;
   Real* inverse;
   Real* largest;
@@ -57,16 +59,19 @@ struct Scratch {
   Real* line;
   bool bounded;  // see scores_bounded
 
-  static Scratch take(Arena& arena, const Setup<Real, Row>& setup) {
-    const bool own_factor = setup.scored && setup.problem.query_per_sequence != 0;
+  static Scratch take(Arena& arena, const Setup<Row>& setup) {
+    const bool own_factor = setup.scored && !setup.shared_query();
     Scratch s;
     s.state = State<Real>::take(arena, setup);
     const int64_t numbers = own_factor ? setup.padded_heads * setup.key_padded : 0;
     s.factor = arena.take<Row>(numbers);
-    s.float_factor = arena.take<Real>(Setup<Real, Row>::kRounded ? numbers : 0);
+    s.float_factor = arena.take<Real>(Setup<Row>::kRounded ? numbers : 0);
     s.tile = arena.take<Real>(setup.padded_heads * kBlockTokens);
     s.weights = arena.take<Real>(setup.padded_heads * kBlockTokens);
-    s.rounded = arena.take<uint16_t>(Setup<Real, Row>::kRounded ? setup.padded_heads * kBlockTokens : 0);
+    if constexpr (Setup<Row>::kRounded)
+      s.pool_weights = arena.take<Row>(setup.padded_heads * kBlockTokens);
+    else
+      s.pool_weights = s.weights;
     s.mask = arena.take<Real>(kBlockTokens);
     s.inverse = arena.take<Real>(setup.heads);
     s.largest = arena.take<Real>(setup.heads);
@@ -80,8 +85,10 @@ struct Scratch {
   }
 };
 
-template <class Real, class Row>
+template <class Row>
 class Forward {
+  using Real = typename Setup<Row>::Real;
+
  public:
   Forward(const ec_attention_problem& problem, const ec_attention_result& result)
       : setup_(problem), result_(result) {}
@@ -90,41 +97,41 @@ class Forward {
     if (!segments_.build(setup_.problem) || !setup_.allocate()) return EC_OUT_OF_MEMORY;
     const int threads = setup_.threads();
     Arena measured, shared_part;
-    Scratch<Real, Row>::take(measured, setup_);
+    Scratch<Row>::take(measured, setup_);
     ArenaMemory memory;
     if (!memory.allocate(measured, worker_count(segments_.count(), threads))) return EC_OUT_OF_MEMORY;
     State<Real>::take(shared_part, setup_);
     if (segments_.slots() > 0 && !partial_.allocate(shared_part, segments_.slots()))
       return EC_OUT_OF_MEMORY;
-    if (setup_.scored && setup_.problem.query_per_sequence == 0) {
+    if (setup_.scored && setup_.shared_query()) {
       if (!factor_.allocate(setup_.padded_heads * setup_.key_padded)) return EC_OUT_OF_MEMORY;
       AlignedBuffer<Real> unrounded;
-      if (Setup<Real, Row>::kRounded && !unrounded.allocate(setup_.padded_heads * setup_.key_padded))
+      if (Setup<Row>::kRounded && !unrounded.allocate(setup_.padded_heads * setup_.key_padded))
         return EC_OUT_OF_MEMORY;
       setup_.pack(0, unrounded.data(), factor_.data());
     }
     const ec_status status =
         parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t task, int worker) {
           Arena arena = memory.copy(worker);
-          Scratch<Real, Row> scratch = Scratch<Real, Row>::take(arena, setup_);
-          do_segment(segments_[task], scratch);
+          Scratch<Row> scratch = Scratch<Row>::take(arena, setup_);
+          // Tasks are dealt out in order: this worker's next one is likely to be so far on.
+          const int64_t following = task + worker_count(segments_.count(), threads);
+          do_segment(segments_[task], following < segments_.count() ? &segments_[following] : nullptr,
+                     scratch);
         });
     if (status != EC_OK || segments_.slots() == 0) return status;
     return parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t task, int worker) {
       const Segment& segment = segments_[task];
       if (segment.slot < 0 || segment.first != 0) return;
       Arena arena = memory.copy(worker);
-      Scratch<Real, Row> scratch = Scratch<Real, Row>::take(arena, setup_);
+      Scratch<Row> scratch = Scratch<Row>::take(arena, setup_);
       merge(task, scratch);
     });
   }
 
  private:
-  struct Ahead {
-    RowsAhead keys, values;
-  };
-
-  void do_segment(const Segment& segment, Scratch<Real, Row>& scratch) {
+  // following (may be null): the segment whose first rows are fetched with the last ones of this.
+  void do_segment(const Segment& segment, const Segment* following, Scratch<Row>& scratch) {
     if (segment.slot >= 0) {
       Arena arena = partial_.copy(segment.slot);
       scratch.state = State<Real>::take(arena, setup_);
@@ -136,22 +143,21 @@ class Forward {
     if (blocks[0].tokens > 0) point(segment.sequence, blocks[0], 0, scratch);
     for (int now = 0; blocks[now].tokens > 0; now = 1 - now) {
       Block& next = blocks[1 - now];
-      Ahead ahead = {};
-      if (walk.next(&next)) {
-        point(segment.sequence, next, 1 - now, scratch);
-        ahead = {setup_.keys.ahead(scratch.keys[1 - now].rows, setup_.scored ? next.tokens : 0),
-                 setup_.values.ahead(rows_of_values(scratch, 1 - now), next.tokens)};
-      }
+      BlockAhead ahead;
+      if (walk.next(&next))
+        ahead = point_ahead(segment.sequence, next, 1 - now, scratch);
+      else if (following != nullptr && setup_.in_place())
+        ahead = point_ahead(*following, 1 - now, scratch);
       do_block(segment.sequence, blocks[now], now, ahead, scratch);
     }
     if (segment.slot < 0) finish(segment.sequence, scratch.state, scratch);
   }
 
-  const Row** rows_of_values(Scratch<Real, Row>& scratch, int which) const {
+  const Row** rows_of_values(Scratch<Row>& scratch, int which) const {
     return setup_.shared && setup_.scored ? scratch.keys[which].rows : scratch.values[which].rows;
   }
 
-  void point(int64_t sequence, const Block& block, int which, Scratch<Real, Row>& scratch) const {
+  void point(int64_t sequence, const Block& block, int which, Scratch<Row>& scratch) const {
     if (setup_.scored)
       setup_.keys.point(sequence, block, setup_.zeros.data(), scratch.keys[which].converted,
                         scratch.keys[which].rows);
@@ -160,8 +166,20 @@ class Forward {
                           scratch.values[which].rows);
   }
 
+  // Points at a block to come, or at the first one of a segment, and says who fetches it.
+  BlockAhead point_ahead(int64_t sequence, const Block& block, int which, Scratch<Row>& scratch) const {
+    point(sequence, block, which, scratch);
+    return setup_.ahead(setup_.keys.ahead(scratch.keys[which].rows, setup_.scored ? block.tokens : 0),
+                        setup_.values.ahead(rows_of_values(scratch, which), block.tokens));
+  }
+  BlockAhead point_ahead(const Segment& segment, int which, Scratch<Row>& scratch) const {
+    Block block;
+    if (!BlockWalk(setup_.problem, segment).next(&block)) return {};
+    return point_ahead(segment.sequence, block, which, scratch);
+  }
+
   // An empty state, and what is per sequence. Tokens that do not count are written here.
-  void begin(const Segment& segment, Scratch<Real, Row>& scratch) {
+  void begin(const Segment& segment, Scratch<Row>& scratch) {
     inverse_temperatures(setup_.problem, segment.sequence, scratch.inverse);
     scratch.bounded = setup_.uniform || scores_bounded(setup_.problem, scratch.inverse);
     State<Real>& state = scratch.state;
@@ -170,7 +188,7 @@ class Forward {
     std::fill(state.pooled_total, state.pooled_total + setup_.heads, 0.0);
     const Real start = setup_.uniform ? Real{0} : scratch.bounded ? Real{1} : static_cast<Real>(-kInfinity);
     std::fill(state.reference, state.reference + setup_.heads, start);
-    if (setup_.scored && setup_.problem.query_per_sequence != 0)
+    if (setup_.scored && !setup_.shared_query())
       setup_.pack(segment.sequence, scratch.float_factor, scratch.factor);
     const int64_t end = setup_.written_end(segment);
     if (result_.scores != nullptr)
@@ -182,26 +200,22 @@ class Forward {
       std::fill(scratch.weights, scratch.weights + setup_.padded_heads * kBlockTokens, Real{1});
   }
 
-  void do_block(int64_t sequence, const Block& block, int which, const Ahead& ahead,
-                Scratch<Real, Row>& scratch) const {
+  void do_block(int64_t sequence, const Block& block, int which, const BlockAhead& ahead,
+                Scratch<Row>& scratch) const {
     const Row* const* values = rows_of_values(scratch, which);
     State<Real>& state = scratch.state;
     if (setup_.uniform) {
       for (int64_t j = 0; j < setup_.heads; ++j) state.total[j] += static_cast<double>(block.tokens);
-      if constexpr (Setup<Real, Row>::kRounded) equal_weights(block.tokens, scratch.rounded);
+      if constexpr (Setup<Row>::kRounded) equal_weights(block.tokens, scratch.pool_weights);
       if (result_.weights != nullptr) {
         std::fill(scratch.tile, scratch.tile + setup_.heads * kBlockTokens, Real{0});
         setup_.scatter(sequence, block, scratch.tile, result_.weights);
       }
     } else {
-      weigh_block(sequence, block, scratch.keys[which].rows, ahead.keys, scratch);
+      weigh_block(sequence, block, scratch.keys[which].rows, ahead.scores, scratch);
     }
-    if constexpr (Setup<Real, Row>::kRounded)
-      setup_.run.bfloat->pool(values, block.tokens, scratch.rounded, setup_.heads, setup_.value_padded,
-                              ahead.values, state.pooled);
-    else
-      setup_.kernels.pool(values, block.tokens, scratch.weights, setup_.heads, setup_.value_padded,
-                          ahead.values, state.pooled);
+    setup_.kernels.pool(values, block.tokens, scratch.pool_weights, setup_.heads, setup_.value_padded,
+                        ahead.pool, state.pooled);
   }
 
   // Ones for the tokens of a block, and a zero behind an odd last one.
@@ -215,15 +229,12 @@ class Forward {
 
   // Weights of one block, relative to the reference, into scratch.weights.
   void weigh_block(int64_t sequence, const Block& block, const Row* const* keys, const RowsAhead& ahead,
-                   Scratch<Real, Row>& scratch) const {
+                   Scratch<Row>& scratch) const {
     const ScoreRules rules = setup_.rules(block.tokens);
     Real* tile = scratch.tile;
     if (setup_.scored) {
-      const Row* factor = setup_.problem.query_per_sequence != 0 ? scratch.factor : factor_.data();
-      if constexpr (Setup<Real, Row>::kRounded)
-        setup_.run.bfloat->scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
-      else
-        setup_.kernels.scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
+      const Row* factor = setup_.shared_query() ? factor_.data() : scratch.factor;
+      setup_.kernels.scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
       if (result_.scores != nullptr) setup_.scatter(sequence, block, tile, result_.scores);
     } else {
       std::fill(tile, tile + setup_.heads * kBlockTokens, Real{0});
@@ -233,20 +244,16 @@ class Forward {
     if (result_.weights != nullptr) setup_.scatter(sequence, block, tile, result_.weights);
     const Real* reference = scratch.state.reference;
     if (!scratch.bounded) reference = raise_reference(rules, scratch);
-    if constexpr (Setup<Real, Row>::kRounded) {
-      setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
-                                 scratch.state.total);
-      setup_.run.bfloat->round_weights(scratch.weights, setup_.heads, block.tokens, scratch.rounded,
+    setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
+                               scratch.state.total);
+    if constexpr (Setup<Row>::kRounded)
+      setup_.run.bfloat->round_weights(scratch.weights, setup_.heads, block.tokens, scratch.pool_weights,
                                        scratch.state.pooled_total);
-    } else {
-      setup_.score_kernels.weigh(rules, scratch.inverse, reference, tile, scratch.weights,
-                                 scratch.state.total);
-    }
   }
 
   // Moves the reference of heads whose scores have grown far beyond it. Gives what to subtract: 0 instead
   // of -infinity for heads that have seen no finite score.
-  const Real* raise_reference(const ScoreRules& rules, Scratch<Real, Row>& scratch) const {
+  const Real* raise_reference(const ScoreRules& rules, Scratch<Row>& scratch) const {
     State<Real>& state = scratch.state;
     Real* largest = scratch.largest;
     setup_.score_kernels.largest(rules, scratch.tile, largest);
@@ -268,7 +275,7 @@ class Forward {
   }
 
   // The state of a cut sequence from those of its segments, in order.
-  void merge(int64_t first, Scratch<Real, Row>& scratch) {
+  void merge(int64_t first, Scratch<Row>& scratch) {
     const int64_t sequence = segments_[first].sequence;
     inverse_temperatures(setup_.problem, sequence, scratch.inverse);
     State<Real>& sum = scratch.state;
@@ -304,13 +311,12 @@ class Forward {
   }
 
   // From the state of a whole sequence to its results.
-  void finish(int64_t sequence, const State<Real>& state, Scratch<Real, Row>& scratch) const {
+  void finish(int64_t sequence, const State<Real>& state, Scratch<Row>& scratch) const {
     const ec_dtype dtype = setup_.problem.key.dtype;
     for (int64_t j = 0; j < setup_.heads; ++j) {
       const int64_t row = sequence * setup_.heads + j;
       const bool empty = state.total[j] == 0.0;
-      const double total =
-          Setup<Real, Row>::kRounded && !setup_.uniform ? state.pooled_total[j] : state.total[j];
+      const double total = Setup<Row>::kRounded && !setup_.uniform ? state.pooled_total[j] : state.total[j];
       const Real scale = empty ? Real{0} : static_cast<Real>(1.0 / total);
       const Real* pooled = state.pooled + j * setup_.value_padded;
       scale_row(*setup_.run.rows, pooled, scale, setup_.value_padded, scratch.line);
@@ -328,8 +334,7 @@ class Forward {
   }
 
   // From f to the weights, in place.
-  void normalize_weights(int64_t sequence, const State<Real>& state,
-                         const Scratch<Real, Row>& scratch) const {
+  void normalize_weights(int64_t sequence, const State<Real>& state, const Scratch<Row>& scratch) const {
     Real* row = static_cast<Real*>(result_.weights) + setup_.layout.score_origin(sequence);
     const int64_t room = setup_.layout.room(sequence);
     for (int64_t j = 0; j < setup_.heads; ++j, row += setup_.layout.score_step()) {
@@ -340,7 +345,7 @@ class Forward {
     }
   }
 
-  Setup<Real, Row> setup_;
+  Setup<Row> setup_;
   const ec_attention_result& result_;
   Segments segments_;
   ArenaMemory partial_;
@@ -359,9 +364,9 @@ extern "C" ec_status ec_attention_forward(const ec_attention_problem* problem,
   if (status != EC_OK) return status;
   const bool bfloat =
       problem->key.dtype == EC_BFLOAT16 && ec::attention_bfloat_kernels(ec::current_isa())->native;
-  status = problem->key.dtype == EC_FLOAT64 ? ec::Forward<double, double>(*problem, *result).run()
-           : bfloat                         ? ec::Forward<float, uint16_t>(*problem, *result).run()
-                                            : ec::Forward<float, float>(*problem, *result).run();
+  status = problem->key.dtype == EC_FLOAT64 ? ec::Forward<double>(*problem, *result).run()
+           : bfloat                         ? ec::Forward<uint16_t>(*problem, *result).run()
+                                            : ec::Forward<float>(*problem, *result).run();
   if (status == EC_OUT_OF_MEMORY)
     return ec::fail(error, status, "", -1, "not enough memory for the scratch space of this call");
   return status;

@@ -19,26 +19,43 @@ constexpr int kScoreLanes = 16;
 // Rows of a factor are readable, and tiles of scores writable, up to a multiple of this many heads.
 constexpr int kHeadPadding = 4;
 
-// Rows to be fetched into the cache while other work goes on; null: none.
+// Rows to be fetched into the cache while other work goes on.
 struct RowsAhead {
-  const void* const* rows;
-  int64_t count;
+  const void* const* rows = nullptr;
+  int64_t count = 0;
 };
 
-// Products over tokens. Real is float or double; columns are a multiple of `lanes`.
-template <class Real>
+// What rows of a dtype are multiplied with. Sum: what products are added up in. Group: what spread takes
+// at a time, one head or, of bf16, a pair of heads in 32 bits.
+template <class Row>
+struct Products {
+  using Sum = Row;
+  using Group = Row;
+};
+template <>
+struct Products<uint16_t> {
+  using Sum = float;
+  using Group = uint32_t;
+};
+
+// Products over tokens. Row is float, double, or uint16_t for bf16; columns are a multiple of the numbers
+// of a vector.
+template <class Row>
 struct TokenKernels {
+  using Sum = typename Products<Row>::Sum;
+  using Group = typename Products<Row>::Group;
   // tile[j][t] = rows[t] . factor[j]
-  // Numerics: sums of `lanes` partial sums of Real.
-  void (*scores)(const Real* const* rows, int64_t tokens, const Real* factor, int64_t heads,
-                 int64_t columns, const RowsAhead& ahead, Real* tile);
+  // Numerics: sums of `lanes` partial sums of Sum.
+  void (*scores)(const Row* const* rows, int64_t tokens, const Row* factor, int64_t heads, int64_t columns,
+                 const RowsAhead& ahead, Sum* tile);
   // pooled[j] += sum over t of tile[j][t] * rows[t]; pooled is [heads][columns].
-  void (*pool)(const Real* const* rows, int64_t tokens, const Real* tile, int64_t heads, int64_t columns,
-               const RowsAhead& ahead, Real* pooled);
-  // to[t] = sum over j of tile[j][t] * factor[j], or += when accumulate. streamed: the result is not
-  // needed soon; it must lie on cache lines.
-  void (*spread)(const Real* tile, int64_t tokens, const Real* factor, int64_t heads, int64_t columns,
-                 bool streamed, bool accumulate, Real* const* to);
+  // Requires: of bf16, an odd last token is followed by a column of zeros.
+  void (*pool)(const Row* const* rows, int64_t tokens, const Row* tile, int64_t heads, int64_t columns,
+               const RowsAhead& ahead, Sum* pooled);
+  // to[t] = sum over j of tile[j][t] * factor[j], or += when accumulate; j counts groups. streamed: the
+  // result is not needed soon; it must lie on cache lines.
+  void (*spread)(const Group* tile, int64_t tokens, const Group* factor, int64_t groups, int64_t columns,
+                 bool streamed, bool accumulate, Row* const* to);
 };
 
 // What a tile of one block needs beside itself. Heads' numbers are arrays over the heads.
@@ -47,6 +64,18 @@ struct ScoreRules {
   HeadNorm norm;
   int64_t heads;
   int64_t tokens;
+};
+
+// Of each head, what the backward needs of a sequence.
+template <class Real>
+struct HeadTerms {
+  const Real* inverse_temperature;
+  const Real* lse;
+  // What weights made again from a rounded lse are multiplied with, so that they sum to 1; and
+  // h_j - S_j . G_j.
+  const Real* correction;
+  const Real* row_term;
+  const Real* origin;  // what scores are summed up from, for the gradient of the temperature
 };
 
 // Elementwise steps on a tile. Numerics: Real throughout.
@@ -60,27 +89,23 @@ struct ScoreKernels {
   // weights[j][t] = exp((tile[j][t] - reference[j]) * inverse_temperature[j]); total[j] += their sum.
   void (*weigh)(const ScoreRules& rules, const Real* inverse_temperature, const Real* reference,
                 const Real* tile, Real* weights, double* total);
-  // From z (in `tile`) and dA (in `gradient`): tile becomes f, gradient dz, weights A. row_term[j] is
-  // h_j - S_j . G_j. score_lanes[j][kScoreLanes] (may be null) += ds (f + mask); mask_gradient[t]
-  // (may be null) = sum over j of ds / T. Columns of dz and A beyond `tokens` come out as 0.
-  void (*backward)(const ScoreRules& rules, const Real* inverse_temperature, const Real* lse,
-                   const Real* row_term, const Real* mask, Real* tile, Real* gradient, Real* weights,
-                   Real* score_lanes, Real* mask_gradient);
+  // From z (in `tile`) and dA (in `gradient`): tile becomes f, gradient dz, weights A.
+  // score_lanes[j][kScoreLanes] (may be null) += ds (s - origin); mask_gradient[t] (may be null) = sum over
+  // j of ds / T. Columns of dz and A beyond `tokens` come out as 0.
+  void (*backward)(const ScoreRules& rules, const HeadTerms<Real>& heads, const Real* mask, Real* tile,
+                   Real* gradient, Real* weights, Real* score_lanes, Real* mask_gradient);
 };
 
-// bf16 tokens in the instruction set's own bf16 products; columns are a multiple of 2 * lanes.
+// bf16 tokens in the instruction set's own products of pairs, summed in float32.
 struct BFloatKernels {
   bool native;  // the set has such products; without them the functions are null, and rows are widened
-  // As TokenKernels::scores. Numerics: products of pairs, summed in float32.
-  void (*scores)(const uint16_t* const* rows, int64_t tokens, const uint16_t* factor, int64_t heads,
-                 int64_t columns, const RowsAhead& ahead, float* tile);
+  TokenKernels<uint16_t> tokens;
   // rounded[j][t] = weights[j][t] in bf16, columns beyond `tokens` included up to a whole vector;
-  // total[j] += their sum.
+  // total[j] (total may be null) += their sum.
   void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint16_t* rounded,
                         double* total);
-  // As TokenKernels::pool. Requires: an odd last token is followed by a column of zeros.
-  void (*pool)(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
-               int64_t columns, const RowsAhead& ahead, float* pooled);
+  // pairs[j][k] = rows[2 j][k] and rows[2 j + 1][k], low half first; an odd last row is paired with zeros.
+  void (*pair_rows)(const uint16_t* rows, int64_t count, int64_t columns, uint32_t* pairs);
 };
 
 // Rows of any dtype to and from Real.

@@ -26,7 +26,8 @@ struct AttentionRun {
   }
 };
 
-template <class Real>
+// The kernels for rows of a dtype, and for the scores that come of them.
+template <class Row>
 struct KernelsOf;
 template <>
 struct KernelsOf<float> {
@@ -39,6 +40,13 @@ struct KernelsOf<double> {
   static const TokenKernels<double>& tokens(const AttentionRun& run) { return run.tokens->tokens_double; }
   static const ScoreKernels<double>& scores(const AttentionRun&) { return double_score_kernels(); }
   static constexpr ec_dtype kDtype = EC_FLOAT64;
+};
+// Where the instruction set multiplies bf16.
+template <>
+struct KernelsOf<uint16_t> {
+  static const TokenKernels<uint16_t>& tokens(const AttentionRun& run) { return run.bfloat->tokens; }
+  static const ScoreKernels<float>& scores(const AttentionRun& run) { return run.scores->scores_float; }
+  static constexpr ec_dtype kDtype = EC_BFLOAT16;
 };
 
 // to += scale * row, and to = scale * row (which may be the same).
@@ -55,16 +63,6 @@ inline void scale_row(const RowKernels& kernels, const float* row, float scale, 
 inline void scale_row(const RowKernels&, const double* row, double scale, int64_t count, double* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = scale * row[i];
 }
-
-// Rows as they are read: Real, or bf16 where the instruction set multiplies it.
-template <class Row>
-struct DtypeOf {
-  static constexpr ec_dtype kDtype = KernelsOf<Row>::kDtype;
-};
-template <>
-struct DtypeOf<uint16_t> {
-  static constexpr ec_dtype kDtype = EC_BFLOAT16;
-};
 
 inline int64_t dtype_size(ec_dtype dtype) { return dtype == EC_FLOAT64 ? 8 : dtype == EC_FLOAT32 ? 4 : 2; }
 
@@ -91,7 +89,7 @@ inline void read_row(const RowKernels&, const void* row, ec_dtype dtype, int64_t
   }
   std::fill(to + columns, to + padded, 0.0);
 }
-
+// Requires: the row is bf16.
 inline void read_row(const RowKernels&, const void* row, ec_dtype, int64_t columns, int64_t padded,
                      uint16_t* to) {
   std::memcpy(to, row, static_cast<size_t>(columns) * sizeof(uint16_t));
@@ -110,6 +108,9 @@ inline void write_row(const ConvertKernels& kernels, const float* from, int64_t 
 inline void write_row(const ConvertKernels&, const double* from, int64_t columns, ec_dtype, void* to) {
   std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(double));
 }
+inline void write_row(const ConvertKernels&, const uint16_t* from, int64_t columns, ec_dtype, void* to) {
+  std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(uint16_t));
+}
 
 // The rows of one block: where the array holds such rows in whole vectors they are used in place, else they
 // are converted into scratch[kBlockTokens][padded].
@@ -120,11 +121,11 @@ class BlockRows {
             int64_t columns, int64_t padded)
       : run_(run), layout_(problem), array_(array), columns_(columns), padded_(padded) {}
 
-  bool in_place() const { return array_.dtype == DtypeOf<Row>::kDtype && columns_ == padded_; }
+  bool in_place() const { return array_.dtype == KernelsOf<Row>::kDtype && columns_ == padded_; }
 
   // What is to be fetched before the block that `rows` was filled for: nothing where rows are converted.
   RowsAhead ahead(const Row* const* rows, int64_t tokens) const {
-    if (!in_place()) return {nullptr, 0};
+    if (!in_place()) return {};
     return {reinterpret_cast<const void* const*>(rows), tokens};
   }
 

@@ -11,14 +11,24 @@ namespace ec {
 // Below this many operations threads cost more than they give.
 constexpr double kThreadedOperations = 1 << 22;
 
-template <class Real, class Row = Real>
+// Rows of the next block that the loops of this one fetch.
+struct BlockAhead {
+  RowsAhead scores, pool;
+};
+
+// The pool has time to fetch a line of memory for each so many products of a head and a line.
+constexpr int64_t kProductsALine = 11;
+
+template <class Row>
 struct Setup {
+  using Real = typename Products<Row>::Sum;
+
   explicit Setup(const ec_attention_problem& given)
       : problem(given),
         layout(given),
         run(AttentionRun::of(current_isa())),
-        kernels(KernelsOf<Real>::tokens(run)),
-        score_kernels(KernelsOf<Real>::scores(run)),
+        kernels(KernelsOf<Row>::tokens(run)),
+        score_kernels(KernelsOf<Row>::scores(run)),
         shared(given.value.data == nullptr),
         scored(given.query.data != nullptr),
         uniform(!scored && given.bias.data == nullptr && given.mask.data == nullptr),
@@ -39,6 +49,23 @@ struct Setup {
     } else {
       pack_factor(problem, sequence, key_padded, to);
     }
+  }
+
+  bool shared_query() const { return problem.query_per_sequence == 0; }
+
+  // No rows are converted.
+  bool in_place() const { return (!scored || keys.in_place()) && values.in_place(); }
+
+  // What scores and pool fetch of the rows that each of them will need. Scores, which wait for every line
+  // that they read, are held up by what they fetch, the pool is not: where both need the same rows, scores
+  // fetch what the pool has no time for, at most one row for each of their tiles of 4 tokens and 4 heads.
+  BlockAhead ahead(const RowsAhead& scored_rows, const RowsAhead& pooled_rows) const {
+    if (!shared || scored_rows.count == 0 || pooled_rows.count == 0) return {scored_rows, pooled_rows};
+    const int64_t count = pooled_rows.count;
+    const int64_t left =
+        heads == 1 ? 0 : std::max(int64_t{0}, count - heads * kBlockTokens / kProductsALine);
+    const int64_t by_scores = std::min(left, kBlockTokens / 4 * (padded_heads / 4));
+    return {{scored_rows.rows, by_scores}, {pooled_rows.rows + by_scores, count - by_scores}};
   }
 
   // Columns of a whole vector.
@@ -117,7 +144,7 @@ struct Setup {
   const ec_attention_problem& problem;
   const Layout layout;
   const AttentionRun run;
-  const TokenKernels<Real>& kernels;
+  const TokenKernels<Row>& kernels;
   const ScoreKernels<Real>& score_kernels;
   const bool shared;   // the keys are the values
   const bool scored;   // there is a query

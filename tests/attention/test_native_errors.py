@@ -43,6 +43,7 @@ def backward(**replaced: Any) -> None:
         "lse": saved["lse"],
         "scores": saved["scores"],
         "grad_lse": np.zeros((3, 2), np.float32),
+        "grad_weights": np.zeros_like(saved["scores"]),
         **zeros(GRADIENTS),
     }
     _core.attention_backward(*HEAD, *{**given, **replaced}.values(), False)
@@ -53,13 +54,15 @@ def refuses(error: type[Exception], text: str) -> Any:
 
 
 CALLS = [(forward, name) for name in SHAPES] + [
-    (backward, name) for name in ("grad_out", "grad_lse", "out", "lse", "scores", *GRADIENTS)
+    (backward, name)
+    for name in ("grad_out", "grad_lse", "grad_weights", "out", "lse", "scores", *GRADIENTS)
 ]
 each = pytest.mark.parametrize(("call", "name"), CALLS, ids=lambda x: getattr(x, "__name__", x))
 
 
 def shape_of(name: str) -> tuple[int, ...]:
-    return {"grad_out": (3, 2, 5), "grad_lse": (3, 2), **SHAPES, **GRADIENTS}[name]
+    of_results = {"grad_out": (3, 2, 5), "grad_lse": (3, 2), "grad_weights": SHAPES["weights"]}
+    return {**of_results, **SHAPES, **GRADIENTS}[name]
 
 
 @each
@@ -94,7 +97,7 @@ def test_memory(call: Any, name: str) -> None:
         call(**{name: wide[..., ::2]})
     fixed = np.zeros(shape_of(name), np.float32)
     fixed.flags.writeable = False
-    if call is backward and name in ("out", "lse", "scores"):
+    if call is backward and name in ("grad_weights", "out", "lse", "scores"):
         return  # only read
     with refuses(ValueError, f"'{name}' must be writable"):
         call(**{name: fixed})

@@ -153,6 +153,29 @@ def test_any_positive_temperature_is_finite(
     np.testing.assert_allclose(got["weights"].sum(-1), 1, rtol=1e-5)
 
 
+@kinds
+@pytest.mark.parametrize("largest", ["one token", "several tokens"])
+@pytest.mark.parametrize("temperature", [1e-8, 1e-20, 1e-37, 1e-39, 1e-300])
+def test_any_positive_temperature_has_finite_gradients(
+    isa: str, dtype_name: str, temperature: float, largest: str, activation: str | None,
+    norm: str | None,
+) -> None:  # fmt: skip
+    p = make_problem(2, 90, 4, 9, dtype_name, activation=activation, norm=norm)
+    p = replace(p, temperature=temperature, key=p.key.copy())
+    if largest == "several tokens":
+        p.key[:, 40:] = p.key[:, :50]
+    rng = np.random.default_rng(1)
+    grad_out = rng.standard_normal(p.out_shape).astype(p.real)
+    got = native_backward(p, native_forward(p), grad_out)
+    finite(got)
+    if activation is None and temperature < 1e-8:
+        for name in ("query", "temperature", "bias"):  # the largest stay the largest
+            assert not got[name].any(), name
+    if dtype_name != "float16":  # where a score's own gradient, 1 / T, is too large
+        alone = native_backward(p, native_forward(p), np.zeros_like(grad_out), np.ones((2, 4)))
+        assert np.isfinite(alone["temperature"]).all()
+
+
 @pytest.mark.parametrize("temperature", [1e4, 1e30])
 def test_large_temperatures_give_the_mean(isa: str, temperature: float) -> None:
     p = replace(make_problem(2, 90, 4, 9), temperature=temperature)

@@ -206,7 +206,7 @@ def _backward_into(
         x[...] = np.nan
     of_forward = (saved["wide"], saved["lse"], saved["scores"])
     gradients = [got.get(n) for n in names]
-    _core.attention_backward(*_native(p), grad_out, *of_forward, grad_lse, *gradients, False)
+    _core.attention_backward(*_native(p), grad_out, *of_forward, grad_lse, None, *gradients, False)
     return got
 
 
@@ -223,7 +223,7 @@ def test_accumulate_adds_to_keys_and_leaves_their_padding_alone(
         value = None if p.value is None else np.full_like(plain["value"], np.nan)
         of_forward = (saved["wide"], saved["lse"], saved["scores"])
         _core.attention_backward(
-            *_native(p), grad_out, *of_forward, grad_lse, got, value, *[None] * 4, True
+            *_native(p), grad_out, *of_forward, grad_lse, None, got, value, *[None] * 4, True
         )
         assert (got[~p.valid()] == 77).all()
         off = np.abs(got.astype(np.float64) - 0.5 - expected["key"])[p.valid()]
@@ -242,7 +242,7 @@ def test_each_gradient_alone_has_the_same_bits(isa: str, dtype_name: str, wanted
     names = ("key", "value", "query", "temperature", "bias", "mask")
     gradients = [alone if name == wanted else None for name in names]
     of_forward = (saved["wide"], saved["lse"], saved["scores"])
-    _core.attention_backward(*_native(p), grad_out, *of_forward, grad_lse, *gradients, False)
+    _core.attention_backward(*_native(p), grad_out, *of_forward, grad_lse, None, *gradients, False)
     assert alone.tobytes() == together[wanted].tobytes()
 
 

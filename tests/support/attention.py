@@ -208,6 +208,7 @@ def native_backward(
     grad_lse: Any = None,
     threads: int = 0,
     *,
+    grad_weights: Any = None,
     place: Callable[[Array], Array] = np.asarray,
     where: str = "attention.test",
 ) -> dict[str, Array]:
@@ -229,6 +230,7 @@ def native_backward(
         saved["lse"],
         saved["scores"],
         grad_lse,
+        grad_weights,
         *got.values(),
         False,
     )

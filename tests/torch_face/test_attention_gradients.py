@@ -42,8 +42,10 @@ def test_finite_differences(case: Any) -> None:
 
     def function(*tensors: Any) -> Any:
         given = dict(zip(names, tensors, strict=True))
-        out, lse = low_rank_attention(**{**case.options, **given}, return_lse=True)
-        return out, lse[lse > -math.inf]
+        out, lse, weights = low_rank_attention(
+            **{**case.options, **given}, return_lse=True, return_weights=True
+        )
+        return out, lse[lse > -math.inf], weights
 
     assert torch.autograd.gradcheck(function, tuple(case.leaves().values()))
 
@@ -121,15 +123,36 @@ def test_only_lse_has_a_gradient(make_case: Any) -> None:
         torch.testing.assert_close(leaf.grad, expected[name].grad, rtol=1e-10, atol=1e-12)
 
 
-def test_weights_are_the_softmax_and_not_differentiable(make_case: Any) -> None:
+def test_weights_are_the_softmax(make_case: Any) -> None:
     case = make_case("lengths", torch.float64)
-    leaves = case.leaves()
-    out, lse, weights = low_rank_attention(
-        **{**case.options, **leaves}, return_lse=True, return_weights=True
-    )
-    assert out.requires_grad and lse.requires_grad and not weights.requires_grad
-    torch.testing.assert_close(weights @ case.options["key"], out.detach())
+    out, weights = low_rank_attention(**case.options, return_weights=True)
+    torch.testing.assert_close(weights @ case.options["key"], out)
     assert weights.sum(-1).round(decimals=12).tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("also", ["out", "nothing"])
+@pytest.mark.parametrize(
+    "name", ["lama", "lengths and mask", "temperature of both", "bias of both"]
+)
+def test_weights_have_gradients(name: str, also: str, make_case: Any) -> None:
+    """With the tokens' unit vectors as values, the plain result is the weights."""
+    case = make_case(name, torch.float64)
+    tokens = case.options["key"].shape[1]
+    unit = torch.eye(tokens, dtype=torch.float64).expand(len(case.options["key"]), -1, -1)
+
+    def penalty(weights: Any) -> Any:  # of structured self-attention (Lin et al., 2017)
+        overlap = weights @ weights.mT
+        return (overlap - torch.eye(overlap.shape[-1], dtype=overlap.dtype)).square().sum()
+
+    leaves, expected = case.leaves(), case.leaves()
+    out, weights = low_rank_attention(**{**case.options, **leaves}, return_weights=True)
+    loss = penalty(weights) + (out.sin().sum() if also == "out" else 0.0)
+    loss.backward()
+    options = {**case.options, **expected}
+    wanted = penalty(reference(**{**options, "value": unit})[0])
+    (wanted + (reference(**options)[0].sin().sum() if also == "out" else 0.0)).backward()
+    for key, leaf in leaves.items():
+        torch.testing.assert_close(leaf.grad, expected[key].grad, rtol=1e-10, atol=1e-11, msg=key)
 
 
 def test_the_operator_computes_the_same_bits(case: Any) -> None:

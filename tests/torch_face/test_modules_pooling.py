@@ -269,7 +269,6 @@ def test_refused(changed: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"dropout": 0.5}, "got dropout 0.5, which the kernel does not have. Set it to 0."),
         ({"add_bias_kv": True}, "got add_bias_kv=True, which adds a token that the kernel does "),
         ({"add_zero_attn": True}, "got add_zero_attn=True, which adds a token that the kernel "),
         ({"kdim": 6, "vdim": 7}, "got kdim 6 and vdim 7: keys and values are one array."),
@@ -279,6 +278,18 @@ def test_refused(changed: dict[str, Any], text: str) -> None:
 def test_attention_that_does_not_fold_is_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(text)):
         AttentionPooling.from_multihead_attention(make_attention(**options), normal(1, E))
+
+
+def test_dropout_is_refused_in_training_alone() -> None:
+    attention, tokens = make_attention(dropout=0.5), normal(2, 5, E, seed=1)
+    pooling = AttentionPooling.from_multihead_attention(attention, normal(1, E))
+    with pytest.raises(
+        ValueError, match=r"must not have dropout in training mode.*got dropout 0.5"
+    ):
+        pooling(tokens)
+    probe = pooling.probe.expand(2, 1, E)
+    expected, _ = attention.eval()(probe, tokens, tokens)
+    torch.testing.assert_close(pooling.eval()(tokens), expected)
 
 
 def test_a_padding_mask_that_is_no_tensor_is_refused() -> None:

@@ -63,7 +63,8 @@ def low_rank_attention(
     Returns
     -------
     tensor (B, m, dv), or tuple of it, lse and weights
-        Of the dtype of `key`. `lse` is differentiable, the weights are not.
+        Of the dtype of `key`; lse and weights in float32, float64 for float64. All have gradients;
+        those of the weights cost one more reading of the values.
 
     Raises
     ------

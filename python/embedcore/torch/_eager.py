@@ -93,10 +93,10 @@ class _AttendFew(torch.autograd.Function):  # type: ignore[misc]
         return _record(ctx, call)
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Any, grad_lse: Any = None, _: Any = None) -> Any:
+    def backward(ctx: Any, grad_out: Any, grad_lse: Any = None, grad_weights: Any = None) -> Any:
         key, query = ctx.needs_input_grad[:2]
         wanted = Wanted(key, query, False, False, False, False, False)
-        found = _gradients(ctx, grad_out, grad_lse, wanted)
+        found = _gradients(ctx, grad_out, grad_lse, grad_weights, wanted)
         return found[0], found[1], None
 
 
@@ -108,9 +108,9 @@ class _Attend(torch.autograd.Function):  # type: ignore[misc]
         return _record(ctx, call)
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Any, grad_lse: Any = None, _: Any = None) -> Any:
+    def backward(ctx: Any, grad_out: Any, grad_lse: Any = None, grad_weights: Any = None) -> Any:
         key, query, _, *others = ctx.needs_input_grad
-        found = _gradients(ctx, grad_out, grad_lse, Wanted(key, query, *others))
+        found = _gradients(ctx, grad_out, grad_lse, grad_weights, Wanted(key, query, *others))
         return found[0], found[1], None, *found[2:]
 
 
@@ -134,26 +134,33 @@ def _record(ctx: Any, call: _Call) -> Any:
     )
     if not (keep_lse or keep_weights):
         return out
-    if weights is not None:
-        ctx.mark_non_differentiable(weights)
     return out, lse, weights
 
 
-def _gradients(ctx: Any, grad_out: Any, grad_lse: Any, wanted: Wanted) -> tuple[Any, ...]:
+def _gradients(
+    ctx: Any, grad_out: Any, grad_lse: Any, grad_weights: Any, wanted: Wanted
+) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(saved[9])
-    if torch.is_grad_enabled() or not is_plain(grad_out, grad_lse) or _is_batched(grad_out):
+    if (
+        torch.is_grad_enabled()
+        or not is_plain(grad_out, grad_lse, grad_weights)
+        or _is_batched(grad_out)
+    ):
         # Gradients of gradients may follow, and the operator says that there are none; or the
         # backward alone is watched or batched.
         kept = [grad_out.new_empty(0) if tensor is None else tensor for tensor in saved[9:]]
         found = call_backward(
-            grad_out, grad_lse, *saved[:9], ctx.temperature, *ctx.options, *kept, list(wanted)
-        )
+            grad_out, grad_lse, grad_weights, *saved[:9], ctx.temperature, *ctx.options, *kept,
+            list(wanted),
+        )  # fmt: skip
         return tuple(
             gradient if want else None for gradient, want in zip(found, wanted, strict=True)
         )
     *inputs, temperature, out, lse, scores, context, context_lse, wide = saved
     inputs.append(ctx.temperature if temperature is None else temperature)
     results = Results(out, lse, scores, None, context, context_lse, wide)
-    return attend_backward(grad_out, grad_lse, tuple(inputs), ctx.options, results, wanted)
+    return attend_backward(
+        grad_out, grad_lse, grad_weights, tuple(inputs), ctx.options, results, wanted
+    )

@@ -110,6 +110,7 @@ def attend(
 def attend_backward(
     grad_out: Any,
     grad_lse: Any,
+    grad_weights: Any,
     inputs: Inputs,
     options: Options,
     results: Results,
@@ -131,6 +132,8 @@ def attend_backward(
         found = attend(again, options, keep_scores=True)
         results = results._replace(scores=found.scores, wide=found.wide)
     out = results.out if results.wide is None else results.wide
+    if grad_weights is not None:
+        grad_weights = grad_weights.to(real).contiguous()
     grad_key = key.new_empty(*key.shape) if wanted.key else None
     grad_value = value.new_empty(*value.shape) if wanted.value else None
     grad_effective: Any = None
@@ -142,7 +145,7 @@ def attend_backward(
     grad_mask = key.new_empty(*key.shape[:-1], dtype=real) if wanted.mask else None
     _core.attention_backward(
         where, key, value, effective, offsets, lengths, mask, bias, temperature, *options,
-        grad_out, out, results.lse, results.scores, grad_lse, grad_key, grad_value,
+        grad_out, out, results.lse, results.scores, grad_lse, grad_weights, grad_key, grad_value,
         grad_effective, grad_temperature, grad_bias, grad_mask, False,
     )  # fmt: skip
     grad_query = grad_P = None
@@ -224,7 +227,7 @@ def _add_mean_backward(
     key, _, _, _, offsets, lengths, mask, _, _ = inputs
     _core.attention_backward(
         ATTENTION, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
-        grad_context[:, None], results.context, results.context_lse, None, None,
+        grad_context[:, None], results.context, results.context_lse, None, None, None,
         grad_key, None, None, None, None, None, True,
     )  # fmt: skip
 

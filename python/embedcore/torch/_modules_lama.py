@@ -166,7 +166,7 @@ class LowRankAttention(torch.nn.Module):  # type: ignore[misc]
         tensor (B, m * d) or (B, out_features)
             In the dtype of `tokens`; with a linear layer in what that makes of it.
         weights : tensor (B, m, L) or (m, T)
-            With `return_weights`; not differentiable.
+            With `return_weights`; differentiable.
         """
         log_temperature = self.log_temperature
         found = low_rank_attention(

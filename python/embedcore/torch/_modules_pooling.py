@@ -62,8 +62,8 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
     -----
     Where no gradient is recorded in eval mode, the factor is kept until a parameter changes. Writes
     that Torch does not count, through ``.data`` or NumPy, are seen after ``eval()``. There is no
-    dropout of weights. A sequence without valid tokens gives what the biases alone give
-    (``nn.MultiheadAttention`` gives NaN).
+    dropout of weights: what was made of attention that has it works in eval mode. A sequence
+    without valid tokens gives what the biases alone give (``nn.MultiheadAttention`` gives NaN).
 
     References
     ----------
@@ -135,8 +135,8 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
         TypeError
             If `attention` is no ``nn.MultiheadAttention`` or `probe` no tensor.
         ValueError
-            Dropout, ``bias_k``, ``add_zero_attn`` or `vdim` other than `kdim`, which the fold does
-            not have; a probe of another shape.
+            ``bias_k``, ``add_zero_attn`` or `vdim` other than `kdim`, which the fold does not have;
+            a probe of another shape. Dropout: when it is called in training mode.
         """
         if not isinstance(attention, torch.nn.MultiheadAttention):
             raise TypeError(
@@ -171,6 +171,7 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
         self.embed_dim: int = attention.embed_dim
         self.num_heads: int = attention.num_heads
         self.kdim: int = attention.kdim
+        self._dropout: float = attention.dropout
         for name in ("in_proj_weight", *_PROJECTIONS, "in_proj_bias"):
             self.register_parameter(name, getattr(attention, name))
         self.out_proj = attention.out_proj
@@ -203,13 +204,20 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
         tensor (B, N, E)
             In the dtype of `tokens`.
         weights : tensor (B, N, heads, L), or (N, heads, T) with `cu_seqlens`
-            With `return_weights`; not differentiable.
+            With `return_weights`; differentiable.
 
         Raises
         ------
         ValueError
-            `mask` and `key_padding_mask` together.
+            `mask` and `key_padding_mask` together; training mode where the attention that this was
+            made of has dropout.
         """
+        if self.training and self._dropout:
+            raise ValueError(
+                f"{_WHERE}: 'attention' must not have dropout in training mode, because the kernel "
+                f"has none; got dropout {self._dropout}. Set it to 0 before folding, or call "
+                "eval()."
+            )
         if key_padding_mask is not None:
             if mask is not None:
                 raise ValueError(
@@ -321,9 +329,7 @@ class MeanPooling(torch.nn.Module):  # type: ignore[misc]
 
 def _check_foldable(attention: Any) -> None:
     reason = ""
-    if attention.dropout:
-        reason = f"dropout {attention.dropout}, which the kernel does not have. Set it to 0"
-    elif attention.bias_k is not None:
+    if attention.bias_k is not None:
         reason = "add_bias_kv=True, which adds a token that the kernel does not have"
     elif attention.add_zero_attn:
         reason = "add_zero_attn=True, which adds a token that the kernel does not have"

@@ -48,8 +48,8 @@ _LIBRARY.define(
     "Tensor wide)"
 )
 _LIBRARY.define(
-    f"{_BACKWARD}(Tensor grad_out, Tensor? grad_lse, {_OPTIONS}, Tensor out, Tensor lse, "
-    "Tensor scores, Tensor context, Tensor context_lse, Tensor wide, bool[] wanted) -> "
+    f"{_BACKWARD}(Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, {_OPTIONS}, Tensor out, "
+    "Tensor lse, Tensor scores, Tensor context, Tensor context_lse, Tensor wide, bool[] wanted) -> "
     "(Tensor grad_key, Tensor grad_query, Tensor grad_value, Tensor grad_P, Tensor grad_mask, "
     "Tensor grad_bias, Tensor grad_temperature)"
 )
@@ -70,10 +70,12 @@ def _forward_cpu(*arguments: Any) -> tuple[Any, ...]:
     return tuple(_or_empty(result, results.out) for result in results)
 
 
-def _backward_cpu(grad_out: Any, grad_lse: Any, *arguments: Any) -> tuple[Any, ...]:
+def _backward_cpu(
+    grad_out: Any, grad_lse: Any, grad_weights: Any, *arguments: Any
+) -> tuple[Any, ...]:
     options, results, wanted = _split_backward(arguments)
     gradients = attend_backward(
-        grad_out, grad_lse, *_inputs_and_options(options), results, Wanted(*wanted)
+        grad_out, grad_lse, grad_weights, *_inputs_and_options(options), results, Wanted(*wanted)
     )
     return tuple(_or_empty(gradient, grad_out).contiguous() for gradient in gradients)
 
@@ -101,7 +103,9 @@ def _forward_fake(*arguments: Any) -> tuple[Any, ...]:
     )
 
 
-def _backward_fake(grad_out: Any, grad_lse: Any, *arguments: Any) -> tuple[Any, ...]:
+def _backward_fake(
+    grad_out: Any, grad_lse: Any, grad_weights: Any, *arguments: Any
+) -> tuple[Any, ...]:
     options, _, wanted = _split_backward(arguments)
     return tuple(
         options[position].new_empty(options[position].shape) if want else grad_out.new_empty(0)
@@ -112,17 +116,22 @@ def _backward_fake(grad_out: Any, grad_lse: Any, *arguments: Any) -> tuple[Any, 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     options = inputs[:_OPTION_COUNT]
     out, lse, scores, weights, context, context_lse, wide = output
-    ctx.mark_non_differentiable(scores, weights, context, context_lse, wide)
+    fixed = (scores, context, context_lse, wide)
+    ctx.mark_non_differentiable(*fixed, *(() if inputs[-1] else (weights,)))
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*options[:9], out, lse, scores, context, context_lse, wide)
     ctx.numbers = options[9:]
 
 
-def _forward_gradient(ctx: Any, grad_out: Any, grad_lse: Any, *_: Any) -> tuple[Any, ...]:
+def _forward_gradient(
+    ctx: Any, grad_out: Any, grad_lse: Any, _: Any, grad_weights: Any, *__: Any
+) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[position] for position in _DIFFERENTIABLE]
     grad_out = torch.zeros_like(saved[9]) if grad_out is None else grad_out
-    found = call_backward(grad_out, grad_lse, *saved[:9], *ctx.numbers, *saved[9:], wanted)
+    found = call_backward(
+        grad_out, grad_lse, grad_weights, *saved[:9], *ctx.numbers, *saved[9:], wanted
+    )
     gradients: list[Any] = [None] * (_OPTION_COUNT + 2)
     for position, gradient, want in zip(_DIFFERENTIABLE, found, wanted, strict=True):
         if want:
