@@ -170,6 +170,8 @@ typedef struct ec_attention_gradient {
   // grad_out, out, lse and, with a query, scores are required.
   const ec_array* grad_out;  // [sequence][head][value column], columns contiguous
   const ec_array* grad_lse;  // [sequence][head]; may be NULL
+  // Shaped like scores, real, C-contiguous; may be NULL. Where given, the values are read once more.
+  const void* grad_weights;
   // What ec_attention_forward gave for the same problem. out may be `wide` instead: gradients of half
   // dtypes are more exact by it.
   const void* out;

@@ -5,7 +5,7 @@ find_package(Threads REQUIRED)
 
 file(GLOB EC_KERNEL_SOURCES CONFIGURE_DEPENDS csrc/*/*.isa.cpp)
 file(GLOB EC_DRIVER_SOURCES CONFIGURE_DEPENDS csrc/core/*.cpp csrc/product/*.cpp
-     csrc/depth/*.cpp csrc/attention/*.cpp csrc/capi/*.cpp)
+     csrc/depth/*.cpp csrc/attention/*.cpp csrc/ann/*.cpp csrc/ann/*/*.cpp csrc/capi/*.cpp)
 list(FILTER EC_DRIVER_SOURCES EXCLUDE REGEX "(\\.isa|_bind)\\.cpp$")
 
 add_library(embedcore SHARED ${EC_DRIVER_SOURCES})
@@ -17,7 +17,8 @@ target_compile_options(embedcore PRIVATE -O2 -ffp-contract=off -Wall -Wextra)
 target_compile_definitions(embedcore PRIVATE EC_VERSION="${PROJECT_VERSION}")
 target_link_libraries(embedcore PRIVATE Threads::Threads)
 # Sleeping workers run its code: it is never unloaded.
-target_link_options(embedcore PRIVATE -Wl,-z,nodelete)
+target_link_options(embedcore PRIVATE -Wl,-z,nodelete
+                    -Wl,--version-script=${PROJECT_SOURCE_DIR}/csrc/cmake/exported.map)
 ec_add_isa_objects(embedcore ${EC_KERNEL_SOURCES})
 
 install(TARGETS embedcore EXPORT embedcoreTargets LIBRARY DESTINATION embedcore/lib)

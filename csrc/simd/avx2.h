@@ -137,5 +137,22 @@ static inline VS dot_int8(VS acc, VI a, VI b) {
   return (VS)_mm256_add_epi32((VI)acc, _mm256_madd_epi16(a, b));
 }
 
+// Sums of products of kByteStep bytes of a and signed bytes of b, spread over the lanes. Bytes of a count
+// from 0, or from 128 where kBytesFromMiddle; those of b are not -128.
+//
+// The instruction for bytes takes one unsigned side and adds pairs in 16 bits: |b| times a with b's sign,
+// whose pairs stay below 2 * 127 * 128.
+constexpr bool kBytesFromMiddle = true;
+constexpr int kByteStep = 64;
+static inline VS dot_bytes(VS acc, const uint8_t* a, const int8_t* b) {
+  const VI middle = _mm256_set1_epi8(static_cast<char>(0x80)), one = _mm256_set1_epi16(1);
+  for (int i = 0; i < kByteStep; i += 32) {
+    const VI x = _mm256_xor_si256(load_int(a + i), middle), y = load_int(b + i);
+    const VI pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(y), _mm256_sign_epi8(x, y));
+    acc = (VS)_mm256_add_epi32((VI)acc, _mm256_madd_epi16(pairs, one));
+  }
+  return acc;
+}
+
 }  // namespace EC_ISA
 }  // namespace ec

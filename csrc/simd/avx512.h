@@ -83,6 +83,7 @@ static inline VF zero_where(VM m, VF a) { return _mm512_maskz_mov_ps(static_cast
 
 static inline VI load_int(const void* p) { return _mm512_loadu_si512(p); }
 static inline void store_int(void* p, VI a) { _mm512_storeu_si512(p, a); }
+static inline void stream_int(void* p, VI a) { _mm512_stream_si512(static_cast<VI*>(p), a); }  // as stream
 static inline VI zero_int() { return _mm512_setzero_si512(); }
 static inline VI set1_int(int32_t a) { return _mm512_set1_epi32(a); }
 static inline VI add_int(VI a, VI b) { return _mm512_add_epi32(a, b); }
@@ -141,6 +142,8 @@ static inline void interleave_bfloat(VI a, VI b, VI* low, VI* high) {
   *low = _mm512_permutex2var_epi16(a, index, b);
   *high = _mm512_permutex2var_epi16(a, _mm512_add_epi16(index, _mm512_set1_epi16(16)), b);
 }
+// Both rounded to bf16, ties to even: the numbers of low, then those of high. What is below 2^-126 is 0.
+static inline VI round_bfloat_pairs(VF low, VF high) { return (VI)_mm512_cvtne2ps_pbh(high, low); }
 static inline VI broadcast_group(const uint32_t* p) { return _mm512_set1_epi32(static_cast<int>(*p)); }
 // VPDPBUSD wants one side unsigned: a + 128 is used, and kInt8Bias times the sum of b taken off later.
 constexpr int kInt8Bias = 128;
@@ -166,6 +169,23 @@ static inline VS dot_int8(VS acc, VI a, VI b) {
   return (VS)_mm512_add_epi32((VI)acc, _mm512_madd_epi16(a, b));
 }
 #endif
+
+// Sums of products of kByteStep bytes of a and signed bytes of b, spread over the lanes. Bytes of a count
+// from 0, or from 128 where kBytesFromMiddle; those of b are not -128.
+constexpr bool kBytesFromMiddle = false;
+constexpr int kByteStep = 64;
+static inline VS dot_bytes(VS acc, const uint8_t* a, const int8_t* b) {
+#if defined(__AVX512VNNI__)
+  return (VS)_mm512_dpbusd_epi32((VI)acc, load_int(a), load_int(b));
+#else
+  for (int i = 0; i < kByteStep; i += 32) {
+    const VI x = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + i)));
+    const VI y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + i)));
+    acc = (VS)_mm512_add_epi32((VI)acc, _mm512_madd_epi16(x, y));
+  }
+  return acc;
+#endif
+}
 
 }  // namespace EC_ISA
 }  // namespace ec

@@ -152,5 +152,21 @@ static inline VI broadcast_group(const uint32_t* p) { return _mm_set1_epi32(stat
 static inline VI broadcast_int8_group(const uint32_t* p) { return broadcast_group(p); }
 static inline VS dot_int8(VS acc, VI a, VI b) { return (VS)_mm_add_epi32((VI)acc, _mm_madd_epi16(a, b)); }
 
+// Sums of products of kByteStep bytes of a and signed bytes of b, spread over the lanes. Bytes of a count
+// from 0, or from 128 where kBytesFromMiddle; those of b are not -128.
+constexpr bool kBytesFromMiddle = false;
+constexpr int kByteStep = 64;
+static inline VS dot_bytes(VS acc, const uint8_t* a, const int8_t* b) {
+  for (int i = 0; i < kByteStep; i += 16) {
+    const VI x = load_int(a + i), y = load_int(b + i);
+    const VI low = _mm_madd_epi16(_mm_unpacklo_epi8(x, _mm_setzero_si128()),
+                                  _mm_srai_epi16(_mm_unpacklo_epi8(y, y), 8));
+    const VI high = _mm_madd_epi16(_mm_unpackhi_epi8(x, _mm_setzero_si128()),
+                                   _mm_srai_epi16(_mm_unpackhi_epi8(y, y), 8));
+    acc = (VS)_mm_add_epi32((VI)acc, _mm_add_epi32(low, high));
+  }
+  return acc;
+}
+
 }  // namespace EC_ISA
 }  // namespace ec

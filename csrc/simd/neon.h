@@ -68,6 +68,7 @@ static inline VF zero_where(VM m, VF a) {
 
 static inline VI load_int(const void* p) { return vld1q_s32(static_cast<const int32_t*>(p)); }
 static inline void store_int(void* p, VI a) { vst1q_s32(static_cast<int32_t*>(p), a); }
+static inline void stream_int(void* p, VI a) { store_int(p, a); }  // as stream
 static inline VI zero_int() { return vdupq_n_s32(0); }
 static inline VI set1_int(int32_t a) { return vdupq_n_s32(a); }
 static inline VI add_int(VI a, VI b) { return vaddq_s32(a, b); }
@@ -116,6 +117,10 @@ static inline void interleave_bfloat(VI a, VI b, VI* low, VI* high) {
   *low = vreinterpretq_s32_s16(vzip1q_s16(x, y));
   *high = vreinterpretq_s32_s16(vzip2q_s16(x, y));
 }
+// Both rounded to bf16, ties to even: the numbers of low, then those of high.
+static inline VI round_bfloat_pairs(VF low, VF high) {
+  return vreinterpretq_s32_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(low), high));
+}
 static inline VF dot_bfloat_pairs(VF acc, VI a, VI b) {
   return vbfdotq_f32(acc, vreinterpretq_bf16_s32(a), vreinterpretq_bf16_s32(b));
 }
@@ -140,6 +145,29 @@ static inline VS dot_int8(VS acc, VI a, VI b) {
   return vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(x, y)));
 }
 #endif
+
+// Sums of products of kByteStep bytes of a and signed bytes of b, spread over the lanes. Bytes of a count
+// from 0, or from 128 where kBytesFromMiddle; those of b are not -128.
+constexpr bool kBytesFromMiddle = false;
+constexpr int kByteStep = 64;
+static inline VS dot_bytes(VS acc, const uint8_t* a, const int8_t* b) {
+  for (int i = 0; i < kByteStep; i += 16) {
+    const uint8x16_t x = vld1q_u8(a + i);
+    const int8x16_t y = vld1q_s8(b + i);
+#if defined(__ARM_FEATURE_DOTPROD)
+    // x = (x - 128) + 64 + 64
+    acc = vdotq_s32(acc, vreinterpretq_s8_u8(veorq_u8(x, vdupq_n_u8(0x80))), y);
+    acc = vdotq_s32(vdotq_s32(acc, vdupq_n_s8(64), y), vdupq_n_s8(64), y);
+#else
+    const int16x8_t x_low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x)));
+    const int16x8_t x_high = vreinterpretq_s16_u16(vmovl_high_u8(x));
+    const int16x8_t y_low = vmovl_s8(vget_low_s8(y)), y_high = vmovl_high_s8(y);
+    acc = vmlal_high_s16(vmlal_s16(acc, vget_low_s16(x_low), vget_low_s16(y_low)), x_low, y_low);
+    acc = vmlal_high_s16(vmlal_s16(acc, vget_low_s16(x_high), vget_low_s16(y_high)), x_high, y_high);
+#endif
+  }
+  return acc;
+}
 
 }  // namespace EC_ISA
 }  // namespace ec

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Native kernels for embeddings: statistical depth and low-rank attention over any array kind.
+"""Native kernels for embeddings: statistical depth, low-rank attention and filtered search.
 
-The families are modules, loaded when first used: `attention`, `depth`. `torch` has them as
-differentiable functions and modules of Torch, which only it imports. `datasets` has sample data,
-`plot` draws with Matplotlib. The functions here are the controls.
+The families are modules, loaded when first used: `ann`, `attention`, `depth`. `torch` has the last
+two as differentiable functions and modules of Torch, which only it imports. `datasets` has sample
+data, `plot` draws with Matplotlib. The functions here are the controls.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from ._threadpool import register_if_imported, register_threadpoolctl
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import attention, datasets, depth, plot
+    from . import ann, attention, datasets, depth, plot
     from . import torch as torch
 
 __all__ = [
     "__version__",
+    "ann",
     "attention",
     "datasets",
     "depth",
@@ -50,7 +51,7 @@ __all__ = [
 
 __version__: str = _core.version
 
-_LAZY = ("attention", "datasets", "depth", "plot", "torch")
+_LAZY = ("ann", "attention", "datasets", "depth", "plot", "torch")
 
 _config.check_environment()
 register_if_imported()

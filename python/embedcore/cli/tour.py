@@ -14,12 +14,12 @@ from typing import Any
 
 from .. import __version__, get_isa, get_num_threads, threads
 from ..datasets import load_glosses, load_token_states
-from . import tour_attention, tour_depth
+from . import tour_ann, tour_attention, tour_depth
 from .output import duration, paragraph
 from .pictures import draw
 from .sample import Sample
 
-PARTS = (tour_depth.show, tour_attention.show)
+PARTS = (tour_depth.show, tour_attention.show, tour_ann.show)
 
 
 def add_to(commands: Any) -> None:

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// From coded rows to an index: k-means cells, then a pruned neighbour graph.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ann/codes.h"
+#include "capi/embedcore.h"
+#include "core/workspace.h"
+
+namespace ec {
+namespace ann {
+
+// Coded rows, in slot order. norms[i] = |x_i - mean|^2 of what was coded (for cosine of the unit vector).
+struct CodedRows {
+  CodeShape shape;
+  const uint8_t* heads = nullptr;
+  const uint8_t* tails = nullptr;  // null where tail_bytes is 0
+  const float* norms = nullptr;
+  int64_t rows = 0;
+};
+
+struct BuildOptions {
+  int degree = 32;
+  int threads = 0;
+  uint64_t seed = 0;
+  const ec_monitor* monitor = nullptr;
+};
+
+// Cell c holds the slots members[start[c]] ... members[start[c + 1] - 1], ascending.
+struct Cells {
+  std::vector<uint32_t> members;
+  std::vector<uint32_t> start;  // cells + 1
+  // Heads, [cells][head_bytes]. Their offset is -|centroid|^2 / 2 for every metric, their tail_norm the
+  // root mean square distance of the cell's rows.
+  AlignedBuffer<uint8_t> centroids;
+  int64_t cells() const { return start.empty() ? 0 : static_cast<int64_t>(start.size()) - 1; }
+};
+
+// k-means over the heads. Deterministic for a seed at any number of threads. EC_INTERRUPTED,
+// EC_OUT_OF_MEMORY.
+ec_status make_cells(const CodedRows& rows, const BuildOptions& options, Cells* cells);
+
+// links[i * degree ...]: neighbours of row i, kNoSlot where there are fewer; nearest first but for those
+// added last so that from every row there is a way to every other. Rows with equal codes hang on the first
+// of them. EC_INTERRUPTED, EC_OUT_OF_MEMORY.
+ec_status make_graph(const CodedRows& rows, const Cells& cells, const BuildOptions& options,
+                     uint32_t* links);
+
+// Rows [first_new, rows.rows) join: cells' members and start grow, links of the new rows are made and
+// links of old rows take them in. links has room for all rows. EC_INTERRUPTED, EC_OUT_OF_MEMORY: cells and
+// links are then of no use.
+ec_status insert_rows(const CodedRows& rows, int64_t first_new, const BuildOptions& options, Cells* cells,
+                      uint32_t* links);
+
+}  // namespace ann
+}  // namespace ec

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ann/calibrate/samples.h"
+
+#include <cmath>
+
+#include "ann/search/distances.h"
+#include "ann/search/prepare.h"
+
+namespace ec::ann {
+namespace {
+
+constexpr int64_t kSamples = 640;
+constexpr int64_t kDetailed = 160;
+constexpr int64_t kPool = 64;       // best codes that hold the nearest of all rows
+constexpr int64_t kDeepPool = 512;  // and those at the least share
+constexpr float kDeepShare = 0.8f;  // of what their tails may add
+
+// The rows that pass at a share; nested: what passes at a small one passes at a greater.
+AllowedSet random_set(const IndexData& index, float share) {
+  AllowedSet set;
+  set.rows = index.rows;
+  set.dense = true;
+  set.bits.assign(static_cast<size_t>(word_count(index.rows)), 0);
+  const auto limit = static_cast<uint64_t>(static_cast<double>(share) * 4294967296.0);
+  for (int64_t i = 0; i < index.rows; ++i) {
+    if (!index.is_alive(i) || (scrambled(static_cast<uint64_t>(i) + 1) >> 32) >= limit) continue;
+    set_bit(set.bits.data(), i);
+    ++set.count;
+  }
+  return set;
+}
+
+}  // namespace
+
+Samples::Samples(const IndexData& index, const float* queries, int64_t count, int threads,
+                 const ec_monitor* monitor)
+    : index_(index), threads_(threads), monitor_(monitor) {
+  queries == nullptr ? choose_rows() : take_queries(queries, count);
+  choose_detailed();
+  for (const float share : kShares) sets_.push_back(random_set(index, share));
+}
+
+void Samples::take_queries(const float* queries, int64_t count) {
+  const int64_t taken = std::min<int64_t>(count, kSamples);
+  for (int64_t i = 0; i < taken; ++i) {
+    const float* from = queries + (i * count / taken) * index_.dim;
+    samples_.push_back({std::vector<float>(from, from + index_.dim), kNoSlot});
+  }
+}
+
+// Brings the detailed ones, of every region, to the front.
+void Samples::choose_detailed() {
+  const size_t count = samples_.size();
+  detailed_ = std::min(count, static_cast<size_t>(kDetailed));
+  for (size_t i = 0; i < detailed_; ++i) std::swap(samples_[i], samples_[i * count / detailed_]);
+}
+
+void Samples::choose_rows() {
+  if (!index_.trained()) return;
+  const int64_t dim = index_.dim;
+  const CodeShape& shape = index_.codec->shape();
+  const VectorKernels& vectors = index_.vector_kernels(*ann_raw_kernels(current_isa()));
+  const int64_t rows = index_.graph_rows;
+  const int64_t taken = std::min(kSamples, rows / 4);
+  for (int64_t i = 0; i < taken; ++i) {
+    // One of each stretch of slots, so that every region has its share.
+    const int64_t first = i * rows / taken, last = (i + 1) * rows / taken;
+    const int64_t slot = first + static_cast<int64_t>(scrambled(static_cast<uint64_t>(i) + 77) %
+                                                      static_cast<uint64_t>(last - first));
+    if (!index_.is_alive(slot)) continue;
+    Sample sample;
+    sample.vector.resize(static_cast<size_t>(dim));
+    sample.left_out = static_cast<uint32_t>(slot);
+    if (index_.raw_dropped) {
+      index_.codec->decode_row(index_.heads.data() + slot * shape.head_bytes,
+                               index_.tails.data() + slot * shape.tail_bytes, sample.vector.data());
+    } else {
+      vectors.widen(index_.raw.data() + slot * index_.row_bytes(), dim, sample.vector.data());
+    }
+    samples_.push_back(std::move(sample));
+  }
+}
+
+void Samples::look() {
+  const Cells& cells = *index_.cells;
+  cell_of_.assign(static_cast<size_t>(index_.rows), 0);
+  for (int64_t cell = 0; cell < cells.cells(); ++cell) {
+    for (uint32_t i = cells.start[static_cast<size_t>(cell)];
+         i < cells.start[static_cast<size_t>(cell + 1)]; ++i) {
+      cell_of_[cells.members[i]] = static_cast<uint32_t>(cell);
+    }
+  }
+  seen_.resize(size());
+  each([&](size_t i) { look_at(i); });
+}
+
+// Places in codes, nearest first, and their distances.
+std::vector<size_t> Samples::true_order(const float* vector, const std::vector<Candidate>& codes,
+                                        std::vector<double>* distances) const {
+  std::vector<uint32_t> slots(codes.size());
+  for (size_t i = 0; i < codes.size(); ++i) slots[i] = codes[i].slot;
+  distances->resize(slots.size());
+  if (index_.raw_dropped) {
+    code_distances(index_, codes.data(), slots.size(), vector, distances->data());
+  } else {
+    true_distances(index_, *ann_raw_kernels(current_isa()), slots.data(),
+                   static_cast<int64_t>(slots.size()), vector, distances->data());
+  }
+  std::vector<size_t> order(slots.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return (*distances)[a] < (*distances)[b]; });
+  return order;
+}
+
+// The true neighbours, found among the best codes; in detail, those at every share, and what keeps them in
+// sight.
+void Samples::look_at(size_t number) {
+  const Sample& sample = samples_[number];
+  Seen& seen = seen_[number];
+  Scratch& scratch = Scratch::of_this_thread();
+  const int64_t zero = 0;
+  PreparedQueries prepared(index_, sample.vector.data(), &zero, 1, scratch);
+  const QueryCode& code = *prepared.code(0);
+  Query query(index_, Passing(index_.alive.get(), index_.rows), prepared.vector(0), &code, scratch);
+  query.leave_out(sample.left_out);
+  const bool detailed = number < detailed_;
+  const int64_t deep = std::min(detailed ? kDeepPool : kPool, index_.live());
+  std::vector<Candidate> codes = query.best_of_list(deep, deep, kDeepShare);
+  std::sort(codes.begin(), codes.end(), better);
+  std::vector<double> distances;
+  const std::vector<size_t> order = true_order(prepared.vector(0), codes, &distances);
+  const std::vector<Candidate> cells = query.rank_cells();
+  seen.distance = query.distance_of(cells.front());
+  if (detailed) note_bars(query, code, prepared.vector(0), codes, order, distances, &seen);
+  for (int share = 0; share < (detailed ? kShareCount : 1); ++share) {
+    const Passing passing(&sets_[static_cast<size_t>(share)], index_.rows);
+    double last = 0.0;
+    for (const size_t at : order) {
+      if (seen.nearest[share].size() == static_cast<size_t>(kMeasuredResults)) break;
+      if (!passing.has(codes[at].slot)) continue;
+      seen.nearest[share].push_back(codes[at].slot);
+      last = distances[at];
+    }
+    if (!detailed || seen.nearest[share].empty()) continue;
+    look_at_cells(share, query, cells, score_of_distance(index_, code, prepared.vector(0), last), &seen);
+  }
+}
+
+// codes: best first; order: of them, nearest first.
+void Samples::note_bars(const Query& query, const QueryCode& code, const float* vector,
+                        const std::vector<Candidate>& codes, const std::vector<size_t>& order,
+                        const std::vector<double>& distances, Seen* seen) const {
+  const size_t count = std::min(order.size(), static_cast<size_t>(kMeasuredResults));
+  if (count == 0) return;
+  const float code_bar = codes[count - 1].score;
+  const float true_bar = score_of_distance(index_, code, vector, distances[order[count - 1]]);
+  const float length = std::sqrt(code.square);
+  const auto share_of = [&](const Candidate& candidate) {
+    const float most = code.tail_norm * query.factors(candidate.slot).tail_norm;
+    const float head = query.head_score(candidate.slot);
+    return most > 0.0f ? (code_bar - head) / most : head >= code_bar ? -1.0f : 1.0f;
+  };
+  for (size_t rank = 0; rank < count; ++rank) {
+    const Candidate& candidate = codes[order[rank]];
+    seen->tail_share.push_back(share_of(candidate));
+    const float unit = query.factors(candidate.slot).head_scale * length;
+    seen->code_error.push_back(unit > 0.0f ? (true_bar - candidate.score) / unit : 0.0f);
+  }
+  for (const Candidate& candidate : codes) seen->bars.push_back(share_of(candidate));
+}
+
+// What finds the cells of the neighbours at a share, of which the last has score `bar`.
+void Samples::look_at_cells(int share, const Query& query, const std::vector<Candidate>& cells, float bar,
+                            Seen* seen) const {
+  const Passing passing(&sets_[static_cast<size_t>(share)], index_.rows);
+  std::vector<float> reach_of(cells.size());
+  for (const Candidate& cell : cells) {
+    int32_t rows = 0;
+    for (uint32_t i = index_.cells->start[cell.slot]; i < index_.cells->start[cell.slot + 1]; ++i) {
+      rows += passing.has(index_.cells->members[i]) ? 1 : 0;
+    }
+    reach_of[cell.slot] = query.reach_to(cell, bar);
+    seen->rows[share].push_back({reach_of[cell.slot], rows});
+  }
+  for (const uint32_t slot : seen->nearest[share]) {
+    if (slot < index_.graph_rows) seen->cell_reach[share].push_back(reach_of[cell_of_[slot]]);
+  }
+}
+
+}  // namespace ec::ann

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Approximate nearest neighbours among the rows that pass a filter."""
+
+from ._expression import Expression, field
+from ._index import Index
+from ._merge import merge_topk
+from ._result import SearchResult
+from ._where import Filter
+
+__all__ = ["Expression", "Filter", "Index", "SearchResult", "field", "merge_topk"]
