@@ -34,8 +34,15 @@ def _draw_panel(axes: Any, case: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], file: Path) -> Path | None:
-    """Write a PNG; None without Matplotlib or without anything to draw."""
-    panels = families.report(family_of(result)).panels(result)
+    """Write a PNG; None without Matplotlib or without anything to draw.
+
+    A family may draw in a way of its own.
+    """
+    own = families.report(family_of(result))
+    if hasattr(own, "draw"):
+        drawn: Path | None = own.draw(result, file)
+        return drawn
+    panels = own.panels(result)
     if not panels or optional("matplotlib") is None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -3,7 +3,8 @@
 
 A family is a folder of bench/ with two modules. ``family``: `cases_of`, `prepare`, `overhead` and
 `memory`, as `Family` says. ``report``, which imports nothing of embedcore: `INTRODUCTION`,
-`target_rows(result)`, `page_text(result)` and `panels(result)`.
+`target_rows(result)`, `page_text(result)` and `panels(result)`, or `draw(result, file)` for a
+figure of another kind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from bench.timing import Contestant
 
-NAMES = ("depth", "attention")
+NAMES = ("depth", "attention", "ann")
 
 
 class Case(Protocol):

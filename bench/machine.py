@@ -20,7 +20,10 @@ from bench import peak
 from bench.timing import thread_limit
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("numpy", "scipy", "torch", "scikit-learn", "data-depth", "threadpoolctl")
+PACKAGES = (
+    "numpy", "scipy", "torch", "scikit-learn", "data-depth", "threadpoolctl", "faiss-cpu",
+    "hnswlib", "usearch", "scalable-vs", "pynndescent", "qdrant-edge-py", "zvec",
+)  # fmt: skip
 _DEFAULT_CACHE = 32 << 20
 
 
@@ -118,7 +121,9 @@ def _blas() -> str:
 def _environment() -> dict[str, str]:
     """Return the variables that steer embedcore, BLAS, OpenMP and Torch."""
     steering = ("EMBEDCORE_", "OPENBLAS_", "MKL_", "OMP_", "GOMP_", "ATEN_", "ONEDNN_", "NPY_")
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(steering)}
+    found = sorted(os.environ.items())
+    # Of a file its name: where it lies says nothing.
+    return {name: Path(value).name for name, value in found if name.startswith(steering)}
 
 
 def record() -> dict[str, Any]:

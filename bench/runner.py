@@ -2,12 +2,14 @@
 """embedcore's bench: time, error, ratio to the floor and ratio to the best peer found installed.
 
     python -m bench                     # short: about three minutes on two cores
-    python -m bench --family attention  # one family of kernels alone
+    python -m bench --family attention  # one family of kernels alone: depth, attention or ann
     python -m bench --full              # the shapes of the targets
     python -m bench --full --record     # also renews bench/results/<machine>/ and bench/RESULTS.md
 
-Writes JSON and a chart for each family into build/bench, or where --output says. Ctrl-C stops and
-keeps what has been measured. The status is 1 when an answer of embedcore was wrong.
+Writes JSON and a chart for each family into build/bench, or where --output says. Filtered search
+takes a data set of the user's, too: the file that EMBEDCORE_BENCH_ANN_DATA names, laid out as
+bench/ann/data.py says. Ctrl-C stops and keeps what has been measured. The status is 1 when an
+answer of embedcore was wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
         ("quick", "small shapes (default)"),
-        ("full", "all shapes; about half an hour on two cores"),
+        ("full", "all shapes; half an hour a family on two cores, two hours for ann"),
         ("smoke", "tiny shapes: does the bench itself work"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)

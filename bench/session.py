@@ -109,6 +109,8 @@ def _run_all(
     bar.show("call overhead")
     result["overhead"] = family.overhead(mode)
     bar.advance()
+    result["memory"] = family.memory(mode, threads, bar.show)
+    bar.advance()
     for case in cases:
         task = family.prepare(case, mode)
         for count in case.threads_of(threads):
@@ -119,8 +121,6 @@ def _run_all(
             bar.write(show_case(found))
             bar.advance()
         del task  # its memory must be free before the next one is made
-    result["memory"] = family.memory(mode, threads, bar.show)
-    bar.advance()
 
 
 def _run_case(case: Case, task: Task, threads: int) -> dict[str, Any]:

@@ -97,16 +97,11 @@ def sdpa(problem: Problem, backward: bool) -> Run:
     return training(form, inputs, problem.gradient) if backward else forward(form, *inputs)
 
 
-def compiled(problem: Problem, backward: bool) -> Run | None:
-    """Compile the form with tokens first; None where Torch has no compiler to work with."""
+def compiled(problem: Problem, backward: bool) -> Run:
+    """Compile the form with tokens first; the first call raises where Torch cannot."""
     torch = optional("torch")
     torch._dynamo.reset()  # each number of threads gets code of its own
-    run = run_of(torch.compile(tokens_first(), dynamic=False), problem, backward)
-    try:
-        run()
-    except Exception:  # it fails in many ways, none of which is this bench's business
-        return None
-    return run
+    return run_of(torch.compile(tokens_first(), dynamic=False), problem, backward)
 
 
 def peers(problem: Problem, backward: bool, compile_too: bool) -> list[Contestant]:
@@ -117,8 +112,9 @@ def peers(problem: Problem, backward: bool, compile_too: bool) -> list[Contestan
         # Another function: there is no error to state.
         Contestant(SDPA, "peer", sdpa(problem, backward), comparable=False),
     ]
-    run = compiled(problem, backward) if compile_too else None
-    return found + ([] if run is None else [Contestant(COMPILED, "peer", run)])
+    if compile_too:
+        found.append(Contestant(COMPILED, "peer", compiled(problem, backward)))
+    return found
 
 
 def masked_means(problem: Problem) -> list[Contestant]:

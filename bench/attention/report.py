@@ -96,13 +96,7 @@ def _goal_rows(lines: list[Line]) -> Iterator[list[str]]:
 
 
 def _never_behind(result: dict[str, Any]) -> Iterator[list[str]]:
-    found = [
-        (case, line)
-        for case in result["cases"]
-        if case["what"] == "attention"
-        for line in case["lines"]
-        if "beaten" in line
-    ]
+    found = [(case, line) for case in result["cases"] for line in case["lines"] if "beaten" in line]
     if found:
         behind = [(case, line) for case, line in found if not line["beaten"]]
         measured = f"{len(found) - len(behind)} of {len(found)}"
