@@ -22,6 +22,9 @@ KERNELS = (
     "attention",
     "attention_scores",
     "attention_bfloat",
+    "ann",
+    "ann_raw",
+    "graph",
 )
 # What gcc may call for a loop or a square root; none of it is compiled here.
 ALLOWED_CALLS = {"memcpy", "memmove", "memset", "sqrt", "sqrtf", "_GLOBAL_OFFSET_TABLE_"}
@@ -36,10 +39,15 @@ HOT = {
     "attention spread": ("attention", r"\bspread(_\w+)?<.*Floats"),
     "attention bfloat scores": ("attention_bfloat", r"::scores?(_\w+)?[<(]"),
     "attention bfloat pool": ("attention_bfloat", r"::pool(_\w+)?[<(]"),
+    "scores of codes": ("ann", r"::(score_(group|listed|range|tail)|dot_rows)\("),
+    "projection": ("ann_raw", r"::project_(tile|rows)<"),
 }
 # Sets without the dot-product instruction need more steps, and so more registers than there are.
 # Packed bfloat and int8 still move fewer bytes there.
-KNOWN_TO_SPILL = {("avx2", "bfloat"), ("avx2", "int8"), ("avx512", "bfloat"), ("avx512", "int8")}
+KNOWN_TO_SPILL = {
+    *[(isa, loop) for isa in ("avx2", "avx512") for loop in ("bfloat", "int8")],
+    ("avx2", "scores of codes"),  # eight sums, and what the ends of their rows need
+}
 # bf16 tokens are widened by sets without bf16 products, which have no such loop.
 ABSENT = {(isa, f"attention bfloat {loop}") for isa in ISAS[:3] for loop in ("scores", "pool")}
 

@@ -50,6 +50,11 @@ def test_tour_shows_every_family(capsys: pytest.CaptureFixture[str], tmp_path: P
         "T = 1     7.5 of 11 tokens   food 0.41, from 0.08, a 0.07\n"
         "       T = 0.25  1.1 of 11 tokens   food 0.99",
         "-  sheep: woolly usually horned ruminant mammal related to the goat (head noun.animal)",
+        "all            0.383  honey: a sweet yellow liquid produced by bees\n"
+        "    noun.animal    0.421  honeybee: social bee often domesticated for the honey it\n",
+        "  -  field('class') == 'noun.food'\n     180 rows pass: bitters 0.604, candy 0.746, blow",
+        "plan 'exact', 180 of 1440 rows pass, 180 distances computed.",
+        "index.search(questions, k=1, where=filters), 41 queries]\nOf 41 questions, 61% find",
         "the word that matters drowns: from 41% to 7% of the weight. At 0.25 it\nkeeps 91%.",
         "None, as asked.",
     ):

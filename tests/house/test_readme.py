@@ -17,6 +17,8 @@ README = ROOT / "README.md"
 # It needs a model and WordNet's own files, and takes minutes.
 HELP_ONLY = ("build_sample_data.py",)
 NEED_TORCH = ("lama_head.py", "tempscale_transformers.py")
+# They start a cluster of processes.
+SLOW = ("depth_on_dask.py", "search_on_dask.py")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -59,7 +61,9 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in EXAMPLES]
+)
 def test_example_runs(name: str, tmp_path: Path) -> None:
     if name in NEED_TORCH:
         pytest.importorskip("torch")

@@ -174,7 +174,7 @@ def test_arrays_without_items_are_there(library: str, sequences: int, tokens: in
     _core.attention_forward(*problem, out, lse, scores, None)
     assert bool((out == 0).all())
     assert bool((lse == -np.inf).all())
-    given = (grad_out, out, lse, scores, None)
+    given = (grad_out, out, lse, scores, None, None)
     grads = (array(sequences, tokens, 4), array(sequences, tokens, 6), grad_query, grad_temperature)
     _core.attention_backward(*problem, *given, *grads, None, None, False)
     assert bool((grad_query == 0).all())

@@ -16,6 +16,7 @@ import embedcore
 import numpy as np
 import pytest
 from embedcore import depth
+from support.sanitizers import ALLOCATOR_SURVIVES_FORK
 
 PRELUDE = """
 import os, signal, sys, threading, time
@@ -100,6 +101,7 @@ def test_forked_children_compute() -> None:
     )
 
 
+@pytest.mark.skipif(not ALLOCATOR_SURVIVES_FORK, reason="the address sanitizer's allocator")
 def test_a_fork_while_another_thread_computes() -> None:
     run_script(
         """
@@ -107,7 +109,7 @@ def test_a_fork_while_another_thread_computes() -> None:
         def compute():
             while not stop.is_set():
                 assert works()
-        thread = threading.Thread(target=compute)
+        thread = threading.Thread(target=compute, daemon=True)
         thread.start()
         for _ in range(20):
             in_child(child_works)
