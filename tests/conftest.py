@@ -12,6 +12,14 @@ from embedcore import _core
 from support.kinds import FLOAT_DTYPES, KINDS
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _compile_anew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep Torch's compiled code of earlier runs, and so of other versions, out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _restore_controls() -> Iterator[None]:
     """Leave no forced instruction set or number of threads behind."""

@@ -9,8 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import embedcore  # noqa: E402
 from embedcore.torch import low_rank_attention, mean_pool  # noqa: E402
 from embedcore.torch._ops import attention_op  # noqa: E402
+from embedcore.torch._revision import revision_of  # noqa: E402
 
 # Torch's own: parts that it loads when they are first used.
 IGNORE_JIT = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -150,6 +152,30 @@ def test_compiles_with_the_default_backend() -> None:
     same(torch.autograd.grad(compiled(key, query), (key, query)), expected)
 
 
+@IGNORE_JIT
+@pytest.mark.slow
+def test_compiled_code_of_another_revision_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    key, query = normal(3, 5, 4).requires_grad_(), normal(4, 2).requires_grad_()
+    hits = torch._dynamo.utils.counters["aot_autograd"]
+
+    def hits_of_one_compilation() -> int:
+        torch._dynamo.reset()
+        before = hits["autograd_cache_hit"]
+        out = torch.compile(low_rank_attention, fullgraph=True)(key, query, temperature=0.7)
+        torch.autograd.grad(out, (key, query), torch.ones_like(out))
+        return hits["autograd_cache_hit"] - before
+
+    assert [hits_of_one_compilation() for _ in range(2)] == [0, 1]
+    monkeypatch.setattr("embedcore.torch._attention.REVISION", "another")
+    assert hits_of_one_compilation() == 0
+
+
+def test_revisions_follow_the_schemas() -> None:
+    names = [revision_of("f(int a)"), revision_of("f(int b)"), revision_of("f(int a)", "g(int b)")]
+    assert len(set(names)) == 3
+    assert all(name.startswith(embedcore.__version__) for name in names)
+
+
 class Pooled(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +201,7 @@ def test_exports_with_dynamic_batch_and_length(strict: bool) -> None:
     )
     calls = [node for node in program.graph.nodes if node.target is attention_op]
     # Scores are kept for gradients alone, which an exported forward seldom needs.
-    assert len(calls) == 2 and not any(node.args[13] for node in calls)
+    assert len(calls) == 2 and not any(node.args[-2] for node in calls)
     key, lengths = normal(6, 8, 4), torch.tensor([8, 1, 0, 3, 4, 7])
     exported = program.module()
     same(exported(key, lengths), module(key, lengths))
@@ -293,7 +319,7 @@ def test_nothing_is_something(shape: tuple[int, ...]) -> None:
     assert key.grad.shape == shape and not query.grad.any()
     assert mean_pool(key).shape == (shape[0], 4)
     tensors = (key, query, None, query, None, None, None, None, None)
-    torch.library.opcheck(attention_op, (*tensors, 0.3, 1, 1, 0, True, True))
+    torch.library.opcheck(attention_op, (*tensors, 0.3, 1, 1, 0, "", True, True))
 
 
 @IGNORE_JIT

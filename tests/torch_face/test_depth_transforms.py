@@ -26,10 +26,10 @@ def test_operators_are_registered_right(metric: str, dtype: Any) -> None:
     x, corpus, weights = normal(7, 3).to(dtype), normal(9, 3, seed=1).to(dtype), torch.rand(9)
     for tensors in ((x, None, None), (x, corpus, weights)):
         leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
-        torch.library.opcheck(forward, (*leaves, metric, 0.25, 1))
-        depths = forward(*tensors, metric, 0.25, 1)
+        torch.library.opcheck(forward, (*leaves, metric, 0.25, 1, ""))
+        depths = forward(*tensors, metric, 0.25, 1, "")
         wanted = [t is not None for t in tensors]
-        given = (torch.ones_like(depths), depths, *tensors, metric, 0.25, 1, *wanted)
+        given = (torch.ones_like(depths), depths, *tensors, metric, 0.25, 1, "", *wanted)
         torch.library.opcheck(backward, given)
 
 

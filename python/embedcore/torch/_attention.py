@@ -19,7 +19,7 @@ from ._arguments import (
 )
 from ._eager import is_plain, needs_grad, run_plain
 from ._kernels import ATTENTION, MEAN, sequence_count
-from ._ops import call_operator
+from ._ops import REVISION, call_operator
 
 __all__ = ["low_rank_attention", "mean_pool"]
 
@@ -243,6 +243,7 @@ def _run(
         None if number else temperature,
         temperature if number else 1.0,
         *options,
+        REVISION,
         scores and not torch.compiler.is_exporting(),
         keep_weights,
     )

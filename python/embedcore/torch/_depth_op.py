@@ -17,21 +17,21 @@ from ._depth_mahalanobis import mahalanobis_gradients
 from ._depth_pairs import is_wide
 from ._depth_spatial import spatial_depths, spatial_gradients
 from ._depth_weights import WHERE
+from ._revision import revision_of
 
 # Autocast has no rule for these operators, so that their tensors stay as they are.
 _library = torch.library.Library("embedcore", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
-_library.define(
+_SCHEMAS = (
     "depth_score(Tensor x, Tensor? corpus, Tensor? weights, str metric, float? shrinkage, "
-    "int threads) -> Tensor",
-    tags=_TAGS,
-)
-_library.define(
+    "int threads, str revision) -> Tensor",
     "depth_score_backward(Tensor grad, Tensor depths, Tensor x, Tensor? corpus, Tensor? weights, "
-    "str metric, float? shrinkage, int threads, bool of_x, bool of_corpus, bool of_weights) "
-    "-> (Tensor, Tensor, Tensor)",
-    tags=_TAGS,
+    "str metric, float? shrinkage, int threads, str revision, bool of_x, bool of_corpus, "
+    "bool of_weights) -> (Tensor, Tensor, Tensor)",
 )
+for _schema in _SCHEMAS:
+    _library.define(_schema, tags=_TAGS)
+_REVISION = revision_of(*_SCHEMAS)
 depth_score_op = torch.ops.embedcore.depth_score.default
 depth_score_backward_op = torch.ops.embedcore.depth_score_backward.default
 
@@ -47,6 +47,7 @@ def _forward(
     metric: str,
     shrinkage: float | None,
     threads: int,
+    revision: str,
 ) -> torch.Tensor:
     x, corpus, weights = _detached(x), _detached(corpus), _detached(weights)
     with errors_of(WHERE):
@@ -99,6 +100,7 @@ def _backward(
     metric: str,
     shrinkage: float | None,
     threads: int,
+    revision: str,
     of_x: bool,
     of_corpus: bool,
     of_weights: bool,
@@ -133,6 +135,7 @@ def _forward_shape(
     metric: str,
     shrinkage: float | None,
     threads: int,
+    revision: str,
 ) -> torch.Tensor:
     return x.new_empty((x.shape[0],), dtype=_result_dtype(x))
 
@@ -146,6 +149,7 @@ def _backward_shape(
     metric: str,
     shrinkage: float | None,
     threads: int,
+    revision: str,
     of_x: bool,
     of_corpus: bool,
     of_weights: bool,
@@ -178,7 +182,7 @@ class _Score(torch.autograd.Function):  # type: ignore[misc]
         wanted = ctx.needs_input_grad[:3]
         found = _ScoreBackward.apply(grad, *ctx.saved_tensors, *ctx.options, *wanted)
         gradients = (g if needed else None for g, needed in zip(found, wanted, strict=True))
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
@@ -229,9 +233,9 @@ def _unbatched(info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]) 
 def score_with_gradients(*arguments: Any) -> torch.Tensor:
     """Call the operator so that all of Torch's transforms can take the call."""
     if torch.compiler.is_compiling():
-        compiled: torch.Tensor = depth_score_op(*arguments)
+        compiled: torch.Tensor = depth_score_op(*arguments, _REVISION)
         return compiled
-    depths: torch.Tensor = _Score.apply(*arguments)
+    depths: torch.Tensor = _Score.apply(*arguments, _REVISION)
     return depths
 
 

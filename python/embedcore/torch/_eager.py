@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from ._kernels import Inputs, Options, Results, Wanted, attend, attend_backward
-from ._ops import call_backward
+from ._ops import REVISION, call_backward
 
 __all__ = ["is_plain", "needs_grad", "run_plain"]
 
@@ -152,8 +152,8 @@ def _gradients(
         # backward alone is watched or batched.
         kept = [grad_out.new_empty(0) if tensor is None else tensor for tensor in saved[9:]]
         found = call_backward(
-            grad_out, grad_lse, grad_weights, *saved[:9], ctx.temperature, *ctx.options, *kept,
-            list(wanted),
+            grad_out, grad_lse, grad_weights, *saved[:9], ctx.temperature, *ctx.options,
+            REVISION, *kept, list(wanted),
         )  # fmt: skip
         return tuple(
             gradient if want else None for gradient, want in zip(found, wanted, strict=True)

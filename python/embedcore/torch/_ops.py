@@ -25,9 +25,10 @@ from ._kernels import (
     real_dtype,
     sequence_count,
 )
+from ._revision import revision_of
 from ._vmap import vmap_backward, vmap_forward
 
-__all__ = ["attention_op", "call_backward", "call_operator"]
+__all__ = ["REVISION", "attention_op", "call_backward", "call_operator"]
 
 _NAMESPACE = "embedcore"
 _FORWARD = "low_rank_attention"
@@ -36,27 +37,28 @@ _BACKWARD = "low_rank_attention_backward"
 _OPTIONS = (
     "Tensor key, Tensor? query, Tensor? value, Tensor? P, Tensor? offsets, Tensor? lengths, "
     "Tensor? mask, Tensor? bias, Tensor? temperature, float temperature_value, int activation, "
-    "int norm, int threads"
+    "int norm, int threads, str revision"
 )
 
 # Of two ways to give the temperature, the tensor wins. Outputs that are not asked for, or not
-# wanted as gradients, are empty: an operator cannot return None.
-_LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
-_LIBRARY.define(
+# wanted as gradients, are empty: an operator cannot return None. The revision changes nothing.
+_SCHEMAS = (
     f"{_FORWARD}({_OPTIONS}, bool keep_scores, bool keep_weights) -> "
     "(Tensor out, Tensor lse, Tensor scores, Tensor weights, Tensor context, Tensor context_lse, "
-    "Tensor wide)"
-)
-_LIBRARY.define(
+    "Tensor wide)",
     f"{_BACKWARD}(Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, {_OPTIONS}, Tensor out, "
     "Tensor lse, Tensor scores, Tensor context, Tensor context_lse, Tensor wide, bool[] wanted) -> "
     "(Tensor grad_key, Tensor grad_query, Tensor grad_value, Tensor grad_P, Tensor grad_mask, "
-    "Tensor grad_bias, Tensor grad_temperature)"
+    "Tensor grad_bias, Tensor grad_temperature)",
 )
+REVISION = revision_of(*_SCHEMAS)
+_LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
+for _schema in _SCHEMAS:
+    _LIBRARY.define(_schema)
 
 # Positions in _OPTIONS of what has a gradient, in the order of Wanted.
 _DIFFERENTIABLE = (0, 1, 2, 3, 6, 7, 8)
-_OPTION_COUNT = 13
+_OPTION_COUNT = 14
 
 
 def _forward_cpu(*arguments: Any) -> tuple[Any, ...]:
@@ -159,7 +161,7 @@ def _split_backward(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], Result
 
 
 def _inputs_and_options(arguments: Any) -> tuple[Inputs, Options]:
-    *tensors, temperature, number, activation, norm, threads = arguments
+    *tensors, temperature, number, activation, norm, threads, _ = arguments
     inputs = (*tensors, number if temperature is None else temperature)
     return inputs, (activation, norm, threads)
 
