@@ -10,7 +10,7 @@ import numpy as np
 
 from bench import machine
 from bench.ann import data, ours, sweep
-from bench.ann.cases import FEWEST_QUERIES, MAIN, MOST_QUERIES, THE_FILE, Case
+from bench.ann.cases import FEWEST_QUERIES, MAIN, THE_FILE, Case
 from bench.ann.curves import SHOWN
 from bench.ann.peers import EXACT
 from bench.ann.peers.base import Ids
@@ -40,7 +40,7 @@ class CellTask(Task):
         self.case = case
         _forget_others((case.rows, case.dim, case.mode))
         found = data.dataset(case.rows, case.dim, case.queries)
-        rows = found.cell(case.workload, case.band, K, MOST_QUERIES[case.mode])
+        rows = found.cell(case.workload, case.band, K, case.most_queries)
         self.cell = Cell(found, case.workload, case.band, rows)
         passing = found.truth(case.workload, K).passing[rows] if len(rows) else np.zeros(1)
         self.facts = {
