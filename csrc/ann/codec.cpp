@@ -106,25 +106,24 @@ void Codec::encode_rows(const AnnRawKernels& kernels, const VectorKernels& vecto
   }
 }
 
-void Codec::encode_queries(const AnnRawKernels& kernels, const float* queries, int64_t count,
-                           CodecScratch& scratch, int8_t* bytes, QueryCode* codes) const {
+void Codec::encode_queries(const AnnRawKernels& kernels, const float* queries, const int64_t* which,
+                           int64_t count, CodecScratch& scratch, int8_t* bytes, QueryCode* codes) const {
   const int64_t dim = shape_.dim, in_head = shape_.head_numbers();
   const int64_t length = shape_.head_bytes + shape_.tail_bytes;
-  const float* from = queries;
-  if (metric_ != Metric::kInnerProduct) {
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t k = 0; k < dim; ++k) scratch.rows[i * dim + k] = queries[i * dim + k] - mean_[k];
-    }
-    from = scratch.rows.data();
+  const bool centred = metric_ != Metric::kInnerProduct;
+  float* rows = scratch.rows.data();
+  for (int64_t i = 0; i < count; ++i) {
+    const float* from = queries + which[i] * dim;
+    for (int64_t k = 0; k < dim; ++k) rows[i * dim + k] = centred ? from[k] - mean_[k] : from[k];
   }
-  kernels.project(from, count, basis_.data(), dim, columns_, scratch.numbers.data());
+  kernels.project(rows, count, basis_.data(), dim, columns_, scratch.numbers.data());
   for (int64_t i = 0; i < count; ++i) {
     const float* numbers = scratch.numbers.data() + i * columns_;
     const int64_t head = in_head < shape_.code_dims ? in_head : shape_.code_dims;
     auto* to = reinterpret_cast<uint8_t*>(bytes + i * length);
     QueryCode& code = codes[i];
     code = {bytes + i * length, 0.0f, 0.0f, 0, 0, 0.0f, 0.0f};
-    code.square = square_of(from + i * dim, dim);
+    code.square = square_of(rows + i * dim, dim);
     code.head_scale = kernels.quantise(numbers, head, in_head, to);
     code.head_bias = make_signed(to, in_head, shape_.head_bytes);
     if (shape_.tail_bytes == 0) continue;

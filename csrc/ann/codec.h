@@ -40,10 +40,10 @@ class Codec {
   void encode_rows(const AnnRawKernels& kernels, const VectorKernels& vectors, const void* rows,
                    int64_t row_bytes, int64_t count, CodecScratch& scratch, uint8_t* heads, uint8_t* tails,
                    float* norms) const;
-  // Codes of queries [0, count) of dim floats each (unit vectors for cosine), count <= kCodecBlock; bytes:
-  // head_bytes + tail_bytes each.
-  void encode_queries(const AnnRawKernels& kernels, const float* queries, int64_t count,
-                      CodecScratch& scratch, int8_t* bytes, QueryCode* codes) const;
+  // Codes of queries which[0] ... which[count - 1] of dim floats each (unit vectors for cosine), count <=
+  // kCodecBlock, one after the other; bytes: head_bytes + tail_bytes each.
+  void encode_queries(const AnnRawKernels& kernels, const float* queries, const int64_t* which,
+                      int64_t count, CodecScratch& scratch, int8_t* bytes, QueryCode* codes) const;
   // What a row's code stands for, dim floats: the row but for rounding and axes that were left out.
   void decode_row(const uint8_t* head, const uint8_t* tail, float* row) const;
   bool prepare(CodecScratch& scratch) const;  // false: not enough memory

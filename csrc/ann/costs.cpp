@@ -20,7 +20,7 @@ void clamp_rows(int32_t* rows) { *rows = std::max(*rows, 0); }
 
 void bound(Costs* costs) {
   for (float* time : {&costs->code_query, &costs->listed_row, &costs->nearby_row, &costs->refine_row,
-                      &costs->rescore_row, &costs->centroid}) {
+                      &costs->rescore_row, &costs->centroid, &costs->list_query}) {
     clamp(time, 0.0f, kMostTime);
   }
   clamp(&costs->row_square, 0.0f, kMostSquare);

@@ -52,6 +52,7 @@ void visit_costs(Costs& costs, Visit&& visit) {
   visit(costs.refine_row);
   visit(costs.rescore_row);
   visit(costs.centroid);
+  visit(costs.list_query);
   visit(costs.row_square);
   visit(costs.usual_distance);
   for (int level = 0; level < kLevels; ++level) {

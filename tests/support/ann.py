@@ -144,7 +144,7 @@ def with_costs(index: Any, change: Callable[[Any, Any], None]) -> Any:
     state = index._state
     parts = dict(state.vectors.parts())
     costs = parts["costs"].copy()
-    change(costs, costs[9:].reshape(7, 24)[:, 4:].reshape(7, 5, 4))
+    change(costs, costs[10:].reshape(7, 24)[:, 4:].reshape(7, 5, 4))
     parts["costs"] = costs
     made = copy.copy(index)
     made._state = state.but(vectors=_core.AnnVectors.from_parts(parts))
@@ -155,7 +155,7 @@ def preferring_cells(index: Any) -> Any:
     """Return a copy of an index, its costs such that cells win wherever they can be used at all."""
 
     def change(costs: Any, by_level: Any) -> None:
-        costs[1:7] = 0, 1000, 1, 0, 5000, 0
+        costs[1:8] = 0, 1000, 1, 0, 5000, 0, 0
         by_level[:, 1:, 1] = 1e9  # walks, but for those that all rows pass
         by_level[:, 0, 1] = 1
 

@@ -126,6 +126,7 @@ void Calibration::walk(size_t number, int share, const Costs& costs, float recal
   Scratch& scratch = Scratch::of_this_thread();
   const int64_t zero = 0;
   PreparedQueries prepared(index_, sample.vector.data(), &zero, 1, scratch);
+  prepared.encode_all();
   const QueryCode* code = prepared.code(0);
   Wanted wanted;
   wanted.k = kMeasuredResults;

@@ -12,6 +12,12 @@ namespace {
 
 constexpr int kTimings = 9;
 constexpr float kNoReach = -1e9f;  // a cell_reach with which no cell is worth a look
+constexpr float kAnyError = 1e9f;  // a code_error with which every row is measured
+// Vectors that are read before any is timed, so that the caches hold as much of them as they do amid
+// searches.
+constexpr int64_t kReadBytes = int64_t{64} << 20;
+constexpr size_t kScattered = 256;  // rows that are timed together
+constexpr int64_t kShortList = 64;
 
 // Nanoseconds of the median of a few runs, per unit.
 template <class Body>
@@ -23,6 +29,33 @@ float timed(double units, Body&& body) {
     times.push_back(nanoseconds_since(start));
   }
   return static_cast<float>(quantile(times, 0.5) / units);
+}
+
+// What a list of few rows takes beside its rows.
+float time_short_list(const IndexData& index, const Costs& costs, PreparedQueries& prepared,
+                      Scratch& scratch) {
+  Costs known = costs;
+  known.measured = true;
+  Wanted wanted;
+  wanted.k = kMeasuredResults;
+  Plan plan;
+  plan.kind = PlanKind::kList;
+  plan.passing = std::min(index.rows, kShortList);
+  set_bars(known, wanted, &plan);
+  std::vector<uint32_t> slots(static_cast<size_t>(plan.passing));
+  const float whole = timed(1.0, [&](int i) {
+    for (size_t row = 0; row < slots.size(); ++row) {
+      const uint64_t at =
+          scrambled(row + static_cast<uint64_t>(i) * 1000) % static_cast<uint64_t>(index.rows);
+      slots[row] = static_cast<uint32_t>(at);
+    }
+    Query query(index, Passing(nullptr, index.rows), prepared.vector(i), prepared.code(i), scratch);
+    query.start_list(plan);
+    query.offer_block(slots.data(), plan.passing);
+    query.finish_list(plan, wanted.k);
+  });
+  return std::max(0.0f,
+                  whole + costs.code_query - static_cast<float>(1e9 * list_seconds(known, plan, wanted)));
 }
 
 }  // namespace
@@ -38,9 +71,10 @@ void time_rows(const IndexData& index, const Samples& samples, Costs* costs) {
   }
   costs->code_query = timed(kQueryBlock, [&](int) {
     PreparedQueries prepared(index, block.data(), order.data(), kQueryBlock, scratch);
-    prepared.code(0);
+    prepared.encode_all();
   });
   PreparedQueries prepared(index, block.data(), order.data(), kQueryBlock, scratch);
+  prepared.encode_all();
   const QueryCode& code = *prepared.code(0);
   const AllowedSet& few = samples.set(kShareCount - 2);
   costs->listed_row = timed(static_cast<double>(std::max<int64_t>(few.count, 1)), [&](int i) {
@@ -61,8 +95,8 @@ void time_rows(const IndexData& index, const Samples& samples, Costs* costs) {
   });
   costs->nearby_row = std::max(costs->listed_row, (of_cells - costs->centroid * static_cast<float>(cells)) /
                                                       static_cast<float>(scored));
-  std::vector<Candidate> some(static_cast<size_t>(std::min<int64_t>(index.rows, 256)));
-  const auto spread = [&](int run) {
+  std::vector<Candidate> some(std::min(static_cast<size_t>(index.rows), kScattered));
+  const auto spread = [&](int64_t run) {
     for (size_t i = 0; i < some.size(); ++i) {
       const uint64_t at =
           scrambled(i + static_cast<uint64_t>(run + 1) * 1000) % static_cast<uint64_t>(index.rows);
@@ -70,14 +104,20 @@ void time_rows(const IndexData& index, const Samples& samples, Costs* costs) {
     }
   };
   Query query(index, Passing(nullptr, index.rows), prepared.vector(0), &code, scratch);
+  const int64_t read = std::min(index.rows, kReadBytes / index.row_bytes());
+  for (int64_t i = 0; i < read; i += static_cast<int64_t>(some.size())) {
+    spread(2 * kTimings + i);
+    query.rescore(some, kMeasuredResults, kAnyError);
+  }
   costs->refine_row = timed(static_cast<double>(some.size()), [&](int i) {
     spread(i);
     query.complete(some.data(), some.size());
   });
   costs->rescore_row = timed(static_cast<double>(some.size()), [&](int i) {
     spread(i + kTimings);
-    query.rescore(some, static_cast<int64_t>(some.size()), 0.0f);
+    query.rescore(some, kMeasuredResults, kAnyError);
   });
+  costs->list_query = time_short_list(index, *costs, prepared, scratch);
 }
 
 }  // namespace ec::ann

@@ -121,6 +121,7 @@ void Samples::look_at(size_t number) {
   Scratch& scratch = Scratch::of_this_thread();
   const int64_t zero = 0;
   PreparedQueries prepared(index_, sample.vector.data(), &zero, 1, scratch);
+  prepared.encode_all();
   const QueryCode& code = *prepared.code(0);
   Query query(index_, Passing(index_.alive.get(), index_.rows), prepared.vector(0), &code, scratch);
   query.leave_out(sample.left_out);

@@ -48,13 +48,6 @@ double growth_of(int64_t k) {
   return std::max(1.0, static_cast<double>(k) / static_cast<double>(kMeasuredResults));
 }
 
-double list_seconds(const Costs& costs, const Plan& plan, const Wanted& wanted) {
-  const auto rows = static_cast<double>(plan.passing);
-  const double refined = Target(wanted.recall).of(costs.refined) * growth_of(wanted.k);
-  return kNano * (costs.code_query + rows * costs.listed_row + std::min(rows, refined) * costs.refine_row +
-                  std::min(rows, static_cast<double>(wanted.k)) * costs.rescore_row);
-}
-
 double tail_seconds(const IndexData& index) {
   return kNano * index.costs.listed_row * static_cast<double>(index.rows - index.graph_rows);
 }
@@ -95,6 +88,14 @@ int64_t walk_budget(int64_t passing, float local_share, int64_t k) {
   const double seen = walks_two_steps(local_share) ? static_cast<double>(passing)
                                                    : static_cast<double>(passing) / local_share;
   return std::max(kLeastBudget, static_cast<int64_t>(growth_of(k) * seen / kBudgetShare));
+}
+
+double list_seconds(const Costs& costs, const Plan& plan, const Wanted& wanted) {
+  const auto rows = static_cast<double>(plan.passing);
+  const double refined = Target(wanted.recall).of(costs.refined) * growth_of(wanted.k);
+  return kNano * (costs.code_query + costs.list_query + rows * costs.listed_row +
+                  std::min(rows, refined) * costs.refine_row +
+                  std::min(rows, static_cast<double>(wanted.k)) * costs.rescore_row);
 }
 
 void set_bars(const Costs& costs, const Wanted& wanted, Plan* plan) {

@@ -44,6 +44,8 @@ inline bool walks_two_steps(float local_share) { return local_share < kTwoStepSh
 int64_t walk_budget(int64_t passing, float local_share, int64_t k);
 // How closely a plan looks at rows, for what is wanted.
 void set_bars(const Costs& costs, const Wanted& wanted, Plan* plan);
+// What a list takes, by costs that were measured.
+double list_seconds(const Costs& costs, const Plan& plan, const Wanted& wanted);
 // The plan when nothing is known of where the passing rows lie. settled: it needs no look at the cells.
 Plan plan_by_count(const IndexData& index, int64_t passing, const Wanted& wanted, bool* settled);
 // The plan when local_share of the rows near the query pass. usual: the query lies where rows do.

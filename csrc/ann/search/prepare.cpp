@@ -9,6 +9,7 @@ namespace ec::ann {
 PreparedQueries::PreparedQueries(const IndexData& index, const float* queries, const int64_t* order,
                                  int64_t count, Scratch& scratch)
     : index_(index), count_(count), scratch_(scratch) {
+  place_.fill(-1);
   const int64_t dim = index.dim;
   if (scratch.unit_queries.size() < kQueryBlock * dim &&
       !scratch.unit_queries.allocate(kQueryBlock * dim)) {
@@ -32,21 +33,24 @@ PreparedQueries::PreparedQueries(const IndexData& index, const float* queries, c
   }
 }
 
-const QueryCode* PreparedQueries::code(int64_t i) {
-  if (index_.codec == nullptr) return nullptr;
-  if (!coded_) {
-    const Codec& codec = *index_.codec;
-    const int64_t length = codec.shape().head_bytes + codec.shape().tail_bytes;
-    scratch_.codes.resize(kQueryBlock);
-    if (!codec.prepare(scratch_.codec) || (scratch_.query_bytes.size() < kQueryBlock * length &&
-                                           !scratch_.query_bytes.allocate(kQueryBlock * length))) {
-      throw std::bad_alloc();
-    }
-    codec.encode_queries(*ann_raw_kernels(current_isa()), scratch_.unit_queries.data(), count_,
-                         scratch_.codec, scratch_.query_bytes.data(), scratch_.codes.data());
-    coded_ = true;
+void PreparedQueries::encode(const int64_t* which, int64_t number) {
+  if (index_.codec == nullptr || number == 0) return;
+  const Codec& codec = *index_.codec;
+  const int64_t length = codec.shape().head_bytes + codec.shape().tail_bytes;
+  scratch_.codes.resize(kQueryBlock);
+  if (!codec.prepare(scratch_.codec) || (scratch_.query_bytes.size() < kQueryBlock * length &&
+                                         !scratch_.query_bytes.allocate(kQueryBlock * length))) {
+    throw std::bad_alloc();
   }
-  return &scratch_.codes[static_cast<size_t>(i)];
+  codec.encode_queries(*ann_raw_kernels(current_isa()), scratch_.unit_queries.data(), which, number,
+                       scratch_.codec, scratch_.query_bytes.data(), scratch_.codes.data());
+  for (int64_t i = 0; i < number; ++i) place_[static_cast<size_t>(which[i])] = i;
+}
+
+void PreparedQueries::encode_all() {
+  int64_t which[kQueryBlock];
+  for (int64_t i = 0; i < count_; ++i) which[i] = i;
+  encode(which, count_);
 }
 
 }  // namespace ec::ann

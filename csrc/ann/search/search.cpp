@@ -37,6 +37,17 @@ struct Asked {
   Query query;
 };
 
+// Queries [first, last) of a block, which have one filter, and their plan as far as their number of passing
+// rows settles it.
+struct Group {
+  int64_t first, last;
+  Passing passing;
+  Plan plan;
+  bool settled;
+
+  bool needs_codes() const { return !settled || plan.kind == PlanKind::kList; }
+};
+
 // Some queries in the order of their filters, prepared together.
 class Block {
  public:
@@ -51,11 +62,18 @@ class Block {
         prepared_(index, request.queries, numbers, count, scratch_) {}
 
   void run() {
+    std::vector<Group> groups;
+    std::vector<int64_t> coded;
     for (int64_t first = 0, last = 0; first < count_; first = last) {
       for (last = first + 1; last < count_ && filter_of(last) == filter_of(first); ++last) {
       }
-      run_with_one_filter(first, last);
+      Group group{first, last, Passing(set_of(index_, request_, numbers_[first]), index_.rows), {}, false};
+      group.plan = plan_by_count(index_, group.passing.count(), request_.wanted, &group.settled);
+      for (int64_t i = first; group.needs_codes() && i < last; ++i) coded.push_back(i);
+      groups.push_back(group);
     }
+    prepared_.encode(coded.data(), static_cast<int64_t>(coded.size()));
+    for (const Group& group : groups) run_group(group);
   }
 
  private:
@@ -65,12 +83,11 @@ class Block {
 
   // Those that take the list go through its rows together, which then are in the cache for all but the
   // first.
-  void run_with_one_filter(int64_t first, int64_t last) {
-    const Passing passing(set_of(index_, request_, numbers_[first]), index_.rows);
+  void run_group(const Group& group) {
     std::vector<Asked> listed;
-    listed.reserve(static_cast<size_t>(last - first));
-    for (int64_t i = first; i < last; ++i) {
-      Asked asked = plan(i, passing);
+    listed.reserve(static_cast<size_t>(group.last - group.first));
+    for (int64_t i = group.first; i < group.last; ++i) {
+      Asked asked = plan(i, group);
       if (asked.explanation.plan.kind == PlanKind::kList) {
         listed.push_back(asked);
         continue;
@@ -80,26 +97,24 @@ class Block {
     }
     if (listed.empty()) return;
     for (Asked& asked : listed) asked.query.start_list(asked.explanation.plan);
-    passing.for_each_block(0, index_.rows, scratch_.slots.data(), kScoreBlock,
-                           [&](const uint32_t* slots, int64_t count) {
-                             for (Asked& asked : listed) asked.query.offer_block(slots, count);
-                           });
+    group.passing.for_each_block(0, index_.rows, scratch_.slots.data(), kScoreBlock,
+                                 [&](const uint32_t* slots, int64_t count) {
+                                   for (Asked& asked : listed) asked.query.offer_block(slots, count);
+                                 });
     for (Asked& asked : listed) {
       asked.query.finish_list(asked.explanation.plan, request_.wanted.k);
       write(asked);
     }
   }
 
-  Asked plan(int64_t i, const Passing& passing) {
-    bool settled = false;
+  Asked plan(int64_t i, const Group& group) {
     Explanation explanation;
-    Plan& plan = explanation.plan;
-    plan = plan_by_count(index_, passing.count(), request_.wanted, &settled);
-    const bool codes = !settled || plan.kind == PlanKind::kList;
-    Query query(index_, passing, prepared_.vector(i), codes ? prepared_.code(i) : nullptr, scratch_, i);
-    if (!settled && passing.dense()) {
-      const float share = passing.all() ? 1.0f : query.local_share();
-      plan = plan_by_share(index_, passing.count(), share, query.usual(), request_.wanted);
+    explanation.plan = group.plan;
+    Query query(index_, group.passing, prepared_.vector(i), prepared_.code(i), scratch_, i);
+    if (!group.settled && group.passing.dense()) {
+      const float share = group.passing.all() ? 1.0f : query.local_share();
+      explanation.plan =
+          plan_by_share(index_, group.passing.count(), share, query.usual(), request_.wanted);
     }
     return {numbers_[i], explanation, query};
   }
