@@ -135,6 +135,11 @@ def early_builds(rows: int = 60, tail: int = 16) -> Iterator[None]:
         yield
 
 
+def by_level(costs: Any) -> Any:
+    """Return the costs that each of the 7 levels of recall has: 4, and 4 of each of the 5 shares."""
+    return costs[10:].reshape(7, 24)
+
+
 def with_costs(index: Any, change: Callable[[Any, Any], None]) -> Any:
     """Return a copy of an index whose costs were changed.
 
@@ -144,7 +149,7 @@ def with_costs(index: Any, change: Callable[[Any, Any], None]) -> Any:
     state = index._state
     parts = dict(state.vectors.parts())
     costs = parts["costs"].copy()
-    change(costs, costs[10:].reshape(7, 24)[:, 4:].reshape(7, 5, 4))
+    change(costs, by_level(costs)[:, 4:].reshape(7, 5, 4))
     parts["costs"] = costs
     made = copy.copy(index)
     made._state = state.but(vectors=_core.AnnVectors.from_parts(parts))
