@@ -49,7 +49,7 @@ class ArenaMemory {
   Arena copy(int64_t i) { return Arena(memory_.data() + i * copy_bytes_); }
 
  private:
-  AlignedBuffer<unsigned char> memory_;
+  NearBuffer<unsigned char, 16 << 10> memory_;
   int64_t copy_bytes_ = 0;
 };
 

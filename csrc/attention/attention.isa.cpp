@@ -3,6 +3,8 @@
 //
 // All three walk the rows as they lie in memory: no packing, so that a token is read once. Pool and spread
 // hold a strip of columns of a few heads or tokens and broadcast the tile.
+#include <type_traits>
+
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
@@ -59,29 +61,47 @@ struct Doubles {
 
 // ---- pool -----------------------------------------------------------------------------------------
 
-// pooled[kHeads][kVectors] += tile' rows, over one strip of columns.
-template <class Lane, int kHeads, int kVectors>
-static inline __attribute__((always_inline)) void pool_strip(const typename Lane::Real* const* rows,
-                                                             int64_t tokens,
+// Where the strip of a token begins: in its row, or among the strips that are kept one behind the other.
+template <class Real>
+struct InRows {
+  const Real* const* rows;
+  int64_t at;
+  inline const Real* strip(int64_t t) const { return rows[t] + at; }
+};
+template <class Real, int kNumbers>
+struct InStrips {
+  const Real* strips;
+  inline const Real* strip(int64_t t) const { return strips + t * kNumbers; }
+};
+
+// pooled[kHeads][kVectors] += tile' rows, over one strip of columns. keep (may be null): where the strips
+// of all tokens go, one behind the other.
+template <class Lane, int kHeads, int kVectors, bool kKeep, class From>
+static inline __attribute__((always_inline)) void pool_strip(const From& from, int64_t tokens,
                                                              const typename Lane::Real* tile,
-                                                             int64_t columns, int64_t at, LinesAhead& ahead,
-                                                             typename Lane::Real* pooled) {
+                                                             int64_t columns, LinesAhead& ahead,
+                                                             typename Lane::Real* pooled,
+                                                             typename Lane::Real* keep) {
   using Vector = typename Lane::Vector;
   Vector sum[kHeads][kVectors];
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] =
-      Lane::get(pooled + j * columns + at + v * Lane::kWidth);
+      Lane::get(pooled + j * columns + v * Lane::kWidth);
   const auto add_token = [&](int64_t t) __attribute__((always_inline)) {
+    const typename Lane::Real* strip = from.strip(t);
     if constexpr (kHeads < kVectors) {
       Vector weight[kHeads];
       EC_UNROLL for (int j = 0; j < kHeads; ++j) weight[j] = Lane::all(tile[j * kBlockTokens + t]);
       EC_UNROLL for (int v = 0; v < kVectors; ++v) {
-        const typename Lane::Real* from = rows[t] + at + v * Lane::kWidth;
-        const Vector numbers = kHeads == 1 ? Lane::get(from) : Lane::get_once(from);
+        const typename Lane::Real* at = strip + v * Lane::kWidth;
+        const Vector numbers = kHeads == 1 ? Lane::get(at) : Lane::get_once(at);
         EC_UNROLL for (int j = 0; j < kHeads; ++j) sum[j][v] = Lane::step(weight[j], numbers, sum[j][v]);
       }
     } else {
       Vector numbers[kVectors];
-      EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(rows[t] + at + v * Lane::kWidth);
+      EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get_once(strip + v * Lane::kWidth);
+      if constexpr (kKeep)
+        EC_UNROLL for (int v = 0; v < kVectors; ++v)
+            Lane::put(keep + (t * kVectors + v) * Lane::kWidth, numbers[v]);
       EC_UNROLL for (int j = 0; j < kHeads; ++j) {
         const Vector weight = Lane::all(tile[j * kBlockTokens + t]);
         EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[j][v] = Lane::step(weight, numbers[v], sum[j][v]);
@@ -89,24 +109,56 @@ static inline __attribute__((always_inline)) void pool_strip(const typename Lane
     }
   };
   int64_t t = 0;
-  for (; t < tokens && !ahead.done(); ++t) {
-    ahead.step();
+  const LineRun run = ahead.take(tokens);
+  for (; t < run.steps; ++t) {
+    fetch_lines(run, t);
     add_token(t);
   }
   for (; t < tokens; ++t) add_token(t);
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
-      Lane::put(pooled + j * columns + at + v * Lane::kWidth, sum[j][v]);
+      Lane::put(pooled + j * columns + v * Lane::kWidth, sum[j][v]);
 }
 
+// A few heads, over all columns.
 template <class Lane, int kHeads>
-static void pool_heads(const typename Lane::Real* const* rows, int64_t tokens,
-                       const typename Lane::Real* tile, int64_t columns, int64_t at, int64_t end,
-                       LinesAhead& ahead, typename Lane::Real* pooled) {
+static void pool_few(const typename Lane::Real* const* rows, int64_t tokens,
+                     const typename Lane::Real* tile, int64_t columns, LinesAhead& ahead,
+                     typename Lane::Real* pooled) {
+  using Real = typename Lane::Real;
   constexpr int kWide = kTileRows * kTileVectors / kHeads < 12 ? kTileRows * kTileVectors / kHeads : 12;
-  for (; at + kWide * Lane::kWidth <= end; at += kWide * Lane::kWidth)
-    pool_strip<Lane, kHeads, kWide>(rows, tokens, tile, columns, at, ahead, pooled);
-  for (; at < end; at += Lane::kWidth)
-    pool_strip<Lane, kHeads, 1>(rows, tokens, tile, columns, at, ahead, pooled);
+  int64_t at = 0;
+  for (; at + kWide * Lane::kWidth <= columns; at += kWide * Lane::kWidth)
+    pool_strip<Lane, kHeads, kWide, false>(InRows<Real>{rows, at}, tokens, tile, columns, ahead,
+                                           pooled + at, nullptr);
+  for (; at < columns; at += Lane::kWidth)
+    pool_strip<Lane, kHeads, 1, false>(InRows<Real>{rows, at}, tokens, tile, columns, ahead, pooled + at,
+                                       nullptr);
+}
+
+// All heads, over one strip of columns. The first heads keep the strips for the others: in rows that lie
+// a power of two apart, a strip of all tokens does not fit into the places that the cache has for them.
+template <class Lane, int kVectors>
+static void pool_many(const typename Lane::Real* const* rows, int64_t tokens,
+                      const typename Lane::Real* tile, int64_t heads, int64_t columns, int64_t at,
+                      LinesAhead& ahead, typename Lane::Real* pooled) {
+  using Real = typename Lane::Real;
+  constexpr int kNumbers = kVectors * Lane::kWidth;
+  alignas(64) Real strips[kBlockTokens * kNumbers];
+  pooled += at;
+  pool_strip<Lane, kTileRows, kVectors, true>(InRows<Real>{rows, at}, tokens, tile, columns, ahead, pooled,
+                                              strips);
+  const InStrips<Real, kNumbers> kept{strips};
+  int64_t j = kTileRows;
+  const auto pool_next = [&](auto count) __attribute__((always_inline)) {
+    constexpr int kHeads = decltype(count)::value;
+    for (; j + kHeads <= heads; j += kHeads)
+      pool_strip<Lane, kHeads, kVectors, false>(kept, tokens, tile + j * kBlockTokens, columns, ahead,
+                                                pooled + j * columns, nullptr);
+  };
+  pool_next(std::integral_constant<int, kTileRows>());
+  pool_next(std::integral_constant<int, 4>());
+  pool_next(std::integral_constant<int, 2>());
+  pool_next(std::integral_constant<int, 1>());
 }
 
 // One head: tokens in groups, each along all columns, as memory likes it.
@@ -139,8 +191,6 @@ static void pool_one(const typename Lane::Real* const* rows, int64_t tokens,
   }
 }
 
-constexpr int kStripVectors = 12;  // columns that stay in the first cache while all heads pass over them
-
 template <class Lane>
 static void pool(const typename Lane::Real* const* rows, int64_t tokens, const typename Lane::Real* tile,
                  int64_t heads, int64_t columns, const RowsAhead& ahead, typename Lane::Real* pooled) {
@@ -148,58 +198,82 @@ static void pool(const typename Lane::Real* const* rows, int64_t tokens, const t
   const int64_t products = tokens * heads * (columns / Lane::kWidth);
   LinesAhead lines(ahead, columns * static_cast<int64_t>(sizeof(typename Lane::Real)),
                    products / (kTileRows * kTileVectors));
-  for (int64_t at = 0; at < columns; at += kStripVectors * Lane::kWidth) {
-    const int64_t left = columns - at;
-    const int64_t end = at + (left < kStripVectors * Lane::kWidth ? left : kStripVectors * Lane::kWidth);
-    int64_t j = 0;
-    for (; j + kTileRows <= heads; j += kTileRows)
-      pool_heads<Lane, kTileRows>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                                  pooled + j * columns);
-    for (; j + 4 <= heads; j += 4)
-      pool_heads<Lane, 4>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                          pooled + j * columns);
-    for (; j + 2 <= heads; j += 2)
-      pool_heads<Lane, 2>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                          pooled + j * columns);
-    for (; j < heads; ++j)
-      pool_heads<Lane, 1>(rows, tokens, tile + j * kBlockTokens, columns, at, end, lines,
-                          pooled + j * columns);
+  if (heads >= kTileRows) {
+    int64_t at = 0;
+    for (; at + kTileVectors * Lane::kWidth <= columns; at += kTileVectors * Lane::kWidth)
+      pool_many<Lane, kTileVectors>(rows, tokens, tile, heads, columns, at, lines, pooled);
+    for (; at < columns; at += Lane::kWidth)
+      pool_many<Lane, 1>(rows, tokens, tile, heads, columns, at, lines, pooled);
+    return;
   }
+  const auto pool_next = [&](auto count) __attribute__((always_inline)) {
+    constexpr int kHeads = decltype(count)::value;
+    for (; heads >= kHeads; heads -= kHeads, tile += kHeads * kBlockTokens, pooled += kHeads * columns)
+      pool_few<Lane, kHeads>(rows, tokens, tile, columns, lines, pooled);
+  };
+  pool_next(std::integral_constant<int, 4>());
+  pool_next(std::integral_constant<int, 2>());
+  pool_next(std::integral_constant<int, 1>());
 }
 
 // ---- spread ---------------------------------------------------------------------------------------
 
-template <class Lane, int kVectors>
+// Of few registers, whole lines of memory: a line that is streamed in parts is written twice.
+constexpr int kSpreadTokens = kFewRegisters ? 6 : kTileRows;
+constexpr int kSpreadVectors = kFewRegisters ? 2 : kTileVectors;
+
+template <class Lane, int kTokens, int kVectors>
 static inline __attribute__((always_inline)) void spread_strip(const typename Lane::Real* tile,
                                                                const typename Lane::Real* factor,
                                                                int64_t heads, int64_t columns, int64_t at,
                                                                bool streamed, bool accumulate,
                                                                typename Lane::Real* const* to) {
   using Vector = typename Lane::Vector;
-  Vector sum[kTileRows][kVectors];
-  EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] =
+  Vector sum[kTokens][kVectors];
+  EC_UNROLL for (int t = 0; t < kTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] =
       Lane::none();
   const typename Lane::Real* row = factor + at;
-  for (int64_t j = 0; j < heads; ++j, tile += kBlockTokens, row += columns) {
+  const int64_t stride = factor_stride<typename Lane::Real>(columns);
+  for (int64_t j = 0; j < heads; ++j, tile += kBlockTokens, row += stride) {
     Vector numbers[kVectors];
-    EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get(row + v * Lane::kWidth);
-    EC_UNROLL for (int t = 0; t < kTileRows; ++t) {
+    EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = Lane::get_once(row + v * Lane::kWidth);
+    EC_UNROLL for (int t = 0; t < kTokens; ++t) {
       const Vector weight = Lane::all(tile[t]);
       EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] = Lane::step(weight, numbers[v], sum[t][v]);
     }
   }
   if (accumulate) {
-    EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) {
+    EC_UNROLL for (int t = 0; t < kTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) {
       typename Lane::Real* p = to[t] + at + v * Lane::kWidth;
       Lane::put(p, Lane::get(p) + sum[t][v]);
     }
   } else if (streamed) {
-    EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+    EC_UNROLL for (int t = 0; t < kTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
         Lane::put_streamed(to[t] + at + v * Lane::kWidth, sum[t][v]);
   } else {
-    EC_UNROLL for (int t = 0; t < kTileRows; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
+    EC_UNROLL for (int t = 0; t < kTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v)
         Lane::put(to[t] + at + v * Lane::kWidth, sum[t][v]);
   }
+}
+
+template <class Lane, int kVectors>
+static void spread_tokens(const typename Lane::Real* tile, int64_t tokens,
+                          const typename Lane::Real* factor, int64_t heads, int64_t columns, int64_t at,
+                          bool streamed, bool accumulate, typename Lane::Real* const* to) {
+  const auto spread_few = [&](int64_t t, auto count) __attribute__((always_inline)) {
+    spread_strip<Lane, decltype(count)::value, kVectors>(tile + t, factor, heads, columns, at, streamed,
+                                                         accumulate, to + t);
+  };
+  int64_t t = 0;
+  for (; t + kSpreadTokens <= tokens; t += kSpreadTokens)
+    spread_few(t, std::integral_constant<int, kSpreadTokens>());
+  const int64_t left = tokens - t;
+  if (left > 4)
+    spread_few(t, std::integral_constant<int, kSpreadTokens>());
+  else if (left > 2)
+    spread_few(t, std::integral_constant<int, 4>());
+  else if (left > 0)
+    spread_few(t, std::integral_constant<int, 2>());
 }
 
 template <class Lane>
@@ -207,12 +281,10 @@ static void spread(const typename Lane::Real* tile, int64_t tokens, const typena
                    int64_t heads, int64_t columns, bool streamed, bool accumulate,
                    typename Lane::Real* const* to) {
   int64_t at = 0;
-  for (; at + kTileVectors * Lane::kWidth <= columns; at += kTileVectors * Lane::kWidth)
-    for (int64_t t = 0; t < tokens; t += kTileRows)
-      spread_strip<Lane, kTileVectors>(tile + t, factor, heads, columns, at, streamed, accumulate, to + t);
+  for (; at + kSpreadVectors * Lane::kWidth <= columns; at += kSpreadVectors * Lane::kWidth)
+    spread_tokens<Lane, kSpreadVectors>(tile, tokens, factor, heads, columns, at, streamed, accumulate, to);
   for (; at < columns; at += Lane::kWidth)
-    for (int64_t t = 0; t < tokens; t += kTileRows)
-      spread_strip<Lane, 1>(tile + t, factor, heads, columns, at, streamed, accumulate, to + t);
+    spread_tokens<Lane, 1>(tile, tokens, factor, heads, columns, at, streamed, accumulate, to);
   if (streamed) fence();
 }
 

@@ -65,8 +65,9 @@ static inline __attribute__((always_inline)) void pool_strip(const uint16_t* con
     }
   };
   int64_t t = 0;
-  for (; t < tokens && !ahead.done(); t += 2) {
-    ahead.step();
+  const LineRun run = ahead.take((tokens + 1) / 2);
+  for (; t < 2 * run.steps; t += 2) {
+    fetch_lines(run, t / 2);
     add_two(t);
   }
   for (; t < tokens; t += 2) add_two(t);
@@ -139,12 +140,13 @@ static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* ro
 
 // ---- spread ---------------------------------------------------------------------------------------
 
-static void pair_rows(const uint16_t* rows, int64_t count, int64_t columns, uint32_t* pairs) {
-  for (int64_t j = 0; j < count; j += 2, rows += 2 * columns, pairs += columns)
+static void pair_rows(const uint16_t* rows, int64_t count, int64_t columns, int64_t row_stride,
+                      int64_t pair_stride, uint32_t* pairs) {
+  for (int64_t j = 0; j < count; j += 2, rows += 2 * row_stride, pairs += pair_stride)
     for (int64_t k = 0; k < columns; k += kPairs) {
       VI low, high;
-      interleave_bfloat(load_int(rows + k), j + 1 < count ? load_int(rows + columns + k) : zero_int(), &low,
-                        &high);
+      interleave_bfloat(load_int(rows + k), j + 1 < count ? load_int(rows + row_stride + k) : zero_int(),
+                        &low, &high);
       store_int(pairs + k, low);
       store_int(pairs + k + kLanes, high);
     }
@@ -163,7 +165,8 @@ static inline __attribute__((always_inline)) void spread_strip(const uint32_t* t
   EC_UNROLL for (int t = 0; t < kSpreadTokens; ++t) EC_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] =
       zero();
   factor += at;
-  for (int64_t j = 0; j < pairs; ++j, tile += kBlockTokens, factor += columns) {
+  const int64_t stride = factor_stride<uint32_t>(columns);
+  for (int64_t j = 0; j < pairs; ++j, tile += kBlockTokens, factor += stride) {
     VF numbers[kVectors];
     EC_UNROLL for (int v = 0; v < kVectors; ++v) numbers[v] = held(as_float(load_int(factor + v * kLanes)));
     EC_UNROLL for (int t = 0; t < kSpreadTokens; ++t) {

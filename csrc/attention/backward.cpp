@@ -108,7 +108,7 @@ class Backward {
   Scratch take(Arena& arena) const { return Scratch::take(arena, setup_, grad_key_, grad_value_); }
 
   bool pack_shared() {
-    const int64_t numbers = setup_.padded_heads * setup_.key_padded;
+    const int64_t numbers = setup_.factor_numbers();
     AlignedBuffer<Real> unrounded;
     if (!shared_factor_.allocate(numbers) || (Setup<Row>::kRounded && !unrounded.allocate(numbers)))
       return false;
@@ -248,7 +248,7 @@ class Backward {
       const RowKernels& rows = *setup_.run.rows;
       const void* row =
           element_pointer(grad_out.data, grad_out.dtype, b * grad_out.stride[0] + j * grad_out.stride[1]);
-      read_row(rows, row, grad_out.dtype, columns, padded, scratch.factors + j * padded);
+      read_row(rows, row, grad_out.dtype, columns, padded, scratch.factors + j * setup_.value_stride());
       read_row(rows, row, grad_out.dtype, columns, padded, scratch.line[0]);
       read_row(rows, element_pointer(gradient_.out, gradient_.out_dtype, (b * setup_.heads + j) * columns),
                gradient_.out_dtype, columns, padded, scratch.line[1]);
@@ -267,7 +267,7 @@ class Backward {
     if (setup_.scored && !shared_query())
       setup_.pack(b, scratch.unrounded, scratch.query_factor());
     else if (setup_.scored)
-      std::copy(shared_factor_.data(), shared_factor_.data() + setup_.heads * setup_.key_padded,
+      std::copy(shared_factor_.data(), shared_factor_.data() + setup_.heads * setup_.key_stride(),
                 scratch.query_factor());
     scratch.group_factors(setup_);
     const int64_t end = setup_.written_end(segment);
@@ -389,10 +389,10 @@ class Backward {
   const ec_attention_gradient& gradient_;
   const GradientRows<Row> grad_key_, grad_value_;
   Segments segments_;
-  AlignedBuffer<Row> shared_factor_;
-  AlignedBuffer<Real> query_sums_;
-  AlignedBuffer<double> score_sums_;
-  AlignedBuffer<double> sharp_sums_;  // [segment][head]: of A, of A dA
+  NearBuffer<Row, 4 << 10> shared_factor_;
+  NearBuffer<Real, 4 << 10> query_sums_;
+  NearBuffer<double, 1 << 10> score_sums_;
+  NearBuffer<double, 1 << 10> sharp_sums_;  // [segment][head]: of A, of A dA
 };
 
 // What the forward pass gave must be there.

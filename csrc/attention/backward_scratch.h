@@ -16,7 +16,7 @@ struct BackwardScratch {
   using Group = typename Products<Row>::Group;
   static constexpr bool kRounded = Setup<Row>::kRounded;
 
-  Row* factors;  // [2 heads, and one to spare][padded]: the gradient of out, then the query's factor
+  Row* factors;  // [2 heads, and one to spare], strided: the gradient of out, then the query's factor
   Group* factor_groups;
   Real* tiles;  // [2 heads][kBlockTokens]: weights, then dz
   Row* rounded_tiles;
@@ -55,17 +55,17 @@ struct BackwardScratch {
     const int64_t columns = std::max(setup.key_padded, setup.value_padded);
     const int64_t tile = setup.padded_heads * kBlockTokens, groups = groups_of(setup.heads);
     BackwardScratch s;
-    s.query_start = (setup.shared ? setup.heads : setup.padded_heads) * setup.value_padded;
+    s.query_start = (setup.shared ? setup.heads : setup.padded_heads) * setup.value_stride();
     s.dz_start = setup.heads * kBlockTokens;
-    s.factors = arena.take<Row>((2 * setup.padded_heads + 1) * columns);
+    s.factors = arena.take<Row>((2 * setup.padded_heads + 1) * factor_stride<Row>(columns));
     s.tiles = arena.take<Real>(2 * tile);
     if constexpr (kRounded) {
-      s.query_groups_start = groups * setup.value_padded;
+      s.query_groups_start = groups * factor_stride<Group>(setup.value_padded);
       s.dz_groups_start = groups * kBlockTokens;
-      s.factor_groups = arena.take<Group>(2 * groups * columns);
+      s.factor_groups = arena.take<Group>(2 * groups * factor_stride<Group>(columns));
       s.rounded_tiles = arena.take<Row>(2 * tile);
       s.tile_groups = arena.take<Group>(2 * groups * kBlockTokens);
-      s.unrounded = arena.take<Real>(setup.shared_query() ? 0 : setup.padded_heads * setup.key_padded);
+      s.unrounded = arena.take<Real>(setup.shared_query() ? 0 : setup.factor_numbers());
     } else {
       s.query_groups_start = s.query_start;
       s.dz_groups_start = s.dz_start;
@@ -98,23 +98,34 @@ struct BackwardScratch {
 
   // After the factors, or the tiles of a block, have been written.
   void group_factors(const Setup<Row>& setup) const {
-    group(setup, factors, query_factor(), setup.value_padded, setup.key_padded, factor_groups,
-          query_groups());
+    group(setup, factors, query_factor(), factor_lines(setup.value_padded), factor_lines(setup.key_padded),
+          factor_groups, query_groups());
   }
   void round_and_group_tiles(const Setup<Row>& setup, int64_t tokens) const {
     if constexpr (kRounded)
       setup.run.bfloat->round_weights(tiles, 2 * setup.heads, tokens, rounded_tiles, nullptr);
-    group(setup, rounded_tiles, rounded_dz(), kBlockTokens, kBlockTokens, tile_groups, dz_groups());
+    constexpr Lines kTile = {kBlockTokens, kBlockTokens, kBlockTokens};
+    group(setup, rounded_tiles, rounded_dz(), kTile, kTile, tile_groups, dz_groups());
   }
 
  private:
-  static void group(const Setup<Row>& setup, const Row* first, const Row* second, int64_t first_columns,
-                    int64_t second_columns, Group* first_groups, Group* second_groups) {
+  struct Lines {
+    int64_t columns, row_stride, group_stride;
+  };
+  static Lines factor_lines(int64_t columns) {
+    return {columns, factor_stride<Row>(columns), factor_stride<Group>(columns)};
+  }
+
+  static void group(const Setup<Row>& setup, const Row* first, const Row* second, const Lines& first_lines,
+                    const Lines& second_lines, Group* first_groups, Group* second_groups) {
     if constexpr (kRounded) {
-      const auto pair = setup.run.bfloat->pair_rows;
-      if (setup.shared && setup.scored) return pair(first, 2 * setup.heads, first_columns, first_groups);
-      pair(first, setup.heads, first_columns, first_groups);
-      if (setup.scored) pair(second, setup.heads, second_columns, second_groups);
+      const auto pair = [&](const Row* rows, int64_t count, const Lines& lines, Group* groups) {
+        setup.run.bfloat->pair_rows(rows, count, lines.columns, lines.row_stride, lines.group_stride,
+                                    groups);
+      };
+      if (setup.shared && setup.scored) return pair(first, 2 * setup.heads, first_lines, first_groups);
+      pair(first, setup.heads, first_lines, first_groups);
+      if (setup.scored) pair(second, setup.heads, second_lines, second_groups);
     }
   }
 };

@@ -63,7 +63,7 @@ struct Scratch {
     const bool own_factor = setup.scored && !setup.shared_query();
     Scratch s;
     s.state = State<Real>::take(arena, setup);
-    const int64_t numbers = own_factor ? setup.padded_heads * setup.key_padded : 0;
+    const int64_t numbers = own_factor ? setup.factor_numbers() : 0;
     s.factor = arena.take<Row>(numbers);
     s.float_factor = arena.take<Real>(Setup<Row>::kRounded ? numbers : 0);
     s.tile = arena.take<Real>(setup.padded_heads * kBlockTokens);
@@ -104,10 +104,9 @@ class Forward {
     if (segments_.slots() > 0 && !partial_.allocate(shared_part, segments_.slots()))
       return EC_OUT_OF_MEMORY;
     if (setup_.scored && setup_.shared_query()) {
-      if (!factor_.allocate(setup_.padded_heads * setup_.key_padded)) return EC_OUT_OF_MEMORY;
+      if (!factor_.allocate(setup_.factor_numbers())) return EC_OUT_OF_MEMORY;
       AlignedBuffer<Real> unrounded;
-      if (Setup<Row>::kRounded && !unrounded.allocate(setup_.padded_heads * setup_.key_padded))
-        return EC_OUT_OF_MEMORY;
+      if (Setup<Row>::kRounded && !unrounded.allocate(setup_.factor_numbers())) return EC_OUT_OF_MEMORY;
       setup_.pack(0, unrounded.data(), factor_.data());
     }
     const ec_status status =
@@ -349,7 +348,7 @@ class Forward {
   const ec_attention_result& result_;
   Segments segments_;
   ArenaMemory partial_;
-  AlignedBuffer<Row> factor_;
+  NearBuffer<Row, 4 << 10> factor_;
 };
 
 }  // namespace

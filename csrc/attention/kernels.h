@@ -19,6 +19,13 @@ constexpr int kScoreLanes = 16;
 // Rows of a factor are readable, and tiles of scores writable, up to a multiple of this many heads.
 constexpr int kHeadPadding = 4;
 
+// Rows of a factor lie so many numbers apart: a line more than their columns, because rows that lie a power
+// of two apart share a few places of the cache.
+template <class Number>
+constexpr int64_t factor_stride(int64_t columns) {
+  return columns + 64 / static_cast<int64_t>(sizeof(Number));
+}
+
 // Rows to be fetched into the cache while other work goes on.
 struct RowsAhead {
   const void* const* rows = nullptr;
@@ -39,7 +46,7 @@ struct Products<uint16_t> {
 };
 
 // Products over tokens. Row is float, double, or uint16_t for bf16; columns are a multiple of the numbers
-// of a vector.
+// of a vector. Rows of factors are factor_stride apart.
 template <class Row>
 struct TokenKernels {
   using Sum = typename Products<Row>::Sum;
@@ -105,7 +112,8 @@ struct BFloatKernels {
   void (*round_weights)(const float* weights, int64_t heads, int64_t tokens, uint16_t* rounded,
                         double* total);
   // pairs[j][k] = rows[2 j][k] and rows[2 j + 1][k], low half first; an odd last row is paired with zeros.
-  void (*pair_rows)(const uint16_t* rows, int64_t count, int64_t columns, uint32_t* pairs);
+  void (*pair_rows)(const uint16_t* rows, int64_t count, int64_t columns, int64_t row_stride,
+                    int64_t pair_stride, uint32_t* pairs);
 };
 
 // Rows of any dtype to and from Real.

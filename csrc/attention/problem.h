@@ -65,7 +65,7 @@ class Segments {
   int64_t slots() const { return slots_; }  // segments of sequences that have several
 
  private:
-  AlignedBuffer<Segment> list_;
+  NearBuffer<Segment, 2 << 10> list_;
   int64_t slots_ = 0;
 };
 

@@ -154,8 +154,9 @@ class BlockRows {
   int64_t columns_, padded_;
 };
 
-// The factor of one sequence as [heads, rounded up to kHeadPadding][padded].
+// The factor of one sequence as [heads, rounded up to kHeadPadding], rows of zeros behind their columns and
+// `stride` apart.
 template <class Real>
-void pack_factor(const ec_attention_problem& problem, int64_t sequence, int64_t padded, Real* to);
+void pack_factor(const ec_attention_problem& problem, int64_t sequence, int64_t stride, Real* to);
 
 }  // namespace ec

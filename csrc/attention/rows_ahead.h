@@ -20,44 +20,62 @@ static EC_FETCHING const Number* row_ahead(const RowsAhead& ahead, int64_t i, co
   return i < ahead.count ? static_cast<const Number*>(ahead.rows[i]) : row;
 }
 
-// The lines of rows to come, one after the other as memory has them, spread evenly over the steps of a
-// loop: a line that is fetched occupies a miss buffer until it has come, and what finds none free waits, be
-// it in the second cache or not.
+// Lines that lie one behind the other, so many of them to be fetched in each of the first steps of a loop.
+struct LineRun {
+  const char* at;
+  int64_t steps, lines_a_step;
+};
+
+// The lines of rows to come, one after the other as memory has them, spread evenly over the steps of
+// several loops: a line that is fetched occupies a miss buffer until it has come, and what finds none free
+// waits, be it in the second cache or not.
 class LinesAhead {
  public:
   LinesAhead(const RowsAhead& ahead, int64_t row_bytes, int64_t steps)
       : row_(ahead.rows), left_(ahead.count), row_bytes_(row_bytes) {
     const int64_t lines = left_ * ((row_bytes + kLineBytes - 1) / kLineBytes);
     pace_ = steps > 0 ? (lines * kWhole + steps - 1) / steps : 0;
-    next_row();
+    next_rows();
   }
 
-  bool done() const { return pace_ == 0; }
-  EC_FETCHING void step() {
-    for (due_ += pace_; due_ >= kWhole; due_ -= kWhole) {
-      fetch(at_);
-      at_ += kLineBytes;
-      if (at_ >= end_) next_row();
-    }
+  // What a loop of so many steps fetches: no more than lies in one piece.
+  LineRun take(int64_t steps) {
+    due_ += pace_ * steps;
+    const int64_t left = (end_ - at_ + kLineBytes - 1) / kLineBytes;
+    const int64_t lines = due_ / kWhole < left ? due_ / kWhole : left;
+    if (lines <= 0) return {at_, 0, 0};
+    const int64_t lines_a_step = (lines + steps - 1) / steps;
+    const LineRun run{at_, lines / lines_a_step, lines_a_step};
+    at_ += run.steps * lines_a_step * kLineBytes;
+    due_ -= run.steps * lines_a_step * kWhole;
+    if (at_ >= end_) next_rows();
+    return run;
   }
 
  private:
   static constexpr int64_t kWhole = 64;  // a line, in parts
 
-  EC_FETCHING void next_row() {
-    if (left_-- <= 0) {
+  // The next row, and those that begin where it ends.
+  void next_rows() {
+    if (left_ <= 0) {
+      at_ = end_;
       pace_ = due_ = 0;
       return;
     }
-    at_ = static_cast<const char*>(*row_++);
-    end_ = at_ + row_bytes_;
+    at_ = end_ = static_cast<const char*>(*row_);
+    for (; left_ > 0 && static_cast<const char*>(*row_) == end_; ++row_, --left_) end_ += row_bytes_;
   }
 
   const void* const* row_;
   int64_t left_, row_bytes_;
   int64_t pace_, due_ = 0;  // parts of a line: of each step, and not yet fetched
-  const char *at_, *end_;   // of the row; nothing where all is done
+  const char *at_ = nullptr, *end_ = nullptr;
 };
+
+static EC_FETCHING void fetch_lines(const LineRun& run, int64_t step) {
+  const char* at = run.at + step * run.lines_a_step * kLineBytes;
+  for (int64_t i = 0; i < run.lines_a_step; ++i) fetch(at + i * kLineBytes);
+}
 
 }  // namespace EC_ISA
 }  // namespace ec

@@ -17,7 +17,7 @@ struct BlockAhead {
 };
 
 // The pool has time to fetch a line of memory for each so many products of a head and a line.
-constexpr int64_t kProductsALine = 11;
+constexpr int64_t kProductsALine = 16;
 
 template <class Row>
 struct Setup {
@@ -44,12 +44,17 @@ struct Setup {
   // The factor of a sequence as rows; unrounded is used where rows are bf16.
   void pack(int64_t sequence, Real* unrounded, Row* to) const {
     if constexpr (kRounded) {
-      pack_factor(problem, sequence, key_padded, unrounded);
-      run.tokens->convert.to_bfloat(unrounded, padded_heads * key_padded, to);
+      pack_factor(problem, sequence, key_stride(), unrounded);
+      run.tokens->convert.to_bfloat(unrounded, factor_numbers(), to);
     } else {
-      pack_factor(problem, sequence, key_padded, to);
+      pack_factor(problem, sequence, key_stride(), to);
     }
   }
+
+  // Between the rows of factors, and the numbers of one that is multiplied with keys.
+  int64_t key_stride() const { return factor_stride<Row>(key_padded); }
+  int64_t value_stride() const { return factor_stride<Row>(value_padded); }
+  int64_t factor_numbers() const { return padded_heads * key_stride(); }
 
   bool shared_query() const { return problem.query_per_sequence == 0; }
 
@@ -151,7 +156,7 @@ struct Setup {
   const bool uniform;  // all weights are equal
   const int64_t heads, padded_heads, key_padded, value_padded;
   const BlockRows<Row> keys, values;
-  AlignedBuffer<Row> zeros;
+  NearBuffer<Row, 4 << 10> zeros;
 };
 
 }  // namespace ec

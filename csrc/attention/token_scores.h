@@ -11,72 +11,106 @@
 namespace ec {
 namespace EC_ISA {
 
+// Of 16 registers, what a tile may take as sums is 12: enough for the latency of a product, twice over.
+constexpr bool kFewRegisters = kTileRows * kTileVectors < 16;
+
 // A tile reads kScoreTokens + kScoreHeads vectors for as many products as it has sums.
-constexpr int kScoreTokens = 4;
-constexpr int kScoreHeads = kTileRows * kTileVectors >= 16 ? 4 : 2;
-static_assert(kTokenPadding % kScoreTokens == 0, "row lists are padded for a tile of tokens");
+constexpr int kScoreTokens = kFewRegisters ? 6 : 4;
+constexpr int kScoreHeads = kFewRegisters ? 2 : 4;
+static_assert(kTokenPadding % 2 == 0, "row lists are padded for the tiles of two tokens that end them");
 static_assert(kHeadPadding % kScoreHeads == 0, "factors are padded for a tile of heads");
 
 // Bytes of the factor that stay in the first cache while all tokens of a block pass.
 constexpr int64_t kFactorBytes = 32 << 10;
 
-// sums[h][t] = rows[t] . factor[h]
-template <class Lane>
+// tile[h][t] = rows[t] . factor[h] of kTokens tokens and kScoreHeads heads.
+template <class Lane, int kTokens>
 static inline __attribute__((always_inline)) void score_tile(const typename Lane::Number* const* rows,
                                                              const typename Lane::Number* factor,
                                                              int64_t columns,
                                                              const typename Lane::Number* row_to_come,
-                                                             typename Lane::Sum* sums) {
+                                                             typename Lane::Sum* tile) {
   using Vector = typename Lane::Vector;
-  constexpr int kSums = kScoreTokens * kScoreHeads;
-  static_assert(kSums % Lane::kWidth == 0, "sums are added up by whole vectors");
-  const typename Lane::Number* row[kScoreTokens];
-  EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) row[t] = rows[t];
-  Vector sum[kSums];
-  EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = Lane::none();
+  using Sum = typename Lane::Sum;
+  constexpr int kSums = kTokens * kScoreHeads;
+  constexpr int kGroups = (kSums + Lane::kWidth - 1) / Lane::kWidth;
+  const int64_t stride = factor_stride<typename Lane::Number>(columns);
+  const typename Lane::Number* row[kTokens];
+  EC_UNROLL for (int t = 0; t < kTokens; ++t) row[t] = rows[t];
+  Vector sum[kGroups * Lane::kWidth];
+  EC_UNROLL for (int s = 0; s < kGroups * Lane::kWidth; ++s) sum[s] = Lane::none();
   for (int64_t k = 0; k < columns; k += Lane::kNumbers) {
     fetch(row_to_come + k);
     Vector head[kScoreHeads];
-    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] = Lane::get_once(factor + h * columns + k);
-    EC_UNROLL for (int t = 0; t < kScoreTokens; ++t) {
+    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) head[h] = Lane::get_once(factor + h * stride + k);
+    EC_UNROLL for (int t = 0; t < kTokens; ++t) {
       const Vector numbers = Lane::get_once(row[t] + k);
       EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) {
-        Vector& to = sum[h * kScoreTokens + t];
+        Vector& to = sum[h * kTokens + t];
         to = Lane::step(numbers, head[h], to);
       }
     }
   }
-  EC_UNROLL for (int s = 0; s < kSums; s += Lane::kWidth) {
+  Sum sums[kGroups * Lane::kWidth];
+  EC_UNROLL for (int s = 0; s < kGroups * Lane::kWidth; s += Lane::kWidth) {
     Vector group[Lane::kWidth];
     EC_UNROLL for (int i = 0; i < Lane::kWidth; ++i) group[i] = sum[s + i];
     Lane::put(sums + s, Lane::sum_lanes(group));
   }
+  EC_UNROLL for (int h = 0; h < kScoreHeads; ++h)
+      __builtin_memcpy(tile + h * kBlockTokens, sums + h * kTokens, kTokens * sizeof(Sum));
 }
+
+// The tiles of a group of heads, and the rows to come that they fetch: one each, of which there are fewer
+// than tiles.
+template <class Lane>
+struct ScoreTiles {
+  using Number = typename Lane::Number;
+
+  const Number* const* rows;
+  const Number* factor;
+  int64_t first, last;  // heads
+  int64_t columns;
+  const RowsAhead& ahead;
+  int64_t tiles;     // of all groups
+  int64_t* fetched;  // rows
+  int64_t* due;      // due / tiles of a row are late
+  typename Lane::Sum* tile;
+
+  template <int kTokens>
+  inline __attribute__((always_inline)) void score(int64_t t) const {
+    for (int64_t j = first; j < last; j += kScoreHeads) {
+      *due += ahead.count;
+      const Number* row_to_come = row_ahead(ahead, *due >= tiles ? (*fetched)++ : ahead.count, rows[t]);
+      if (*due >= tiles) *due -= tiles;
+      score_tile<Lane, kTokens>(rows + t, factor + j * factor_stride<Number>(columns), columns, row_to_come,
+                                tile + j * kBlockTokens + t);
+    }
+  }
+};
 
 template <class Lane>
 static void scores(const typename Lane::Number* const* rows, int64_t tokens,
                    const typename Lane::Number* factor, int64_t heads, int64_t columns,
                    const RowsAhead& ahead, typename Lane::Sum* tile) {
-  using Number = typename Lane::Number;
-  using Sum = typename Lane::Sum;
-  const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(Number)));
+  const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(typename Lane::Number)));
   const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
   const int64_t tiles =
       (tokens + kScoreTokens - 1) / kScoreTokens * ((heads + kScoreHeads - 1) / kScoreHeads);
-  int64_t next = 0, due = 0;  // of the rows to come; due / tiles of them are late, and a tile fetches one
+  int64_t fetched = 0, due = 0;
   for (int64_t first = 0; first < heads; first += group) {
     const int64_t last = first + group < heads ? first + group : heads;
-    for (int64_t t = 0; t < tokens; t += kScoreTokens) {
-      for (int64_t j = first; j < last; j += kScoreHeads) {
-        due += ahead.count;
-        const Number* row_to_come = row_ahead(ahead, due >= tiles ? next++ : ahead.count, rows[t]);
-        if (due >= tiles) due -= tiles;
-        Sum sums[kScoreTokens * kScoreHeads];
-        score_tile<Lane>(rows + t, factor + j * columns, columns, row_to_come, sums);
-        EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) __builtin_memcpy(
-            tile + (j + h) * kBlockTokens + t, sums + h * kScoreTokens, kScoreTokens * sizeof(Sum));
-      }
-    }
+    const ScoreTiles<Lane> group_tiles{rows,  factor, first,    last, columns,
+                                       ahead, tiles,  &fetched, &due, tile};
+    int64_t t = 0;
+    for (; t + kScoreTokens <= tokens; t += kScoreTokens) group_tiles.template score<kScoreTokens>(t);
+    const int64_t left = tokens - t;
+    if (left > 4)
+      group_tiles.template score<kScoreTokens>(t);
+    else if (left > 2)
+      group_tiles.template score<4>(t);
+    else if (left > 0)
+      group_tiles.template score<2>(t);
   }
 }
 

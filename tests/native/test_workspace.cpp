@@ -40,6 +40,20 @@ void moves_leave_one_owner() {
   CHECK(c.data() == memory && c.size() == 4);
 }
 
+void near_memory_gives_way_to_the_heap() {
+  ec::NearBuffer<float, 256> buffer;
+  for (int64_t count : {0, 1, 64, 65, 1000, 7}) {
+    CHECK(buffer.allocate(count));
+    CHECK(aligned(buffer.data()) && buffer.size() == count);
+    const auto* first = reinterpret_cast<const unsigned char*>(buffer.data());
+    const auto* object = reinterpret_cast<const unsigned char*>(&buffer);
+    CHECK((first >= object && first < object + sizeof buffer) == (count <= 64));
+    for (int64_t i = 0; i < count; ++i) buffer[i] = static_cast<float>(i);
+  }
+  CHECK(!buffer.allocate(-1) && buffer.data() == nullptr && buffer.size() == 0);
+  CHECK(!buffer.allocate(INT64_MAX) && buffer.data() == nullptr && buffer.size() == 0);
+}
+
 void sizes_do_not_wrap() {
   int64_t result = 0;
   CHECK(ec::multiply_sizes(3, 5, &result) && result == 15);
@@ -58,6 +72,7 @@ int main() {
   memory_is_aligned_and_writable();
   impossible_sizes_fail();
   moves_leave_one_owner();
+  near_memory_gives_way_to_the_heap();
   sizes_do_not_wrap();
   return check::report();
 }

@@ -136,7 +136,7 @@ def early_builds(rows: int = 60, tail: int = 16) -> Iterator[None]:
 
 
 def by_level(costs: Any) -> Any:
-    """Return the costs that each of the 7 levels of recall has: 4, and 4 of each of the 5 shares."""
+    """Return the costs of each of the 7 levels of recall: 4, and 4 of each of the 5 shares."""
     return costs[10:].reshape(7, 24)
 
 

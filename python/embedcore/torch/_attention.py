@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .. import _core
 from .._check import integer
 from ..attention._arguments import ACTIVATIONS, NORMS, option_code
 from ._arguments import (
@@ -106,6 +107,22 @@ def low_rank_attention(
         0 if norm is None else option_code(ATTENTION, "norm", norm, NORMS),
         0 if threads is None else integer(ATTENTION, "threads", threads, minimum=1, maximum=1024),
     )
+    if (
+        type(temperature) is float and isinstance(query, torch.Tensor)
+        and value is None and context is None and P is None and mask is None and lengths is None
+        and cu_seqlens is None and length_scale is None and bias is None and out is None
+        and not return_lse and not return_weights
+        and is_plain(key, query) and key.dim() == 3 and query.dim() == 2
+        and not (torch.is_grad_enabled() and (key.requires_grad or query.requires_grad))
+    ):  # fmt: skip
+        # As in the function for NumPy: the kernel checks what is not checked here.
+        sequences, _, columns = key.shape
+        pooled = key.new_empty(sequences, query.shape[1], columns)
+        _core.attention_forward(
+            ATTENTION, key, None, query, None, None, None, None, temperature, *options, pooled,
+            None, None, None,
+        )  # fmt: skip
+        return pooled
     if mask is not None or lengths is not None or cu_seqlens is not None:
         mask, lengths, cu_seqlens = limits(ATTENTION, "key", key, mask, lengths, cu_seqlens)
     else:
