@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Numbers of arrays as floats, four at a time where they lie so.
+#pragma once
+
+#include <cstdint>
+
+#include "common/platform.h"
+#include "core/hd.h"
+
+#if defined(__CUDACC__)
+#include <cuda_fp16.h>
+#endif
+
+namespace ec::cuda {
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat {
+  uint16_t bits;
+};
+
+constexpr int kTogether = 4;  // numbers of a vector load
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ float to_float(Half a) { return __half2float(__ushort_as_half(a.bits)); }
+#else
+inline float to_float(Half a) {
+  const unsigned sign = (a.bits & 0x8000u) << 16, exponent = a.bits >> 10 & 31u, digits = a.bits & 0x3ffu;
+  if (exponent == 0) return std::copysign(std::ldexp(static_cast<float>(digits), -24), sign ? -1.0f : 1.0f);
+  return __uint_as_float(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | digits << 13);
+}
+#endif
+__device__ __forceinline__ float to_float(BFloat a) {
+  return __uint_as_float(static_cast<unsigned>(a.bits) << 16);
+}
+__device__ __forceinline__ float to_float(float a) { return a; }
+
+__device__ __forceinline__ void load_four(const float* from, float (&to)[kTogether]) {
+  const float4 four = *reinterpret_cast<const float4*>(from);
+  to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+}
+template <class Short>
+__device__ __forceinline__ void load_four(const Short* from, float (&to)[kTogether]) {
+  const uint2 four = *reinterpret_cast<const uint2*>(from);
+  to[0] = to_float(Short{static_cast<uint16_t>(four.x)});
+  to[1] = to_float(Short{static_cast<uint16_t>(four.x >> 16)});
+  to[2] = to_float(Short{static_cast<uint16_t>(four.y)});
+  to[3] = to_float(Short{static_cast<uint16_t>(four.y >> 16)});
+}
+
+// Rows of one array; the numbers of a row lie side by side.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t count;
+  int64_t stride;
+  int columns;
+
+  __device__ const T* row(int64_t i) const { return data + i * stride; }
+};
+
+// Columns [at, at + 4) of a row, zeros beyond its end. kWhole: rows begin where four numbers can be loaded
+// at once, and have a multiple of four.
+template <bool kWhole, class T>
+__device__ __forceinline__ void load_columns(const T* row, int at, int columns, float (&to)[kTogether]) {
+  if (kWhole) {
+    if (at < columns) return load_four(row + at, to);
+    for (int i = 0; i < kTogether; ++i) to[i] = 0.0f;
+  } else {
+    for (int i = 0; i < kTogether; ++i) to[i] = at + i < columns ? to_float(row[at + i]) : 0.0f;
+  }
+}
+
+template <class T>
+bool whole_vectors(const Rows<T>& rows) {
+  const int64_t bytes = kTogether * static_cast<int64_t>(sizeof(T));
+  return rows.columns % kTogether == 0 &&
+         reinterpret_cast<uintptr_t>(rows.data) % static_cast<uintptr_t>(bytes) == 0 &&
+         rows.stride * static_cast<int64_t>(sizeof(T)) % bytes == 0;
+}
+
+}  // namespace ec::cuda

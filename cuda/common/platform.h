@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kernels are compiled with: CUDA, or C++ over the emulation, by which CI runs them without a GPU.
+//
+// Shared memory comes from shared_memory<T>(), T a struct of what the block shares, or from shared_array<T>
+// (its count), both from the start; EC_LAUNCH says how many bytes there are.
+#pragma once
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+namespace ec::cuda {
+
+template <class T>
+__device__ __forceinline__ T* shared_array(size_t) {
+  extern __shared__ __align__(128) unsigned char bytes[];
+  return reinterpret_cast<T*>(bytes);
+}
+
+using Stream = cudaStream_t;
+using Dim3 = dim3;
+
+}  // namespace ec::cuda
+
+#define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+
+#else
+
+#include "emulation/emulation.h"
+
+namespace ec::cuda {
+
+template <class T>
+T* shared_array(size_t count) {
+  if (emulation::shared_bytes() < count * sizeof(T))
+    emulation::refuse("a block shares more than it was launched with", {__FILE__, __LINE__});
+  return static_cast<T*>(emulation::shared_memory());
+}
+
+using Stream = void*;
+using Dim3 = emulation::Size3;
+
+}  // namespace ec::cuda
+
+#define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ((void)(stream), ::ec::emulation::launch({grid}, {block}, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+
+#endif
+
+namespace ec::cuda {
+
+// What the threads of a block share, as one struct.
+template <class T>
+__device__ __forceinline__ T& shared_memory() {
+  return *shared_array<T>(1);
+}
+
+}  // namespace ec::cuda

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cosine depth on the GPU: D(x, F) = 2 - E[1 - cos(x, H)] = 1 + x . s / (|x| W), with s the weighted sum of
+// the corpus's unit rows and W the sum of the weights (depth_math.h). Where rows are scored in their own
+// corpus, each leaves itself out: s . x / |x| and W without its own weight.
+//
+// Three kernels, each row read once by each of the first and the last: sums of unit rows of each block;
+// their sum over the blocks; a dot product for each row.
+// Numerics: squares and products in float32 over 32 partial sums, the sums of blocks and all that follows
+// in float64. Rows whose squares leave the range of float32 are scaled by their largest number first. A row
+// of zeros, or with a number that is not finite, makes its own depth NaN, in the corpus all depths.
+#pragma once
+
+#include "common/numbers.cuh"
+#include "common/warp.cuh"
+
+namespace ec::cuda {
+
+constexpr int kCosineWarps = 8;
+constexpr int kCosineThreads = kCosineWarps * kWarpSize;
+constexpr int kWarpColumns = kWarpSize * kTogether;  // that a warp loads at once
+constexpr int kMostStripVectors = 32;                // of kWarpColumns, that lanes hold in registers
+
+// What one warp of squares may be, so that neither overflow nor underflow has cost digits.
+constexpr float kLeastSquare = 1e-26f, kMostSquare = 1e38f;
+
+constexpr unsigned kNotANumber = 0x7fc00000u;  // its bits
+
+// 1 / |row|: NaN for rows without a direction. All lanes of a warp call it; square: the sum of theirs.
+template <bool kWhole, class T>
+__device__ __forceinline__ float inverse_length(const T* row, int columns, float square) {
+  if (square >= kLeastSquare && square <= kMostSquare) return 1.0f / sqrtf(square);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  float largest = 0.0f;
+  bool finite = true;
+  for (int at = lane * kTogether; at < columns; at += kWarpColumns) {
+    float numbers[kTogether];
+    load_columns<kWhole>(row, at, columns, numbers);
+    for (int i = 0; i < kTogether; ++i) {
+      finite = finite && fabsf(numbers[i]) <= 3.4028235e38f;
+      largest = fmaxf(largest, fabsf(numbers[i]));
+    }
+  }
+  largest = warp_max(largest);
+  if (__any_sync(kAllLanes, !finite) || largest == 0.0f) return __uint_as_float(kNotANumber);
+  float scaled = 0.0f;
+  for (int at = lane * kTogether; at < columns; at += kWarpColumns) {
+    float numbers[kTogether];
+    load_columns<kWhole>(row, at, columns, numbers);
+    for (int i = 0; i < kTogether; ++i) {
+      const float number = numbers[i] / largest;
+      scaled += number * number;
+    }
+  }
+  return 1.0f / sqrtf(warp_sum(scaled)) / largest;
+}
+
+// partial[block][column] = sum of weight * row / |row| over the rows of the block, for one strip of columns
+// (blockIdx.y); partial_weight[block] = the sum of those weights.
+// Memory: shared, one float for each column of the strip, and a double for each warp.
+template <class T, int kVectors, bool kWhole>
+__global__ void __launch_bounds__(kCosineThreads, 1)
+    sum_unit_rows(Rows<T> rows, const float* weights, float* partial, double* partial_weight) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int first = static_cast<int>(blockIdx.y) * kVectors * kWarpColumns;
+  const int last = min(rows.columns, first + kVectors * kWarpColumns);
+  float sum[kVectors][kTogether] = {};
+  double total = 0.0;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCosineWarps + warp; i < rows.count;
+       i += static_cast<int64_t>(gridDim.x) * kCosineWarps) {
+    const T* row = rows.row(i);
+    float numbers[kVectors][kTogether];
+    float square = 0.0f;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      load_columns<kWhole>(row, first + v * kWarpColumns + lane * kTogether, rows.columns, numbers[v]);
+      for (int k = 0; k < kTogether; ++k) square += numbers[v][k] * numbers[v][k];
+    }
+    // Of a row wider than a strip, the rest.
+    for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
+      if (at >= first && at < last) continue;
+      float others[kTogether];
+      load_columns<kWhole>(row, at, rows.columns, others);
+      for (int k = 0; k < kTogether; ++k) square += others[k] * others[k];
+    }
+    const float inverse = inverse_length<kWhole>(row, rows.columns, warp_sum(square));
+    const float weight = weights == nullptr ? 1.0f : weights[i];
+    total += static_cast<double>(weight);
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v)
+      for (int k = 0; k < kTogether; ++k) sum[v][k] += weight * (numbers[v][k] * inverse);
+  }
+  // Warp by warp, so that the order of the sums is one.
+  double* of_warps = shared_array<double>(kCosineWarps + (last - first + 1) / 2);
+  float* of_block = reinterpret_cast<float*>(of_warps + kCosineWarps);
+  if (lane == 0) of_warps[warp] = total;
+  for (int turn = 0; turn < kCosineWarps; ++turn) {
+    if (turn == warp) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v)
+        for (int k = 0; k < kTogether; ++k) {
+          const int at = v * kWarpColumns + lane * kTogether + k;
+          if (at >= last - first) continue;
+          of_block[at] = turn == 0 ? sum[v][k] : of_block[at] + sum[v][k];
+        }
+    }
+    __syncthreads();
+  }
+  float* to = partial + static_cast<int64_t>(blockIdx.x) * rows.columns + first;
+  for (int at = static_cast<int>(threadIdx.x); at < last - first; at += kCosineThreads)
+    to[at] = of_block[at];
+  if (threadIdx.x == 0 && blockIdx.y == 0) {
+    double sum_of_warps = 0.0;
+    for (int turn = 0; turn < kCosineWarps; ++turn) sum_of_warps += of_warps[turn];
+    partial_weight[blockIdx.x] = sum_of_warps;
+  }
+}
+
+// direction[column] = the sum over the blocks; *total the sum of the weights. One thread a column.
+__global__ void __launch_bounds__(kCosineThreads, 1)
+    add_blocks(const float* partial, const double* partial_weight, int blocks, int columns,
+               float* direction, double* total) {
+  const int at = static_cast<int>(blockIdx.x) * kCosineThreads + static_cast<int>(threadIdx.x);
+  if (at < columns) {
+    double sum = 0.0;
+    for (int block = 0; block < blocks; ++block)
+      sum += static_cast<double>(partial[static_cast<int64_t>(block) * columns + at]);
+    direction[at] = static_cast<float>(sum);
+  }
+  if (at == 0) {
+    double sum = 0.0;
+    for (int block = 0; block < blocks; ++block) sum += partial_weight[block];
+    *total = sum;
+  }
+}
+
+// depths[i] of rows. own_weights: where the rows are the corpus; null and leave_out: weights of 1.
+template <class T, bool kWhole>
+__global__ void __launch_bounds__(kCosineThreads, 1)
+    score_cosine(Rows<T> rows, const float* direction, const double* total, const float* own_weights,
+                 bool leave_out, float* depths) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCosineWarps + warp; i < rows.count;
+       i += static_cast<int64_t>(gridDim.x) * kCosineWarps) {
+    const T* row = rows.row(i);
+    float square = 0.0f, along = 0.0f;
+    for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
+      float numbers[kTogether], of_direction[kTogether];
+      load_columns<kWhole>(row, at, rows.columns, numbers);
+      load_columns<kWhole>(direction, at, rows.columns, of_direction);
+      for (int k = 0; k < kTogether; ++k) {
+        square += numbers[k] * numbers[k];
+        along += numbers[k] * of_direction[k];
+      }
+    }
+    square = warp_sum(square);
+    const bool scaled = !(square >= kLeastSquare && square <= kMostSquare);
+    const float inverse = inverse_length<kWhole>(row, rows.columns, square);
+    if (scaled) {  // products may have overflowed as squares did
+      along = 0.0f;
+      for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
+        float numbers[kTogether], of_direction[kTogether];
+        load_columns<kWhole>(row, at, rows.columns, numbers);
+        load_columns<kWhole>(direction, at, rows.columns, of_direction);
+        for (int k = 0; k < kTogether; ++k) along += numbers[k] * inverse * of_direction[k];
+      }
+    }
+    double cosines = static_cast<double>(warp_sum(along)) * (scaled ? 1.0 : static_cast<double>(inverse));
+    double weight = *total;
+    if (leave_out) {
+      const double own = own_weights == nullptr ? 1.0 : static_cast<double>(own_weights[i]);
+      cosines -= own;
+      weight -= own;
+    }
+    // A row alone in its corpus has no depth.
+    if (lane == 0)
+      depths[i] = weight > 0.0 ? static_cast<float>(1.0 + cosines / weight) : __uint_as_float(kNotANumber);
+  }
+}
+
+}  // namespace ec::cuda

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "emulation/block.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "emulation/fibers.h"
+
+// As kernels know them.
+ec::emulation::Size3 gridDim, blockDim;
+ec::emulation::Index3 threadIdx, blockIdx;
+
+namespace ec::emulation {
+namespace {
+
+constexpr unsigned char kUnwritten = 0xff;  // NaN, whatever is read from it
+
+std::string text(const Place& place) { return std::string(place.file) + ":" + std::to_string(place.line); }
+
+bool same(const Place& a, const Place& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+
+// Lanes that wait for one another.
+struct Meeting {
+  unsigned mask = 0, arrived = 0;
+  Place place = {};
+  unsigned char values[kWarpLanes][kMostLaneBytes];
+};
+
+struct Thread {
+  Fiber fiber;
+  Index3 index;
+  const Meeting* waits_for = nullptr;  // of lanes
+  bool at_barrier = false;
+  std::shared_ptr<Meeting> last;  // what it may still read
+};
+
+class Block {
+ public:
+  Block(const Size3& size, size_t shared_bytes, const std::function<void()>& kernel,
+        std::mt19937_64& random)
+      : size_(size),
+        kernel_(kernel),
+        random_(random),
+        threads_(size.count()),
+        meetings_((size.count() + kWarpLanes - 1) / kWarpLanes),
+        shared_bytes_(shared_bytes) {
+    unsigned number = 0;
+    for (unsigned z = 0; z < size.z; ++z)
+      for (unsigned y = 0; y < size.y; ++y)
+        for (unsigned x = 0; x < size.x; ++x) threads_[number++].index = {x, y, z};
+  }
+
+  void run() {
+    // Of exactly this size, so that the address sanitizer sees what lies beyond.
+    shared_.reset(new unsigned char[shared_bytes_ > 0 ? shared_bytes_ : 1]);
+    std::memset(shared_.get(), kUnwritten, shared_bytes_);
+    barrier_arrived_ = 0;
+    ready_.clear();
+    for (size_t i = 0; i < threads_.size(); ++i) {
+      threads_[i].fiber.start(&kernel_);
+      threads_[i].at_barrier = false;
+      threads_[i].waits_for = nullptr;
+      ready_.push_back(i);
+    }
+    for (auto& of_warp : meetings_) of_warp.clear();
+    while (!ready_.empty()) {
+      const size_t pick = random_() % ready_.size();
+      current_ = ready_[pick];
+      ready_[pick] = ready_.back();
+      ready_.pop_back();
+      Thread& thread = threads_[current_];
+      threadIdx = thread.index;
+      thread.fiber.resume();
+      if (!failure_.empty()) throw std::logic_error(failure_);
+    }
+    for (const Thread& thread : threads_) {
+      if (!thread.fiber.finished()) throw std::logic_error(stuck());
+    }
+  }
+
+  void* shared() { return shared_.get(); }
+  size_t shared_bytes() const { return shared_bytes_; }
+  int lane() const { return static_cast<int>(current_ % kWarpLanes); }
+
+  void sync(const Place& place) {
+    if (barrier_arrived_ == 0) {
+      barrier_ = place;
+    } else if (!same(barrier_, place)) {
+      fail("threads of a block wait at different barriers: " + text(barrier_) + " and " + text(place));
+    }
+    Thread& thread = threads_[current_];
+    thread.at_barrier = true;
+    if (++barrier_arrived_ == threads_.size()) {
+      barrier_arrived_ = 0;
+      for (size_t i = 0; i < threads_.size(); ++i) {
+        threads_[i].at_barrier = false;
+        ready_.push_back(i);
+      }
+    }
+    thread.fiber.pause();
+  }
+
+  const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const Place& place) {
+    Thread& thread = threads_[current_];
+    const unsigned bit = 1u << lane();
+    if ((mask & bit) == 0) fail("a lane is not in the mask that it gives: " + text(place));
+    auto& open = meetings_[current_ / kWarpLanes];
+    std::shared_ptr<Meeting> meeting;
+    for (const auto& one : open) {
+      if (one->mask != mask) continue;  // parts of a warp may go different ways
+      if (!same(one->place, place))
+        fail("lanes of a warp meet at different places: " + text(one->place) + " and " + text(place));
+      meeting = one;
+    }
+    if (meeting == nullptr) {
+      meeting = std::make_shared<Meeting>();
+      meeting->mask = mask;
+      meeting->place = place;
+      open.push_back(meeting);
+    }
+    std::memcpy(meeting->values[lane()], value, bytes);
+    meeting->arrived |= bit;
+    thread.last = meeting;
+    if (meeting->arrived != mask) {
+      thread.waits_for = meeting.get();
+      thread.fiber.pause();
+      return meeting->values[0];
+    }
+    for (size_t i = 0; i < open.size(); ++i) {
+      if (open[i] == meeting) {
+        open.erase(open.begin() + static_cast<std::ptrdiff_t>(i));
+        break;
+      }
+    }
+    const size_t first = current_ / kWarpLanes * kWarpLanes;
+    for (size_t i = first; i < std::min(first + kWarpLanes, threads_.size()); ++i) {
+      if (threads_[i].waits_for != meeting.get()) continue;
+      threads_[i].waits_for = nullptr;
+      ready_.push_back(i);
+    }
+    return meeting->values[0];
+  }
+
+  [[noreturn]] void fail(const std::string& what) {
+    failure_ = what;
+    threads_[current_].fiber.pause();  // for good
+    std::abort();
+  }
+
+ private:
+  std::string stuck() const {
+    std::string what = "threads of a block wait for others that have left or wait elsewhere:";
+    if (barrier_arrived_ > 0)
+      what += " " + std::to_string(barrier_arrived_) + " at the barrier " + text(barrier_) + ";";
+    for (const auto& of_warp : meetings_)
+      for (const auto& one : of_warp) what += " lanes at " + text(one->place) + ";";
+    return what;
+  }
+
+  Size3 size_;
+  const std::function<void()>& kernel_;
+  std::mt19937_64& random_;
+  std::vector<Thread> threads_;
+  std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // of each warp
+  std::unique_ptr<unsigned char[]> shared_;
+  size_t shared_bytes_;
+  std::vector<size_t> ready_;
+  size_t current_ = 0;
+  size_t barrier_arrived_ = 0;
+  Place barrier_ = {};
+  std::string failure_;
+};
+
+std::mt19937_64& random_orders() {
+  static std::mt19937_64 random(1);
+  return random;
+}
+
+Block* g_block = nullptr;
+
+}  // namespace
+
+void set_seed(uint64_t seed) { random_orders().seed(seed); }
+
+void launch(const Size3& grid, const Size3& block, size_t shared_bytes,
+            const std::function<void()>& kernel) {
+  if (block.count() == 0 || block.count() > kMostThreads)
+    throw std::logic_error("a block has 1 to 1024 threads");
+  if (grid.count() == 0) throw std::logic_error("a grid has one block at least");
+  if (shared_bytes > kMostSharedBytes) throw std::logic_error("a block has no more than 227 KB to share");
+  Block runner(block, shared_bytes, kernel, random_orders());
+  g_block = &runner;
+  gridDim = grid;
+  blockDim = block;
+  std::vector<Index3> order;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) order.push_back({x, y, z});
+  std::shuffle(order.begin(), order.end(), random_orders());
+  for (const Index3& index : order) {
+    blockIdx = index;
+    runner.run();
+  }
+  g_block = nullptr;
+}
+
+void* shared_memory() { return g_block->shared(); }
+size_t shared_bytes() { return g_block->shared_bytes(); }
+void sync_block(const Place& place) { g_block->sync(place); }
+const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const Place& place) {
+  return g_block->meet(mask, value, bytes, place);
+}
+int lane() { return g_block->lane(); }
+void refuse(const char* what, const Place& place) { g_block->fail(what + (": " + text(place))); }
+
+}  // namespace ec::emulation

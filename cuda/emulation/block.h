@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// The threads of one block, each a fiber, in an order drawn at random; one block after the other.
+//
+// Stricter than a GPU: all threads of a block must come to each barrier, none may have left, and lanes of a
+// warp must meet at one place of the source. What breaks a rule ends the launch with an exception.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace ec::emulation {
+
+struct Size3 {
+  unsigned x = 1, y = 1, z = 1;
+  unsigned count() const { return x * y * z; }
+};
+struct Index3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+
+constexpr int kWarpLanes = 32;
+constexpr size_t kMostLaneBytes = 128;  // that a lane gives to the others at once
+constexpr unsigned kMostThreads = 1024;
+constexpr size_t kMostSharedBytes = size_t{227} << 10;
+
+// Where in the source something is called.
+struct Place {
+  const char* file;
+  int line;
+};
+
+// Throws std::logic_error where the kernel breaks a rule. seed: of the orders of blocks and threads; each
+// launch draws others.
+void launch(const Size3& grid, const Size3& block, size_t shared_bytes,
+            const std::function<void()>& kernel);
+void set_seed(uint64_t seed);
+
+// From within a kernel.
+void* shared_memory();
+size_t shared_bytes();
+void sync_block(const Place& place);
+// Gives `bytes` of this lane to all lanes of the mask and returns what they gave: lane l's at l *
+// kMostLaneBytes. Valid until the lane's next meeting.
+const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const Place& place);
+int lane();
+[[noreturn]] void refuse(const char* what, const Place& place);
+
+}  // namespace ec::emulation

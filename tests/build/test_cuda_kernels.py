@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nvcc makes of the kernels for one plain target and for Hopper: no warnings, nothing spilled."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NVCC = shutil.which("nvcc")
+TARGETS = ("80", "90a")
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("cuda/**/*.cu"))
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+
+
+def test_there_are_kernels() -> None:
+    assert SOURCES
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_kernels_compile_and_spill_nothing(source: str, target: str, tmp_path: Path) -> None:
+    command = [
+        str(NVCC), "-std=c++17", "-O3", "-fmad=false", "-Icuda", "-Icsrc", "-Xptxas", "-v",
+        "-gencode", f"arch=compute_{target},code=sm_{target}",
+        "-Werror", "all-warnings", "-c", source, "-o", str(tmp_path / "kernels.o"),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores",
+        done.stderr,
+        re.DOTALL,
+    )
+    assert report
+    assert [name for name, *bytes_used in report if any(map(int, bytes_used))] == []
