@@ -16,12 +16,48 @@ constexpr bool kFewRegisters = kTileRows * kTileVectors < 16;
 
 // A tile reads kScoreTokens + kScoreHeads vectors for as many products as it has sums.
 constexpr int kScoreTokens = kFewRegisters ? 6 : 4;
+// A tile of 6 writes 8 columns, from one that 6 divides.
+static_assert(!kFewRegisters || (kBlockTokens / 6 - 1) * 6 + 8 <= kBlockTokens, "tiles stay in their rows");
 constexpr int kScoreHeads = kFewRegisters ? 2 : 4;
-static_assert(kTokenPadding % 2 == 0, "row lists are padded for the tiles of two tokens that end them");
+static_assert(kTokenPadding % (kFewRegisters ? 2 : kScoreTokens) == 0,
+              "row lists are padded for the last tile");
 static_assert(kHeadPadding % kScoreHeads == 0, "factors are padded for a tile of heads");
 
 // Bytes of the factor that stay in the first cache while all tokens of a block pass.
 constexpr int64_t kFactorBytes = 32 << 10;
+
+// Adds up the lanes of kTokens sums of each head, to tile[h][t].
+template <class Lane, int kTokens>
+static inline __attribute__((always_inline)) void put_sums(
+    const typename Lane::Vector (&sum)[kScoreHeads * kTokens], typename Lane::Sum* tile) {
+  using Vector = typename Lane::Vector;
+  constexpr int kWidth = Lane::kWidth;
+  if constexpr (kFewRegisters) {
+    // Whole vectors for each head: of the widest tiles, what lies beyond is written by the next tile.
+    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h) EC_UNROLL for (int t = 0; t < kTokens; t += kWidth) {
+      Vector group[kWidth];
+      EC_UNROLL for (int i = 0; i < kWidth; ++i) group[i] =
+          t + i < kTokens ? sum[h * kTokens + (t + i < kTokens ? t + i : 0)] : Lane::none();
+      const Vector sums = Lane::sum_lanes(group);
+      typename Lane::Sum* to = tile + h * kBlockTokens + t;
+      if constexpr (kTokens == kScoreTokens)
+        Lane::put(to, sums);
+      else
+        EC_UNROLL for (int i = 0; i < kWidth; ++i) if (t + i < kTokens) to[i] = sums[i];
+    }
+  } else {
+    constexpr int kSums = kTokens * kScoreHeads;
+    static_assert(kSums % kWidth == 0, "sums are added up by whole vectors");
+    typename Lane::Sum sums[kSums];
+    EC_UNROLL for (int s = 0; s < kSums; s += kWidth) {
+      Vector group[kWidth];
+      EC_UNROLL for (int i = 0; i < kWidth; ++i) group[i] = sum[s + i];
+      Lane::put(sums + s, Lane::sum_lanes(group));
+    }
+    EC_UNROLL for (int h = 0; h < kScoreHeads; ++h)
+        __builtin_memcpy(tile + h * kBlockTokens, sums + h * kTokens, kTokens * sizeof(typename Lane::Sum));
+  }
+}
 
 // tile[h][t] = rows[t] . factor[h] of kTokens tokens and kScoreHeads heads.
 template <class Lane, int kTokens>
@@ -31,14 +67,12 @@ static inline __attribute__((always_inline)) void score_tile(const typename Lane
                                                              const typename Lane::Number* row_to_come,
                                                              typename Lane::Sum* tile) {
   using Vector = typename Lane::Vector;
-  using Sum = typename Lane::Sum;
   constexpr int kSums = kTokens * kScoreHeads;
-  constexpr int kGroups = (kSums + Lane::kWidth - 1) / Lane::kWidth;
   const int64_t stride = factor_stride<typename Lane::Number>(columns);
   const typename Lane::Number* row[kTokens];
   EC_UNROLL for (int t = 0; t < kTokens; ++t) row[t] = rows[t];
-  Vector sum[kGroups * Lane::kWidth];
-  EC_UNROLL for (int s = 0; s < kGroups * Lane::kWidth; ++s) sum[s] = Lane::none();
+  Vector sum[kSums];
+  EC_UNROLL for (int s = 0; s < kSums; ++s) sum[s] = Lane::none();
   for (int64_t k = 0; k < columns; k += Lane::kNumbers) {
     fetch(row_to_come + k);
     Vector head[kScoreHeads];
@@ -51,14 +85,7 @@ static inline __attribute__((always_inline)) void score_tile(const typename Lane
       }
     }
   }
-  Sum sums[kGroups * Lane::kWidth];
-  EC_UNROLL for (int s = 0; s < kGroups * Lane::kWidth; s += Lane::kWidth) {
-    Vector group[Lane::kWidth];
-    EC_UNROLL for (int i = 0; i < Lane::kWidth; ++i) group[i] = sum[s + i];
-    Lane::put(sums + s, Lane::sum_lanes(group));
-  }
-  EC_UNROLL for (int h = 0; h < kScoreHeads; ++h)
-      __builtin_memcpy(tile + h * kBlockTokens, sums + h * kTokens, kTokens * sizeof(Sum));
+  put_sums<Lane, kTokens>(sum, tile);
 }
 
 // The tiles of a group of heads, and the rows to come that they fetch: one each, of which there are fewer
@@ -105,12 +132,14 @@ static void scores(const typename Lane::Number* const* rows, int64_t tokens,
     int64_t t = 0;
     for (; t + kScoreTokens <= tokens; t += kScoreTokens) group_tiles.template score<kScoreTokens>(t);
     const int64_t left = tokens - t;
-    if (left > 4)
+    if (left > (kFewRegisters ? 4 : 0)) {
       group_tiles.template score<kScoreTokens>(t);
-    else if (left > 2)
-      group_tiles.template score<4>(t);
-    else if (left > 0)
-      group_tiles.template score<2>(t);
+    } else if constexpr (kFewRegisters) {
+      if (left > 2)
+        group_tiles.template score<4>(t);
+      else if (left > 0)
+        group_tiles.template score<2>(t);
+    }
   }
 }
 
