@@ -60,6 +60,22 @@ struct Rows {
   __device__ const T* row(int64_t i) const { return data + i * stride; }
 };
 
+// Rows of a kind that is known at run time, for what is seldom read.
+enum class NumberKind { kFloat32, kFloat16, kBFloat16 };
+
+struct AnyRows {
+  const void* data;
+  int64_t count, stride, columns;  // stride: in numbers, between rows
+  NumberKind kind;
+
+  __device__ float number(int64_t i, int64_t k) const {
+    const int64_t at = i * stride + k;
+    if (kind == NumberKind::kFloat32) return static_cast<const float*>(data)[at];
+    if (kind == NumberKind::kFloat16) return to_float(static_cast<const Half*>(data)[at]);
+    return to_float(static_cast<const BFloat*>(data)[at]);
+  }
+};
+
 // Columns [at, at + 4) of a row, zeros beyond its end. kWhole: rows begin where four numbers can be loaded
 // at once, and have a multiple of four.
 template <bool kWhole, class T>

@@ -20,6 +20,13 @@ __device__ __forceinline__ T* shared_array(size_t) {
 using Stream = cudaStream_t;
 using Dim3 = dim3;
 
+inline void clear(void* memory, size_t bytes, Stream stream) { cudaMemsetAsync(memory, 0, bytes, stream); }
+// Beyond 48 KB a kernel has to ask for what its blocks share.
+template <class Kernel>
+void allow_shared(Kernel* kernel, size_t bytes) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
 }  // namespace ec::cuda
 
 #define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
@@ -40,6 +47,10 @@ T* shared_array(size_t count) {
 
 using Stream = void*;
 using Dim3 = emulation::Size3;
+
+inline void clear(void* memory, size_t bytes, Stream) { std::memset(memory, 0, bytes); }
+template <class Kernel>
+void allow_shared(Kernel*, size_t) {}
 
 }  // namespace ec::cuda
 

@@ -10,49 +10,13 @@
 // of zeros, or with a number that is not finite, makes its own depth NaN, in the corpus all depths.
 #pragma once
 
-#include "common/numbers.cuh"
-#include "common/warp.cuh"
+#include "depth/unit_rows.cuh"
 
 namespace ec::cuda {
 
 constexpr int kCosineWarps = 8;
 constexpr int kCosineThreads = kCosineWarps * kWarpSize;
-constexpr int kWarpColumns = kWarpSize * kTogether;  // that a warp loads at once
-constexpr int kMostStripVectors = 32;                // of kWarpColumns, that lanes hold in registers
-
-// What one warp of squares may be, so that neither overflow nor underflow has cost digits.
-constexpr float kLeastSquare = 1e-26f, kMostSquare = 1e38f;
-
-constexpr unsigned kNotANumber = 0x7fc00000u;  // its bits
-
-// 1 / |row|: NaN for rows without a direction. All lanes of a warp call it; square: the sum of theirs.
-template <bool kWhole, class T>
-__device__ __forceinline__ float inverse_length(const T* row, int columns, float square) {
-  if (square >= kLeastSquare && square <= kMostSquare) return 1.0f / sqrtf(square);
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  float largest = 0.0f;
-  bool finite = true;
-  for (int at = lane * kTogether; at < columns; at += kWarpColumns) {
-    float numbers[kTogether];
-    load_columns<kWhole>(row, at, columns, numbers);
-    for (int i = 0; i < kTogether; ++i) {
-      finite = finite && fabsf(numbers[i]) <= 3.4028235e38f;
-      largest = fmaxf(largest, fabsf(numbers[i]));
-    }
-  }
-  largest = warp_max(largest);
-  if (__any_sync(kAllLanes, !finite) || largest == 0.0f) return __uint_as_float(kNotANumber);
-  float scaled = 0.0f;
-  for (int at = lane * kTogether; at < columns; at += kWarpColumns) {
-    float numbers[kTogether];
-    load_columns<kWhole>(row, at, columns, numbers);
-    for (int i = 0; i < kTogether; ++i) {
-      const float number = numbers[i] / largest;
-      scaled += number * number;
-    }
-  }
-  return 1.0f / sqrtf(warp_sum(scaled)) / largest;
-}
+constexpr int kMostStripVectors = 16;  // of kWarpColumns, that lanes hold in registers
 
 // partial[block][column] = sum of weight * row / |row| over the rows of the block, for one strip of columns
 // (blockIdx.y); partial_weight[block] = the sum of those weights.
@@ -134,11 +98,12 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
   }
 }
 
-// depths[i] of rows. own_weights: where the rows are the corpus; null and leave_out: weights of 1.
+// depths[i] of rows, or (where that is not null) cosines_of_rows[i] = sum of weight * cos over the corpus.
+// own_weights: where the rows are the corpus; null and leave_out: weights of 1.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kCosineThreads, 1)
     score_cosine(Rows<T> rows, const float* direction, const double* total, const float* own_weights,
-                 bool leave_out, float* depths) {
+                 bool leave_out, float* depths, double* cosines_of_rows) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCosineWarps + warp; i < rows.count;
@@ -173,8 +138,10 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
       cosines -= own;
       weight -= own;
     }
-    // A row alone in its corpus has no depth.
-    if (lane == 0)
+    if (lane != 0) continue;
+    if (cosines_of_rows != nullptr)
+      cosines_of_rows[i] = cosines;
+    else  // a row alone in its corpus has no depth
       depths[i] = weight > 0.0 ? static_cast<float>(1.0 + cosines / weight) : __uint_as_float(kNotANumber);
   }
 }

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "emulation/fibers.h"
@@ -32,12 +34,27 @@ struct Meeting {
   unsigned char values[kWarpLanes][kMostLaneBytes];
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+
+  void make() const {
+    if (from == nullptr)
+      std::memset(to, 0, bytes);
+    else
+      std::memcpy(to, from, bytes);
+  }
+};
+
 struct Thread {
   Fiber fiber;
   Index3 index;
   const Meeting* waits_for = nullptr;  // of lanes
   bool at_barrier = false;
   std::shared_ptr<Meeting> last;  // what it may still read
+  std::vector<Copy> copies;       // of no group yet
+  std::deque<std::vector<Copy>> groups;
 };
 
 class Block {
@@ -66,6 +83,8 @@ class Block {
       threads_[i].fiber.start(&kernel_);
       threads_[i].at_barrier = false;
       threads_[i].waits_for = nullptr;
+      threads_[i].copies.clear();
+      threads_[i].groups.clear();
       ready_.push_back(i);
     }
     for (auto& of_warp : meetings_) of_warp.clear();
@@ -81,6 +100,8 @@ class Block {
     }
     for (const Thread& thread : threads_) {
       if (!thread.fiber.finished()) throw std::logic_error(stuck());
+      if (!thread.copies.empty() || !thread.groups.empty())
+        throw std::logic_error("a thread leaves before its copies are made");
     }
   }
 
@@ -145,6 +166,21 @@ class Block {
       ready_.push_back(i);
     }
     return meeting->values[0];
+  }
+
+  void async_copy(const Copy& copy) {
+    std::memset(copy.to, kUnwritten, copy.bytes);
+    threads_[current_].copies.push_back(copy);
+  }
+  void async_commit() {
+    Thread& thread = threads_[current_];
+    thread.groups.push_back(std::move(thread.copies));
+    thread.copies.clear();
+  }
+  void async_wait(size_t groups_left) {
+    auto& groups = threads_[current_].groups;
+    for (; groups.size() > groups_left; groups.pop_front())
+      for (const Copy& copy : groups.front()) copy.make();
   }
 
   [[noreturn]] void fail(const std::string& what) {
@@ -217,6 +253,9 @@ const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const 
   return g_block->meet(mask, value, bytes, place);
 }
 int lane() { return g_block->lane(); }
+void async_copy(void* to, const void* from, size_t bytes) { g_block->async_copy({to, from, bytes}); }
+void async_commit() { g_block->async_commit(); }
+void async_wait(int groups_left) { g_block->async_wait(static_cast<size_t>(groups_left)); }
 void refuse(const char* what, const Place& place) { g_block->fail(what + (": " + text(place))); }
 
 }  // namespace ec::emulation

@@ -44,6 +44,11 @@ void sync_block(const Place& place);
 // kMostLaneBytes. Valid until the lane's next meeting.
 const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const Place& place);
 int lane();
+// Copies of this thread, made when it waits for them; until then what they write is unwritten. A null
+// `from` stands for zeros.
+void async_copy(void* to, const void* from, size_t bytes);
+void async_commit();
+void async_wait(int groups_left);
 [[noreturn]] void refuse(const char* what, const Place& place);
 
 }  // namespace ec::emulation

@@ -98,16 +98,17 @@ void Query::offer_block(const uint32_t* slots, int64_t count) {
       if (scores[i] > bar && slots[i] != left_out_) promising.push_back({scores[i], slots[i]});
     }
   }
-  // The best of many raise the bar for the others.
-  const auto rank = static_cast<std::ptrdiff_t>(pool_.rank());
-  while (static_cast<std::ptrdiff_t>(promising.size()) > 2 * rank) {
-    std::partial_sort(promising.begin(), promising.begin() + rank, promising.end(), better);
-    offer_codes(promising.data(), static_cast<size_t>(rank));
+  // The best of many raise the bar for the others; more of them each time, because what few do not thin out
+  // (rows that are all about as far) many do not either.
+  auto best = static_cast<std::ptrdiff_t>(pool_.rank());
+  for (; static_cast<std::ptrdiff_t>(promising.size()) > 2 * best; best *= 2) {
+    std::nth_element(promising.begin(), promising.begin() + best, promising.end(), better);
+    offer_codes(promising.data(), static_cast<size_t>(best));
     const float raised = pool_.bar();
-    promising.erase(std::remove_if(promising.begin() + rank, promising.end(),
+    promising.erase(std::remove_if(promising.begin() + best, promising.end(),
                                    [=](const Candidate& each) { return each.score <= raised; }),
                     promising.end());
-    promising.erase(promising.begin(), promising.begin() + rank);
+    promising.erase(promising.begin(), promising.begin() + best);
   }
   if (!promising.empty()) offer_codes(promising.data(), promising.size());
 }
