@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,7 +69,7 @@ def run(
     threads: list[int],
     show_case: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
-    """Run a mode; what was measured before Ctrl-C is returned, with "interrupted" set."""
+    """Run a mode; what was measured before Ctrl-C or a failure is returned, "interrupted" set."""
     started = time.time()
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -89,6 +90,9 @@ def run(
         try:
             _run_all(result, family, cases, bar, show_case)
         except KeyboardInterrupt:
+            result["interrupted"] = True
+        except Exception:  # a peer's, which may have been Ctrl-C before it got there
+            traceback.print_exc()
             result["interrupted"] = True
     result["seconds"] = time.time() - started
     return result

@@ -19,6 +19,7 @@ constexpr float kNotReached = -1.0f;
 
 struct Costs {
   bool measured = false;
+  float rows = 0.0f;  // of the graph, when they were
   // Nanoseconds.
   float code_query = 0.0f;   // to project and quantise a query
   float listed_row = 0.0f;   // to score a listed row's head, amid many
@@ -38,7 +39,12 @@ struct Costs {
   float tail_share[kLevels] = {};
   // And from a whole code this multiple of head_scale |q|.
   float code_error[kLevels] = {};
-  float refined[kLevels] = {};  // tails that a list of any length needs for 10 results
+  // While codes are chosen, the k-th best of them stands for the k-th nearest row: so far below it, in that
+  // unit, a row is kept. head_scale: that of most rows.
+  float code_margin[kLevels] = {};
+  float head_scale = 0.0f;
+  // Of a list of any length, for 10 results: tails that are read, and rows that are measured.
+  float refined[kLevels] = {}, rescored[kLevels] = {};
   // [share][level] at 10 results. A walk looks on as far as (1 + slack) times the k-th best distance;
   // kNotReached: no slack that was tried is enough, or the list takes far less time.
   float slack[kShareCount][kLevels] = {};

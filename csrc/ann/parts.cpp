@@ -46,6 +46,7 @@ void require(bool holds, const char* what) {
 // Every number of the costs, in one order for writing and reading.
 template <class Visit>
 void visit_costs(Costs& costs, Visit&& visit) {
+  visit(costs.rows);
   visit(costs.code_query);
   visit(costs.listed_row);
   visit(costs.nearby_row);
@@ -55,10 +56,13 @@ void visit_costs(Costs& costs, Visit&& visit) {
   visit(costs.list_query);
   visit(costs.row_square);
   visit(costs.usual_distance);
+  visit(costs.head_scale);
   for (int level = 0; level < kLevels; ++level) {
     visit(costs.tail_share[level]);
     visit(costs.code_error[level]);
+    visit(costs.code_margin[level]);
     visit(costs.refined[level]);
+    visit(costs.rescored[level]);
     visit(costs.cell_reach[level]);
     for (int share = 0; share < kShareCount; ++share) {
       visit(costs.slack[share][level]);

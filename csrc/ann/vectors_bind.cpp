@@ -330,6 +330,8 @@ void register_ann_vectors(py::module_& m) {
       .def_property_readonly("live", [](const Vectors& v) { return v.data().live(); })
       .def_property_readonly("graph_rows", [](const Vectors& v) { return v.data().graph_rows; })
       .def_property_readonly("trained_rows", [](const Vectors& v) { return v.data().trained_rows; })
+      .def_property_readonly("calibrated_rows",
+                             [](const Vectors& v) { return static_cast<int64_t>(v.data().costs.rows); })
       .def_property_readonly("trained", [](const Vectors& v) { return v.data().trained(); })
       .def_property_readonly("raw_dropped", [](const Vectors& v) { return v.data().raw_dropped; })
       .def_property_readonly("dim", [](const Vectors& v) { return v.data().dim; })

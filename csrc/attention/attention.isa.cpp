@@ -109,10 +109,12 @@ static inline __attribute__((always_inline)) void pool_strip(const From& from, i
     }
   };
   int64_t t = 0;
-  const LineRun run = ahead.take(tokens);
-  for (; t < run.steps; ++t) {
-    fetch_lines(run, t);
-    add_token(t);
+  ahead.add_steps(tokens);
+  for (LineRun run = ahead.take(tokens); run.steps > 0; run = ahead.take(tokens - t)) {
+    for (int64_t step = 0; step < run.steps; ++step, ++t) {
+      fetch_lines(run, step);
+      add_token(t);
+    }
   }
   for (; t < tokens; ++t) add_token(t);
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)
@@ -156,7 +158,7 @@ static void pool_many(const typename Lane::Real* const* rows, int64_t tokens,
                                                 pooled + j * columns, nullptr);
   };
   pool_next(std::integral_constant<int, kTileRows>());
-  pool_next(std::integral_constant<int, 4>());
+  if constexpr (kTileRows > 4) pool_next(std::integral_constant<int, 4>());
   pool_next(std::integral_constant<int, 2>());
   pool_next(std::integral_constant<int, 1>());
 }
@@ -211,14 +213,14 @@ static void pool(const typename Lane::Real* const* rows, int64_t tokens, const t
     for (; heads >= kHeads; heads -= kHeads, tile += kHeads * kBlockTokens, pooled += kHeads * columns)
       pool_few<Lane, kHeads>(rows, tokens, tile, columns, lines, pooled);
   };
-  pool_next(std::integral_constant<int, 4>());
+  if constexpr (kTileRows > 4) pool_next(std::integral_constant<int, 4>());
   pool_next(std::integral_constant<int, 2>());
   pool_next(std::integral_constant<int, 1>());
 }
 
 // ---- spread ---------------------------------------------------------------------------------------
 
-// Of few registers, whole lines of memory: a line that is streamed in parts is written twice.
+// Of few registers, whole lines of memory (of 8 lanes): a line that is streamed in parts is written twice.
 constexpr int kSpreadTokens = kFewRegisters ? 6 : kTileRows;
 constexpr int kSpreadVectors = kFewRegisters ? 2 : kTileVectors;
 

@@ -65,10 +65,12 @@ static inline __attribute__((always_inline)) void pool_strip(const uint16_t* con
     }
   };
   int64_t t = 0;
-  const LineRun run = ahead.take((tokens + 1) / 2);
-  for (; t < 2 * run.steps; t += 2) {
-    fetch_lines(run, t / 2);
-    add_two(t);
+  ahead.add_steps((tokens + 1) / 2);
+  for (LineRun run = ahead.take((tokens + 1) / 2); run.steps > 0; run = ahead.take((tokens + 1 - t) / 2)) {
+    for (int64_t step = 0; step < run.steps; ++step, t += 2) {
+      fetch_lines(run, step);
+      add_two(t);
+    }
   }
   for (; t < tokens; t += 2) add_two(t);
   EC_UNROLL for (int j = 0; j < kHeads; ++j) EC_UNROLL for (int v = 0; v < kVectors; ++v)

@@ -38,12 +38,13 @@ class LinesAhead {
     next_rows();
   }
 
-  // What a loop of so many steps fetches: no more than lies in one piece.
+  // Before a loop of so many steps.
+  void add_steps(int64_t steps) { due_ += pace_ * steps; }
+  // What the next steps of the loop fetch, no more than `steps`: of what lies in one piece. None: no steps.
   LineRun take(int64_t steps) {
-    due_ += pace_ * steps;
     const int64_t left = (end_ - at_ + kLineBytes - 1) / kLineBytes;
     const int64_t lines = due_ / kWhole < left ? due_ / kWhole : left;
-    if (lines <= 0) return {at_, 0, 0};
+    if (lines <= 0 || steps <= 0) return {at_, 0, 0};
     const int64_t lines_a_step = (lines + steps - 1) / steps;
     const LineRun run{at_, lines / lines_a_step, lines_a_step};
     at_ += run.steps * lines_a_step * kLineBytes;

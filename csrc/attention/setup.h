@@ -63,13 +63,14 @@ struct Setup {
 
   // What scores and pool fetch of the rows that each of them will need. Scores, which wait for every line
   // that they read, are held up by what they fetch, the pool is not: where both need the same rows, scores
-  // fetch what the pool has no time for, at most one row for each of their tiles of 4 tokens and 4 heads.
+  // fetch what the pool has no time for, at most one row for each of their tiles (of 6 tokens and 2 heads,
+  // or 4 of both).
   BlockAhead ahead(const RowsAhead& scored_rows, const RowsAhead& pooled_rows) const {
     if (!shared || scored_rows.count == 0 || pooled_rows.count == 0) return {scored_rows, pooled_rows};
     const int64_t count = pooled_rows.count;
     const int64_t left =
         heads == 1 ? 0 : std::max(int64_t{0}, count - heads * kBlockTokens / kProductsALine);
-    const int64_t by_scores = std::min(left, kBlockTokens / 4 * (padded_heads / 4));
+    const int64_t by_scores = std::min(left, kBlockTokens / 6 * (padded_heads / 4));
     return {{scored_rows.rows, by_scores}, {pooled_rows.rows + by_scores, count - by_scores}};
   }
 

@@ -88,28 +88,26 @@ static inline __attribute__((always_inline)) void score_tile(const typename Lane
   put_sums<Lane, kTokens>(sum, tile);
 }
 
-// The tiles of a group of heads, and the rows to come that they fetch: one each, of which there are fewer
-// than tiles.
+// The tiles of groups of heads, and the rows to come that they fetch: one each at most.
 template <class Lane>
 struct ScoreTiles {
   using Number = typename Lane::Number;
 
   const Number* const* rows;
   const Number* factor;
-  int64_t first, last;  // heads
   int64_t columns;
   const RowsAhead& ahead;
-  int64_t tiles;     // of all groups
-  int64_t* fetched;  // rows
-  int64_t* due;      // due / tiles of a row are late
+  int64_t tiles;  // of all groups
   typename Lane::Sum* tile;
+  int64_t fetched = 0, due = 0;  // rows; due / tiles of one are late
 
+  // Tokens from t on and heads [first, last).
   template <int kTokens>
-  inline __attribute__((always_inline)) void score(int64_t t) const {
+  inline __attribute__((always_inline)) void score(int64_t t, int64_t first, int64_t last) {
     for (int64_t j = first; j < last; j += kScoreHeads) {
-      *due += ahead.count;
-      const Number* row_to_come = row_ahead(ahead, *due >= tiles ? (*fetched)++ : ahead.count, rows[t]);
-      if (*due >= tiles) *due -= tiles;
+      due += ahead.count;
+      const Number* row_to_come = row_ahead(ahead, due >= tiles ? fetched++ : ahead.count, rows[t]);
+      if (due >= tiles) due -= tiles;
       score_tile<Lane, kTokens>(rows + t, factor + j * factor_stride<Number>(columns), columns, row_to_come,
                                 tile + j * kBlockTokens + t);
     }
@@ -122,23 +120,22 @@ static void scores(const typename Lane::Number* const* rows, int64_t tokens,
                    const RowsAhead& ahead, typename Lane::Sum* tile) {
   const int64_t fitting = kFactorBytes / (columns * static_cast<int64_t>(sizeof(typename Lane::Number)));
   const int64_t group = fitting < kScoreHeads ? kScoreHeads : fitting / kScoreHeads * kScoreHeads;
-  const int64_t tiles =
+  const int64_t count =
       (tokens + kScoreTokens - 1) / kScoreTokens * ((heads + kScoreHeads - 1) / kScoreHeads);
-  int64_t fetched = 0, due = 0;
+  ScoreTiles<Lane> tiles{rows, factor, columns, ahead, count, tile};
   for (int64_t first = 0; first < heads; first += group) {
     const int64_t last = first + group < heads ? first + group : heads;
-    const ScoreTiles<Lane> group_tiles{rows,  factor, first,    last, columns,
-                                       ahead, tiles,  &fetched, &due, tile};
     int64_t t = 0;
-    for (; t + kScoreTokens <= tokens; t += kScoreTokens) group_tiles.template score<kScoreTokens>(t);
+    for (; t + kScoreTokens <= tokens; t += kScoreTokens)
+      tiles.template score<kScoreTokens>(t, first, last);
     const int64_t left = tokens - t;
     if (left > (kFewRegisters ? 4 : 0)) {
-      group_tiles.template score<kScoreTokens>(t);
+      tiles.template score<kScoreTokens>(t, first, last);
     } else if constexpr (kFewRegisters) {
       if (left > 2)
-        group_tiles.template score<4>(t);
+        tiles.template score<4>(t, first, last);
       else if (left > 0)
-        group_tiles.template score<2>(t);
+        tiles.template score<2>(t, first, last);
     }
   }
 }

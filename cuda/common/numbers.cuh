@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "common/platform.h"
-#include "core/hd.h"
 
 #if defined(__CUDACC__)
 #include <cuda_fp16.h>

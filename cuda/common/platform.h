@@ -20,6 +20,9 @@ __device__ __forceinline__ T* shared_array(size_t) {
 using Stream = cudaStream_t;
 using Dim3 = dim3;
 
+// Whether a launch, or what prepares one, has failed since this was last asked.
+inline bool launches_failed() { return cudaGetLastError() != cudaSuccess; }
+
 inline void clear(void* memory, size_t bytes, Stream stream) { cudaMemsetAsync(memory, 0, bytes, stream); }
 // Beyond 48 KB a kernel has to ask for what its blocks share.
 template <class Kernel>
@@ -50,12 +53,26 @@ using Dim3 = emulation::Size3;
 
 inline void clear(void* memory, size_t bytes, Stream) { std::memset(memory, 0, bytes); }
 template <class Kernel>
-void allow_shared(Kernel*, size_t) {}
+void allow_shared(Kernel* kernel, size_t bytes) {
+  emulation::allowed_shared(reinterpret_cast<const void*>(kernel)) = bytes;
+}
+inline bool launches_failed() { return false; }
+
+template <class T>
+struct AsIs {
+  using Type = T;
+};
+template <class... Parameters>
+void launch(void (*kernel)(Parameters...), const Dim3& grid, const Dim3& block, size_t shared_bytes,
+            typename AsIs<Parameters>::Type... arguments) {
+  const size_t allowed = emulation::allowed_shared(reinterpret_cast<const void*>(kernel));
+  emulation::launch(grid, block, shared_bytes, allowed, [&] { kernel(arguments...); });
+}
 
 }  // namespace ec::cuda
 
 #define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ((void)(stream), ::ec::emulation::launch({grid}, {block}, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+  ((void)(stream), ::ec::cuda::launch(kernel, {grid}, {block}, shared_bytes, __VA_ARGS__))
 
 #endif
 

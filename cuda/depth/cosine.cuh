@@ -3,11 +3,12 @@
 // the corpus's unit rows and W the sum of the weights (depth_math.h). Where rows are scored in their own
 // corpus, each leaves itself out: s . x / |x| and W without its own weight.
 //
-// Three kernels, each row read once by each of the first and the last: sums of unit rows of each block;
-// their sum over the blocks; a dot product for each row.
-// Numerics: squares and products in float32 over 32 partial sums, the sums of blocks and all that follows
-// in float64. Rows whose squares leave the range of float32 are scaled by their largest number first. A row
-// of zeros, or with a number that is not finite, makes its own depth NaN, in the corpus all depths.
+// Three kernels, each row read once by each of the first and the last (by the first, rows wider than
+// kMostStripVectors vectors once for each strip): sums of unit rows of each block; their sum over the
+// blocks; a dot product for each row. Numerics: float32 over the rows of a warp, the warps of a block and
+// the columns of a lane; float64 over the blocks, and from a row's dot product on. Rows whose squares leave
+// the range of float32 are scaled first. A row of zeros, or with a number that is not finite, makes its own
+// depth NaN, in the corpus all depths.
 #pragma once
 
 #include "depth/unit_rows.cuh"
@@ -47,12 +48,12 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
       load_columns<kWhole>(row, at, rows.columns, others);
       for (int k = 0; k < kTogether; ++k) square += others[k] * others[k];
     }
-    const float inverse = inverse_length<kWhole>(row, rows.columns, warp_sum(square));
+    const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
     const float weight = weights == nullptr ? 1.0f : weights[i];
     total += static_cast<double>(weight);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v)
-      for (int k = 0; k < kTogether; ++k) sum[v][k] += weight * (numbers[v][k] * inverse);
+      for (int k = 0; k < kTogether; ++k) sum[v][k] += weight * scaling.unit(numbers[v][k]);
   }
   // Warp by warp, so that the order of the sums is one.
   double* of_warps = shared_array<double>(kCosineWarps + (last - first + 1) / 2);
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
 }
 
 // direction[column] = the sum over the blocks; *total the sum of the weights. One thread a column.
-__global__ void __launch_bounds__(kCosineThreads, 1)
+static __global__ void __launch_bounds__(kCosineThreads, 1)
     add_blocks(const float* partial, const double* partial_weight, int blocks, int columns,
                float* direction, double* total) {
   const int at = static_cast<int>(blockIdx.x) * kCosineThreads + static_cast<int>(threadIdx.x);
@@ -120,18 +121,19 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
       }
     }
     square = warp_sum(square);
-    const bool scaled = !(square >= kLeastSquare && square <= kMostSquare);
-    const float inverse = inverse_length<kWhole>(row, rows.columns, square);
+    const Scaling scaling = scaling_of<kWhole>(row, rows.columns, square);
+    const bool scaled = scaling.first != 1.0f;
     if (scaled) {  // products may have overflowed as squares did
       along = 0.0f;
       for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
         float numbers[kTogether], of_direction[kTogether];
         load_columns<kWhole>(row, at, rows.columns, numbers);
         load_columns<kWhole>(direction, at, rows.columns, of_direction);
-        for (int k = 0; k < kTogether; ++k) along += numbers[k] * inverse * of_direction[k];
+        for (int k = 0; k < kTogether; ++k) along += scaling.unit(numbers[k]) * of_direction[k];
       }
     }
-    double cosines = static_cast<double>(warp_sum(along)) * (scaled ? 1.0 : static_cast<double>(inverse));
+    double cosines =
+        static_cast<double>(warp_sum(along)) * (scaled ? 1.0 : static_cast<double>(scaling.second));
     double weight = *total;
     if (leave_out) {
       const double own = own_weights == nullptr ? 1.0 : static_cast<double>(own_weights[i]);

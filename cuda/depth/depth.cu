@@ -34,7 +34,7 @@ int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct Layout {
   Layout(const DepthProblem& given, int multiprocessors, void* workspace)
       : problem(given),
-        own(given.corpus.data == nullptr),
+        own(given.own_corpus),
         corpus(own ? given.rows : given.corpus),
         pairs(given.metric != Metric::kCosine),
         padded(ceiling(corpus.columns, kStep) * kStep),
@@ -53,9 +53,9 @@ struct Layout {
     if (!pairs) return;
     cosines = arena.take<double>(given.rows.count);
     sums = arena.take<PairSums>(shares * given.rows.count);
-    row_inverse = arena.take<float>(given.rows.count);
+    row_scalings = arena.take<Scaling>(given.rows.count);
     row_units = arena.take<BFloat>(given.rows.count * unit_stride);
-    other_inverse = own ? row_inverse : arena.take<float>(corpus.count);
+    other_scalings = own ? row_scalings : arena.take<Scaling>(corpus.count);
     other_units = own ? row_units : arena.take<BFloat>(corpus.count * unit_stride);
   }
 
@@ -73,7 +73,8 @@ struct Layout {
   int64_t shares, sum_blocks, score_blocks;
   double *total, *partial_weight, *cosines = nullptr;
   int* missing;
-  float *direction, *partial, *row_inverse = nullptr, *other_inverse = nullptr;
+  float *direction, *partial;
+  Scaling *row_scalings = nullptr, *other_scalings = nullptr;
   PairSums* sums = nullptr;
   BFloat *row_units = nullptr, *other_units = nullptr;
 };
@@ -136,27 +137,27 @@ void score_rows(const Layout& layout, Stream stream) {
   });
 }
 
-void round_rows(const Layout& layout, const AnyRows& given, BFloat* units, float* inverse, int* missing,
+void round_rows(const Layout& layout, const AnyRows& given, BFloat* units, Scaling* scalings, int* missing,
                 int64_t blocks, Stream stream) {
   with_numbers(given.kind, [&](auto number) {
     using T = decltype(number);
     const Rows<T> rows = rows_of<T>(given);
     const auto kernel = whole_vectors(rows) ? round_unit_rows<T, true> : round_unit_rows<T, false>;
     EC_LAUNCH(kernel, static_cast<unsigned>(blocks), kCosineThreads, 0, stream, rows,
-              static_cast<int>(layout.padded), layout.problem.strict, units, inverse, missing);
+              static_cast<int>(layout.padded), layout.problem.strict, units, scalings, missing);
   });
 }
 
 void score_pairs(const Layout& layout, Stream stream) {
   const DepthProblem& problem = layout.problem;
   clear(layout.missing, sizeof(int), stream);
-  round_rows(layout, layout.corpus, layout.other_units, layout.other_inverse, layout.missing,
+  round_rows(layout, layout.corpus, layout.other_units, layout.other_scalings, layout.missing,
              layout.sum_blocks, stream);
   if (!layout.own)
-    round_rows(layout, problem.rows, layout.row_units, layout.row_inverse, nullptr, layout.score_blocks,
+    round_rows(layout, problem.rows, layout.row_units, layout.row_scalings, nullptr, layout.score_blocks,
                stream);
-  const PairProblem pairs = {{layout.row_units, layout.row_inverse, problem.rows},
-                             {layout.other_units, layout.other_inverse, layout.corpus},
+  const PairProblem pairs = {{layout.row_units, layout.row_scalings, problem.rows},
+                             {layout.other_units, layout.other_scalings, layout.corpus},
                              static_cast<int>(layout.padded),
                              problem.strict,
                              problem.weights,
@@ -176,7 +177,7 @@ void score_pairs(const Layout& layout, Stream stream) {
                              layout.own ? problem.weights : nullptr,
                              layout.own,
                              problem.strict,
-                             layout.row_inverse,
+                             layout.row_scalings,
                              layout.missing,
                              problem.depths};
   const auto blocks = static_cast<unsigned>(ceiling(problem.rows.count, kPairThreads));
@@ -189,12 +190,13 @@ size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors) {
   return Layout(problem, multiprocessors, nullptr).arena.used();
 }
 
-void run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream) {
-  if (problem.rows.count == 0) return;
+bool run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream) {
+  if (problem.rows.count == 0) return true;
   const Layout layout(problem, multiprocessors, workspace);
   sum_corpus(layout, stream);
   score_rows(layout, stream);
   if (layout.pairs) score_pairs(layout, stream);
+  return !launches_failed();
 }
 
 }  // namespace ec::cuda

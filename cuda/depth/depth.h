@@ -14,15 +14,16 @@ enum class Metric { kCosine, kChord, kArc };
 struct DepthProblem {
   Metric metric;
   AnyRows rows;
-  AnyRows corpus;  // where its data is null, the rows are their own corpus, and each leaves itself out
+  bool own_corpus;       // the rows are their own corpus, and each leaves itself out
+  AnyRows corpus;        // else
   const float* weights;  // of the corpus; may be null
   bool strict;           // chord and arc: float32 products, else bf16
   float* depths;         // [rows]
 };
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors);
-// Requires: shapes that fit, a workspace of that size on a boundary of 256 bytes. Starts kernels, and
-// returns.
-void run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream);
+// Starts kernels, and returns whether all could be started. Requires: shapes that fit, a workspace of that
+// size on a boundary of 256 bytes.
+bool run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream);
 
 }  // namespace ec::cuda

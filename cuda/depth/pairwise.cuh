@@ -48,7 +48,7 @@ struct PairShared {
 // Rows of one side.
 struct Side {
   const BFloat* unit;  // [count][padded], strict [count][2 padded]: x1, then x2
-  const float* inverse;
+  const Scaling* scalings;
   AnyRows given;
 };
 
@@ -123,11 +123,11 @@ __device__ __forceinline__ float distance_at(float c) {
 // |x - sign y|^2 for the unit rows x and y that row i and other j stand for, by a warp.
 __device__ __forceinline__ float measured_square(const PairProblem& problem, int64_t i, int64_t j,
                                                  float sign) {
-  const float of_row = problem.rows.inverse[i], of_other = sign * problem.others.inverse[j];
+  const Scaling of_row = problem.rows.scalings[i], of_other = problem.others.scalings[j];
   float square = 0.0f;
   for (int k = static_cast<int>(threadIdx.x) % kWarpSize; k < problem.rows.given.columns; k += kWarpSize) {
-    const float difference =
-        problem.rows.given.number(i, k) * of_row - problem.others.given.number(j, k) * of_other;
+    const float difference = of_row.unit(problem.rows.given.number(i, k)) -
+                             sign * of_other.unit(problem.others.given.number(j, k));
     square += difference * difference;
   }
   return warp_sum(square);
@@ -250,12 +250,12 @@ struct PairFinish {
   const double *cosines, *total;
   const float* own_weights;  // see score_cosine
   bool leave_out, strict;
-  const float* inverse;
+  const Scaling* scalings;
   const int* missing;  // rows of the corpus without a direction
   float* depths;
 };
 
-__global__ void __launch_bounds__(kPairThreads, 1) finish_pairs(PairFinish finish) {
+static __global__ void __launch_bounds__(kPairThreads, 1) finish_pairs(PairFinish finish) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kPairThreads + threadIdx.x;
   if (i >= finish.count) return;
   double weight = *finish.total, distance = 0.0, rounded = 0.0;
@@ -271,8 +271,7 @@ __global__ void __launch_bounds__(kPairThreads, 1) finish_pairs(PairFinish finis
   const double bent = fabs(rounded) <= static_cast<double>(finish.strict ? kStrictNearLimit : kNearLimit)
                           ? pair_slope(finish.metric, rounded) * (finish.cosines[i] / weight - rounded)
                           : 0.0;
-  const float inverse = finish.inverse[i];
-  const bool known = weight > 0.0 && inverse == inverse && *finish.missing == 0;
+  const bool known = weight > 0.0 && finish.scalings[i].known() && *finish.missing == 0;
   finish.depths[i] = known ? static_cast<float>(depth_of_mean_distance(finish.metric, distance + bent))
                            : __uint_as_float(kNotANumber);
 }

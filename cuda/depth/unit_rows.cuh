@@ -10,36 +10,33 @@ namespace ec::cuda {
 constexpr int kWarpColumns = kWarpSize * kTogether;  // that a warp loads at once
 constexpr unsigned kNotANumber = 0x7fc00000u;        // its bits
 
-// What a sum of squares may be, so that neither overflow nor underflow has cost digits.
+// What a sum of squares may be, so that neither overflow nor underflow has cost digits; and what brings the
+// numbers of other rows into that range.
 constexpr float kLeastSquare = 1e-26f, kMostSquare = 1e38f;
+constexpr float kEnlarging = 1.2676506e30f, kReducing = 7.8886091e-31f;  // 2^100 and 2^-100
 
-// 1 / |row|: NaN for rows without a direction. All lanes of a warp call it; square: the sum of theirs.
+// Number times first times second is that of the unit row: 1 / |row| alone may not be a float.
+struct Scaling {
+  float first, second;  // second: NaN for a row without a direction
+
+  __device__ float unit(float number) const { return number * first * second; }
+  __device__ bool known() const { return second == second; }
+};
+
+// All lanes of a warp call it; square: the sum of their squares.
 template <bool kWhole, class T>
-__device__ __forceinline__ float inverse_length(const T* row, int columns, float square) {
-  if (square >= kLeastSquare && square <= kMostSquare) return 1.0f / sqrtf(square);
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  float largest = 0.0f;
-  bool finite = true;
-  for (int at = lane * kTogether; at < columns; at += kWarpColumns) {
-    float numbers[kTogether];
-    load_columns<kWhole>(row, at, columns, numbers);
-    for (int i = 0; i < kTogether; ++i) {
-      finite = finite && fabsf(numbers[i]) <= 3.4028235e38f;
-      largest = fmaxf(largest, fabsf(numbers[i]));
-    }
-  }
-  largest = warp_max(largest);
-  if (__any_sync(kAllLanes, !finite) || largest == 0.0f) return __uint_as_float(kNotANumber);
+__device__ __forceinline__ Scaling scaling_of(const T* row, int columns, float square) {
+  if (square >= kLeastSquare && square <= kMostSquare) return {1.0f, 1.0f / sqrtf(square)};
+  const float first = square < kLeastSquare ? kEnlarging : kReducing;  // of NaN either is
   float scaled = 0.0f;
-  for (int at = lane * kTogether; at < columns; at += kWarpColumns) {
+  for (int at = static_cast<int>(threadIdx.x) % kWarpSize * kTogether; at < columns; at += kWarpColumns) {
     float numbers[kTogether];
     load_columns<kWhole>(row, at, columns, numbers);
-    for (int i = 0; i < kTogether; ++i) {
-      const float number = numbers[i] / largest;
-      scaled += number * number;
-    }
+    for (int i = 0; i < kTogether; ++i) scaled += (numbers[i] * first) * (numbers[i] * first);
   }
-  return 1.0f / sqrtf(warp_sum(scaled)) / largest;
+  scaled = warp_sum(scaled);
+  const bool directed = scaled > 0.0f && scaled <= 3.4028235e38f;
+  return {first, directed ? 1.0f / sqrtf(scaled) : __uint_as_float(kNotANumber)};
 }
 
 // Nearest, ties to even. Requires: a is finite.
@@ -53,11 +50,11 @@ __device__ __forceinline__ void store_four(const unsigned (&bits)[kTogether], BF
 }
 
 // unit[i][0 .. padded) = row i / |row i| in bf16, zeros behind its columns, and all zeros where it has no
-// direction; strict: then its rest, in bf16 too. inverse[i] = 1 / |row i|, NaN there, which *missing (may
-// be null) counts. A warp each; padded: a multiple of 4.
+// direction, which *missing (may be null) counts; strict: then its rest, in bf16 too. A warp each; padded:
+// a multiple of 4.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(256, 1)
-    round_unit_rows(Rows<T> rows, int padded, bool strict, BFloat* unit, float* inverse, int* missing) {
+    round_unit_rows(Rows<T> rows, int padded, bool strict, BFloat* unit, Scaling* scalings, int* missing) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t stride = strict ? 2 * padded : padded;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
@@ -70,14 +67,14 @@ __global__ void __launch_bounds__(256, 1)
       load_columns<kWhole>(row, at, rows.columns, numbers);
       for (int k = 0; k < kTogether; ++k) square += numbers[k] * numbers[k];
     }
-    const float length = inverse_length<kWhole>(row, rows.columns, warp_sum(square));
-    const bool directed = length == length;
+    const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
+    const bool directed = scaling.known();
     for (int at = lane * kTogether; at < padded; at += kWarpColumns) {
       float numbers[kTogether];
       load_columns<kWhole>(row, at, rows.columns, numbers);
       unsigned bits[kTogether], rest[kTogether];
       for (int k = 0; k < kTogether; ++k) {
-        const float number = directed ? numbers[k] * length : 0.0f;
+        const float number = directed ? scaling.unit(numbers[k]) : 0.0f;
         bits[k] = bfloat_bits(number);
         rest[k] = bfloat_bits(number - __uint_as_float(bits[k] << 16));
       }
@@ -85,7 +82,7 @@ __global__ void __launch_bounds__(256, 1)
       if (strict) store_four(rest, unit + i * stride + padded + at);
     }
     if (lane == 0) {
-      inverse[i] = length;
+      scalings[i] = scaling;
       if (!directed && missing != nullptr) atomicAdd(missing, 1);
     }
   }

@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <memory>
+#include <new>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -21,6 +23,7 @@ ec::emulation::Index3 threadIdx, blockIdx;
 namespace ec::emulation {
 namespace {
 
+constexpr std::align_val_t kSharedAlignment{128};
 constexpr unsigned char kUnwritten = 0xff;  // NaN, whatever is read from it
 
 std::string text(const Place& place) { return std::string(place.file) + ":" + std::to_string(place.line); }
@@ -51,9 +54,8 @@ struct Thread {
   Fiber fiber;
   Index3 index;
   const Meeting* waits_for = nullptr;  // of lanes
-  bool at_barrier = false;
-  std::shared_ptr<Meeting> last;  // what it may still read
-  std::vector<Copy> copies;       // of no group yet
+  std::shared_ptr<Meeting> last;       // what it may still read
+  std::vector<Copy> copies;            // of no group yet
   std::deque<std::vector<Copy>> groups;
 };
 
@@ -61,11 +63,10 @@ class Block {
  public:
   Block(const Size3& size, size_t shared_bytes, const std::function<void()>& kernel,
         std::mt19937_64& random)
-      : size_(size),
-        kernel_(kernel),
+      : kernel_(kernel),
         random_(random),
-        threads_(size.count()),
-        meetings_((size.count() + kWarpLanes - 1) / kWarpLanes),
+        threads_(size_t{size.x} * size.y * size.z),
+        meetings_((threads_.size() + kWarpLanes - 1) / kWarpLanes),
         shared_bytes_(shared_bytes) {
     unsigned number = 0;
     for (unsigned z = 0; z < size.z; ++z)
@@ -75,13 +76,12 @@ class Block {
 
   void run() {
     // Of exactly this size, so that the address sanitizer sees what lies beyond.
-    shared_.reset(new unsigned char[shared_bytes_ > 0 ? shared_bytes_ : 1]);
+    shared_.reset(static_cast<unsigned char*>(::operator new(shared_bytes_ + 1, kSharedAlignment)));
     std::memset(shared_.get(), kUnwritten, shared_bytes_);
     barrier_arrived_ = 0;
     ready_.clear();
     for (size_t i = 0; i < threads_.size(); ++i) {
       threads_[i].fiber.start(&kernel_);
-      threads_[i].at_barrier = false;
       threads_[i].waits_for = nullptr;
       threads_[i].copies.clear();
       threads_[i].groups.clear();
@@ -116,11 +116,9 @@ class Block {
       fail("threads of a block wait at different barriers: " + text(barrier_) + " and " + text(place));
     }
     Thread& thread = threads_[current_];
-    thread.at_barrier = true;
     if (++barrier_arrived_ == threads_.size()) {
       barrier_arrived_ = 0;
       for (size_t i = 0; i < threads_.size(); ++i) {
-        threads_[i].at_barrier = false;
         ready_.push_back(i);
       }
     }
@@ -199,12 +197,14 @@ class Block {
     return what;
   }
 
-  Size3 size_;
   const std::function<void()>& kernel_;
   std::mt19937_64& random_;
   std::vector<Thread> threads_;
   std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // of each warp
-  std::unique_ptr<unsigned char[]> shared_;
+  struct Free {
+    void operator()(unsigned char* memory) const { ::operator delete(memory, kSharedAlignment); }
+  };
+  std::unique_ptr<unsigned char, Free> shared_;
   size_t shared_bytes_;
   std::vector<size_t> ready_;
   size_t current_ = 0;
@@ -222,16 +222,26 @@ Block* g_block = nullptr;
 
 }  // namespace
 
-void set_seed(uint64_t seed) { random_orders().seed(seed); }
+size_t& allowed_shared(const void* kernel) {
+  static std::map<const void*, size_t> allowed;
+  return allowed[kernel];
+}
 
-void launch(const Size3& grid, const Size3& block, size_t shared_bytes,
+void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t allowed_bytes,
             const std::function<void()>& kernel) {
-  if (block.count() == 0 || block.count() > kMostThreads)
-    throw std::logic_error("a block has 1 to 1024 threads");
-  if (grid.count() == 0) throw std::logic_error("a grid has one block at least");
-  if (shared_bytes > kMostSharedBytes) throw std::logic_error("a block has no more than 227 KB to share");
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads == 0 || threads > kMostThreads || block.z > kMostThreadsDeep)
+    throw std::logic_error("a block has 1 to 1024 threads, and at most 64 along z");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > kMostBlocks || grid.y > kMostBlocksAside ||
+      grid.z > kMostBlocksAside)
+    throw std::logic_error("a grid has one block at least, and at most 2^31 - 1, 65535 and 65535");
+  if (shared_bytes > std::max(kFreeSharedBytes, std::min(allowed_bytes, kMostSharedBytes)))
+    throw std::logic_error("a block shares at most 48 KB, or what its kernel is allowed, up to 227 KB");
   Block runner(block, shared_bytes, kernel, random_orders());
-  g_block = &runner;
+  struct Guard {
+    explicit Guard(Block* block) { g_block = block; }
+    ~Guard() { g_block = nullptr; }
+  } guard(&runner);
   gridDim = grid;
   blockDim = block;
   std::vector<Index3> order;
@@ -243,7 +253,6 @@ void launch(const Size3& grid, const Size3& block, size_t shared_bytes,
     blockIdx = index;
     runner.run();
   }
-  g_block = nullptr;
 }
 
 void* shared_memory() { return g_block->shared(); }

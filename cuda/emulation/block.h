@@ -2,7 +2,9 @@
 // The threads of one block, each a fiber, in an order drawn at random; one block after the other.
 //
 // Stricter than a GPU: all threads of a block must come to each barrier, none may have left, and lanes of a
-// warp must meet at one place of the source. What breaks a rule ends the launch with an exception.
+// warp must meet at one place of the source; else the launch ends with an exception. A missing barrier
+// shows as a wrong result, in some of the orders. Blocks do not run at the same time: one that waits for
+// another never ends.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +15,6 @@ namespace ec::emulation {
 
 struct Size3 {
   unsigned x = 1, y = 1, z = 1;
-  unsigned count() const { return x * y * z; }
 };
 struct Index3 {
   unsigned x = 0, y = 0, z = 0;
@@ -21,8 +22,10 @@ struct Index3 {
 
 constexpr int kWarpLanes = 32;
 constexpr size_t kMostLaneBytes = 128;  // that a lane gives to the others at once
-constexpr unsigned kMostThreads = 1024;
-constexpr size_t kMostSharedBytes = size_t{227} << 10;
+constexpr unsigned kMostThreads = 1024, kMostThreadsDeep = 64;
+constexpr unsigned kMostBlocks = 0x7fffffffu, kMostBlocksAside = 65535;
+// That blocks share without asking, and at all.
+constexpr size_t kFreeSharedBytes = size_t{48} << 10, kMostSharedBytes = size_t{227} << 10;
 
 // Where in the source something is called.
 struct Place {
@@ -30,11 +33,12 @@ struct Place {
   int line;
 };
 
-// Throws std::logic_error where the kernel breaks a rule. seed: of the orders of blocks and threads; each
-// launch draws others.
-void launch(const Size3& grid, const Size3& block, size_t shared_bytes,
+// Throws std::logic_error where the launch or the kernel breaks a rule. Blocks and threads have another
+// order each time. allowed_bytes: see allowed_shared.
+void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t allowed_bytes,
             const std::function<void()>& kernel);
-void set_seed(uint64_t seed);
+// What blocks of a kernel are allowed to share; 0 at first, which stands for kFreeSharedBytes.
+size_t& allowed_shared(const void* kernel);
 
 // From within a kernel.
 void* shared_memory();

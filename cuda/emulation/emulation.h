@@ -68,7 +68,7 @@ T __shfl_sync(unsigned mask, T value, int from, int width = 32, EC_CALLED_FROM) 
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, EC_CALLED_FROM) {
   const int own = ec::emulation::lane(), from = own ^ lanes;
-  return ec::emulation::exchange(mask, value, from / width == own / width ? from : own, EC_HERE);
+  return ec::emulation::exchange(mask, value, from / width <= own / width ? from : own, EC_HERE);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned lanes, int width = 32, EC_CALLED_FROM) {

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+// Checked jumps refuse to change stacks.
+#undef _FORTIFY_SOURCE
 #include "emulation/fibers.h"
 
 #include <cstdint>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>

@@ -190,7 +190,7 @@ def test_a_recall_between_two_levels_looks_on_in_between() -> None:
     world = make_world(rows=2500, columns=48)
 
     def walks_are_cheap(costs: Any, by_level: Any) -> None:
-        costs[1:8] = 1, 1000, 1000, 1, 5000, 1, 0
+        costs[2:9] = 1, 1000, 1000, 1, 5000, 1, 0
         by_level[:, :, 0] = 0.1 * np.arange(1, 8)[:, None]
         by_level[:, :, 1] = 1000.0 * np.arange(1, 8)[:, None]
         by_level[:, :, 2] = 500
@@ -222,7 +222,7 @@ def test_higher_recall_and_effort_find_more(metric: str) -> None:
     index.add(rows), table.add(rows)
 
     def walks_are_cheap(costs: Any, by_level: Any) -> None:
-        costs[1:8] = 1, 1000, 1000, 1, 5000, 1, 0  # else the plan of a low target depends on times
+        costs[2:9] = 1, 1000, 1000, 1, 5000, 1, 0  # else the plan of a low target depends on times
         by_level[:, :, 1] = 1
 
     index = with_costs(index, walks_are_cheap)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nvcc makes of the kernels for one plain target and for Hopper: no warnings, nothing spilled."""
+"""What nvcc makes of the kernels for a plain target and for Hopper: no warnings, no spills."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/platform.h"
+#include "common/tensor_core.cuh"
 #include "native/check.h"
 
 namespace {
@@ -17,7 +17,7 @@ constexpr unsigned kAll = 0xffffffffu;
 
 template <class Kernel>
 void launch(unsigned grid, unsigned block, size_t shared_bytes, const Kernel& kernel) {
-  EC_LAUNCH(kernel, grid, block, shared_bytes, nullptr);
+  ec::emulation::launch({grid}, {block}, shared_bytes, 0, kernel);
 }
 
 // Whether a launch ends with an exception that says so.
@@ -57,7 +57,7 @@ void indices_of_three_axes() {
     CHECK(gridDim.y == 3 && blockDim.z == 4);
     seen.insert({blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z});
   };
-  EC_LAUNCH(kernel, grid, block, 0, nullptr);
+  ec::emulation::launch(grid, block, 0, 0, kernel);
   CHECK(seen.size() == 2 * 3 * 2 * 3 * 2 * 4);
 }
 
@@ -72,6 +72,7 @@ void lanes_exchange() {
     CHECK(__shfl_down_sync(kAll, lane, 3) == (lane < 29 ? lane + 3 : lane));
     CHECK(__shfl_down_sync(kAll, lane, 3, 16) == (lane % 16 < 13 ? lane + 3 : lane));
     CHECK(__shfl_xor_sync(kAll, 0.5 * lane, 1) == 0.5 * (lane ^ 1));
+    CHECK(__shfl_xor_sync(kAll, lane, 16, 8) == (lane < 16 ? lane : lane ^ 16));
     CHECK(__ballot_sync(kAll, lane % 3 == 0) == 0x49249249u);
     CHECK(__any_sync(kAll, lane == 7) != 0 && __any_sync(kAll, 0) == 0);
     // Halves of a warp go different ways.
@@ -79,6 +80,73 @@ void lanes_exchange() {
     for (int i = 0; i < (lane < 16 ? 3 : 5); ++i) CHECK(__ballot_sync(mine, 1) == mine);
     __syncwarp();
   });
+}
+
+void copies_are_made_when_waited_for() {
+  struct Rows {
+    float values[3][32][4];
+  };
+  std::vector<float> from(3 * 32 * 4);
+  for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<float>(i);
+  launch(1, 32, sizeof(Rows), [&] {
+    auto& shared = shared_memory<Rows>();
+    const unsigned t = threadIdx.x;
+    for (int group = 0; group < 3; ++group) {
+      ec::cuda::async_copy(shared.values[group][t], &from[(group * 32 + t) * 4], group != 1);
+      ec::cuda::async_commit();
+    }
+    ec::cuda::async_wait<2>();
+    CHECK(shared.values[0][t][3] == from[t * 4 + 3] && std::isnan(shared.values[1][t][0]));
+    ec::cuda::async_wait<0>();
+    __syncthreads();
+    CHECK(shared.values[1][31 - t][2] == 0.0f && shared.values[2][31 - t][2] == from[(95 - t) * 4 + 2]);
+  });
+  CHECK(refused("before its copies", 32, sizeof(Rows), [&] {
+    ec::cuda::async_copy(shared_memory<Rows>().values[0][threadIdx.x], from.data(), true);
+  }));
+}
+
+// Against plain loops: a (16 x 16) and b (16 x 8) of small whole numbers.
+void tensor_cores_multiply() {
+  struct Tiles {
+    ec::cuda::BFloat a[16][16], b[8][16];  // b column by column
+  };
+  const auto number = [](int i, int k, int step) { return static_cast<float>((step * i + 3 * k) % 7 - 3); };
+  launch(1, 32, sizeof(Tiles), [&] {
+    auto& shared = shared_memory<Tiles>();
+    const int lane = static_cast<int>(threadIdx.x);
+    const auto bits = [](float a) { return static_cast<uint16_t>(__float_as_uint(a) >> 16); };
+    for (int i = lane; i < 16 * 16; i += 32) shared.a[i / 16][i % 16] = {bits(number(i / 16, i % 16, 5))};
+    for (int i = lane; i < 8 * 16; i += 32) shared.b[i / 16][i % 16] = {bits(number(i / 16, i % 16, 2))};
+    __syncthreads();
+    ec::cuda::FragmentA a;
+    ec::cuda::load_matrices(&shared.a[lane % 16][lane / 16 * 8], a.pairs);
+    unsigned of_b[4];
+    ec::cuda::load_matrices(&shared.b[lane % 8][lane / 8 % 2 * 8], of_b);
+    ec::cuda::FragmentC c = {{1.0f, 1.0f, 1.0f, 1.0f}};
+    ec::cuda::multiply_add(a, {{of_b[0], of_b[1]}}, c);
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      float sum = 1.0f;
+      for (int k = 0; k < 16; ++k) sum += number(row, k, 5) * number(column, k, 2);
+      CHECK(c.numbers[i] == sum);
+    }
+  });
+}
+
+void a_kernel_that_shares_much() { shared_memory<Reversed>().values[0] = 1; }
+
+void much_shared_memory_must_be_allowed() {
+  const size_t bytes = size_t{100} << 10;
+  bool failed = false;
+  try {
+    ec::cuda::launch(&a_kernel_that_shares_much, {1}, {32}, bytes);
+  } catch (const std::logic_error&) {
+    failed = true;
+  }
+  CHECK(failed);
+  ec::cuda::allow_shared(&a_kernel_that_shares_much, bytes);
+  ec::cuda::launch(&a_kernel_that_shares_much, {1}, {32}, bytes);
 }
 
 void atomics_add_up() {
@@ -148,7 +216,7 @@ void broken_rules_are_refused() {
   }));
   CHECK(refused("shares more", 32, 4, [] { shared_memory<Reversed>().values[0] = 1; }));
   CHECK(refused("1024 threads", 1025, 0, [] {}));
-  CHECK(refused("227 KB", 32, size_t{228} << 10, [] {}));
+  CHECK(refused("48 KB", 32, size_t{49} << 10, [] {}));
   launch(1, 32, 0, [] { __syncthreads(); });  // and the next launch is a fresh one
 }
 
@@ -158,6 +226,9 @@ int main() {
   shared_memory_and_barriers();
   indices_of_three_axes();
   lanes_exchange();
+  copies_are_made_when_waited_for();
+  tensor_cores_multiply();
+  much_shared_memory_must_be_allowed();
   atomics_add_up();
   a_missing_barrier_is_seen();
   unwritten_memory_is_seen();

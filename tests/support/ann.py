@@ -136,20 +136,25 @@ def early_builds(rows: int = 60, tail: int = 16) -> Iterator[None]:
 
 
 def by_level(costs: Any) -> Any:
-    """Return the costs of each of the 7 levels of recall: 4, and 4 of each of the 5 shares."""
-    return costs[10:].reshape(7, 24)
+    """Return the costs of each of the 7 levels of recall: 6, and 4 of each of the 5 shares."""
+    return costs[12:].reshape(7, 26)
+
+
+def by_share(costs: Any) -> Any:
+    """Return slack, time, steps and rows of cells by level and share."""
+    return by_level(costs)[:, 6:].reshape(7, 5, 4)
 
 
 def with_costs(index: Any, change: Callable[[Any, Any], None]) -> Any:
     """Return a copy of an index whose costs were changed.
 
-    `change` gets the numbers in the order of visit_costs (from [1]: the times of a row of a list,
-    of a cell, ...), and those by level and share: slack, time, steps, rows of cells.
+    `change` gets the numbers in the order of visit_costs (from [2]: the times of a query, of a row
+    of a list, of a cell, ...), and those by level and share: slack, time, steps, rows of cells.
     """
     state = index._state
     parts = dict(state.vectors.parts())
     costs = parts["costs"].copy()
-    change(costs, by_level(costs)[:, 4:].reshape(7, 5, 4))
+    change(costs, by_share(costs))
     parts["costs"] = costs
     made = copy.copy(index)
     made._state = state.but(vectors=_core.AnnVectors.from_parts(parts))
@@ -160,7 +165,7 @@ def preferring_cells(index: Any) -> Any:
     """Return a copy of an index, its costs such that cells win wherever they can be used at all."""
 
     def change(costs: Any, by_level: Any) -> None:
-        costs[1:8] = 0, 1000, 1, 0, 5000, 0, 0
+        costs[2:9] = 0, 1000, 1, 0, 5000, 0, 0
         by_level[:, 1:, 1] = 1e9  # walks, but for those that all rows pass
         by_level[:, 0, 1] = 1
 

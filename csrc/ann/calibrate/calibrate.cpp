@@ -18,6 +18,7 @@ constexpr size_t kTimedWalks = 32;
 constexpr double kUsualShare = 0.98;    // of the samples lie where rows do
 constexpr float kUnusual = 1.15f;       // times as far from a cell as these: a query that does not
 constexpr int64_t kSquaredRows = 4096;  // whose mean square is taken
+constexpr double kScaleShare = 0.9;     // of them, have no larger head_scale
 // Of the results that a target of recall lets go, these shares may be lost: by cells that are not looked
 // into, by walks that end too soon, by either of two bars that are set too high. A walk has the bars'
 // beside its own: a row that is left out was part of the graph, which leads past it now, so that it is
@@ -36,7 +37,10 @@ class Calibration {
   Costs measure() {
     Costs costs;
     if (samples_.size() == 0 || !index_.trained() || index_.graph_rows == 0) return costs;
-    index_.costs.row_square = costs.row_square = mean_square();
+    costs.rows = static_cast<float>(index_.graph_rows);
+    look_at_rows(&costs);
+    index_.costs.row_square = costs.row_square;
+    index_.costs.head_scale = costs.head_scale;
     samples_.look();
     find_bars(&costs);
     find_cells(&costs);
@@ -54,7 +58,7 @@ class Calibration {
  private:
   void find_bars(Costs* costs) const;
   void find_cells(Costs* costs) const;
-  float mean_square() const;
+  void look_at_rows(Costs* costs) const;
   void find_slacks(int share, Costs* costs) const;
   void time_walks(int share, Costs* costs) const;
   template <class Body>
@@ -65,19 +69,27 @@ class Calibration {
 };
 
 void Calibration::find_bars(Costs* costs) const {
-  std::vector<float> tail_share, code_error, bars;
+  std::vector<float> tail_share, code_error, code_margin;
   for (const Seen& seen : samples_.seen()) {
     tail_share.insert(tail_share.end(), seen.tail_share.begin(), seen.tail_share.end());
     code_error.insert(code_error.end(), seen.code_error.begin(), seen.code_error.end());
-    bars.insert(bars.end(), seen.bars.begin(), seen.bars.end());
+    code_margin.insert(code_margin.end(), seen.code_margin.begin(), seen.code_margin.end());
   }
   for (int level = 0; level < kLevels; ++level) {
     const double share = 1.0 - (1.0 - kRecallLevels[static_cast<size_t>(level)]) * kBarMargin;
     costs->tail_share[level] = std::max(0.0f, quantile(tail_share, share));
     costs->code_error[level] = std::max(0.0f, quantile(code_error, share));
-    const auto taken =
-        std::count_if(bars.begin(), bars.end(), [&](float bar) { return bar <= costs->tail_share[level]; });
-    costs->refined[level] = static_cast<float>(taken) / static_cast<float>(samples_.detailed());
+    costs->code_margin[level] = quantile(code_margin, share);
+    const float margin = costs->code_margin[level] * costs->head_scale;
+    int64_t refined = 0, rescored = 0;
+    for (const Seen& seen : samples_.seen()) {
+      for (const SeenCode& code : seen.codes) {
+        refined += code.missing - margin * seen.length <= costs->tail_share[level] * code.most ? 1 : 0;
+        rescored += code.error <= costs->code_error[level] ? 1 : 0;
+      }
+    }
+    costs->refined[level] = static_cast<float>(refined) / static_cast<float>(samples_.detailed());
+    costs->rescored[level] = static_cast<float>(rescored) / static_cast<float>(samples_.detailed());
   }
 }
 
@@ -107,14 +119,19 @@ void Calibration::find_cells(Costs* costs) const {
   }
 }
 
-// Mean |x - mean|^2 of rows of the graph.
-float Calibration::mean_square() const {
+// The mean |x - mean|^2 of rows of the graph, and the head_scale that most of them have.
+void Calibration::look_at_rows(Costs* costs) const {
   const int64_t taken = std::min(index_.graph_rows, kSquaredRows);
+  const CodeShape& shape = index_.codec->shape();
   double sum = 0.0;
+  std::vector<float> scales;
   for (int64_t i = 0; i < taken; ++i) {
-    sum += centred_square(index_, i * index_.graph_rows / taken);
+    const int64_t slot = i * index_.graph_rows / taken;
+    sum += centred_square(index_, slot);
+    scales.push_back(factors_of(index_.heads.data() + slot * shape.head_bytes, shape).head_scale);
   }
-  return static_cast<float>(sum / static_cast<double>(taken));
+  costs->row_square = static_cast<float>(sum / static_cast<double>(taken));
+  costs->head_scale = quantile(scales, kScaleShare);
 }
 
 // body(query, plan): a walk of one sample, set up.

@@ -12,12 +12,11 @@ namespace {
 
 constexpr int kTimings = 9;
 constexpr float kNoReach = -1e9f;  // a cell_reach with which no cell is worth a look
-constexpr float kAnyError = 1e9f;  // a code_error with which every row is measured
 // Vectors that are read before any is timed, so that the caches hold as much of them as they do amid
 // searches.
 constexpr int64_t kReadBytes = int64_t{64} << 20;
 constexpr size_t kScattered = 256;  // rows that are timed together
-constexpr int64_t kShortList = 64;
+constexpr int64_t kShortList = 64, kLongList = kScoreBlock;
 
 // Nanoseconds of the median of a few runs, per unit.
 template <class Body>
@@ -29,6 +28,33 @@ float timed(double units, Body&& body) {
     times.push_back(nanoseconds_since(start));
   }
   return static_cast<float>(quantile(times, 0.5) / units);
+}
+
+// A plan that reads few tails.
+Plan heads_alone() {
+  Plan plan;
+  plan.rank = plan.kept = kMeasuredResults;
+  plan.tail_share = 0.0f;
+  return plan;
+}
+
+// To score a row of a long list. Where too few rows are alive for one, of any rows.
+float time_listed(const IndexData& index, const AllowedSet& few, PreparedQueries& prepared,
+                  Scratch& scratch) {
+  const Plan plan = heads_alone();
+  if (few.count >= kLongList) {
+    return timed(static_cast<double>(few.count), [&](int i) {
+      Query query(index, Passing(&few, index.rows), prepared.vector(i), prepared.code(i), scratch);
+      query.best_of_list(plan);
+    });
+  }
+  std::vector<uint32_t> slots(static_cast<size_t>(std::min(index.rows, kLongList)));
+  for (size_t row = 0; row < slots.size(); ++row) slots[row] = static_cast<uint32_t>(row);
+  return timed(static_cast<double>(slots.size()), [&](int i) {
+    Query query(index, Passing(nullptr, index.rows), prepared.vector(i), prepared.code(i), scratch);
+    query.start_list(plan);
+    query.offer_block(slots.data(), static_cast<int64_t>(slots.size()));
+  });
 }
 
 // What a list of few rows takes beside its rows.
@@ -76,21 +102,19 @@ void time_rows(const IndexData& index, const Samples& samples, Costs* costs) {
   PreparedQueries prepared(index, block.data(), order.data(), kQueryBlock, scratch);
   prepared.encode_all();
   const QueryCode& code = *prepared.code(0);
-  const AllowedSet& few = samples.set(kShareCount - 2);
-  costs->listed_row = timed(static_cast<double>(std::max<int64_t>(few.count, 1)), [&](int i) {
-    Query query(index, Passing(&few, index.rows), prepared.vector(i), prepared.code(i), scratch);
-    query.best_of_list(kMeasuredResults, kMeasuredResults, 0.0f);
-  });
+  costs->listed_row = time_listed(index, samples.set(kShareCount - 2), prepared, scratch);
   const int64_t cells = index.cells->cells();
   costs->centroid = timed(static_cast<double>(cells), [&](int i) {
     Query query(index, Passing(nullptr, index.rows), prepared.vector(i), prepared.code(i), scratch);
     query.rank_cells();
   });
   const int64_t near = std::min<int64_t>(index.graph_rows, 8 * kScoreBlock);
+  Plan nearby = heads_alone();
+  nearby.cell_reach = kNoReach;
   int64_t scored = 1;
   const float of_cells = timed(1.0, [&](int i) {
     Query query(index, Passing(&samples.set(1), index.rows), prepared.vector(i), prepared.code(i), scratch);
-    query.best_of_cells(kMeasuredResults, kMeasuredResults, 0.0f, near / 2, kNoReach);
+    query.best_of_cells(nearby, near / 2);
     scored = std::max<int64_t>(1, query.work().heads_scored);
   });
   costs->nearby_row = std::max(costs->listed_row, (of_cells - costs->centroid * static_cast<float>(cells)) /
@@ -104,7 +128,7 @@ void time_rows(const IndexData& index, const Samples& samples, Costs* costs) {
     }
   };
   Query query(index, Passing(nullptr, index.rows), prepared.vector(0), &code, scratch);
-  const int64_t read = std::min(index.rows, kReadBytes / index.row_bytes());
+  const int64_t read = index.raw_dropped ? 0 : std::min(index.rows, kReadBytes / index.row_bytes());
   for (int64_t i = 0; i < read; i += static_cast<int64_t>(some.size())) {
     spread(2 * kTimings + i);
     query.rescore(some, kMeasuredResults, kAnyError);

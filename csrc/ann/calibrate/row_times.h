@@ -12,7 +12,7 @@ inline double nanoseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The times of *costs, from code_query to centroid. Requires: the index has a graph.
+// The times of *costs, from code_query to list_query. Requires: the index has a graph.
 void time_rows(const IndexData& index, const Samples& samples, Costs* costs);
 
 }  // namespace ec::ann

@@ -11,9 +11,12 @@ namespace {
 
 constexpr int64_t kSamples = 640;
 constexpr int64_t kDetailed = 160;
-constexpr int64_t kPool = 64;       // best codes that hold the nearest of all rows
-constexpr int64_t kDeepPool = 512;  // and those at the least share
+// Best codes among which the nearest of all rows are looked for, and in detail those at the least share: so
+// many times more until they lie in the first part of them, where codes tell them apart badly.
+constexpr int64_t kPool = 64, kDeepPool = 512, kDeepestPool = 1 << 16;
+constexpr int64_t kPoolPart = 4;
 constexpr float kDeepShare = 0.8f;  // of what their tails may add
+constexpr size_t kSeenCodes = 2048;
 
 // The rows that pass at a share; nested: what passes at a small one passes at a greater.
 AllowedSet random_set(const IndexData& index, float share) {
@@ -126,25 +129,43 @@ void Samples::look_at(size_t number) {
   Query query(index_, Passing(index_.alive.get(), index_.rows), prepared.vector(0), &code, scratch);
   query.leave_out(sample.left_out);
   const bool detailed = number < detailed_;
-  const int64_t deep = std::min(detailed ? kDeepPool : kPool, index_.live());
-  std::vector<Candidate> codes = query.best_of_list(deep, deep, kDeepShare);
-  std::sort(codes.begin(), codes.end(), better);
+  std::vector<Candidate> codes;
   std::vector<double> distances;
-  const std::vector<size_t> order = true_order(prepared.vector(0), codes, &distances);
+  std::vector<size_t> order;
+  for (int64_t deep = detailed ? kDeepPool : kPool;; deep *= kPoolPart) {
+    Plan plan;
+    plan.rank = plan.kept = std::min(deep, index_.live());
+    plan.tail_share = kDeepShare;
+    codes = query.best_of_list(plan);
+    std::sort(codes.begin(), codes.end(), better);
+    order = true_order(prepared.vector(0), codes, &distances);
+    const size_t nearest = std::min(order.size(), static_cast<size_t>(kMeasuredResults));
+    const size_t last =
+        nearest == 0
+            ? 0
+            : *std::max_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(nearest));
+    if (static_cast<int64_t>(last) * kPoolPart < deep || deep >= std::min(index_.live(), kDeepestPool))
+      break;
+  }
   const std::vector<Candidate> cells = query.rank_cells();
   seen.distance = query.distance_of(cells.front());
   if (detailed) note_bars(query, code, prepared.vector(0), codes, order, distances, &seen);
   for (int share = 0; share < (detailed ? kShareCount : 1); ++share) {
     const Passing passing(&sets_[static_cast<size_t>(share)], index_.rows);
-    double last = 0.0;
     for (const size_t at : order) {
       if (seen.nearest[share].size() == static_cast<size_t>(kMeasuredResults)) break;
-      if (!passing.has(codes[at].slot)) continue;
-      seen.nearest[share].push_back(codes[at].slot);
-      last = distances[at];
+      if (passing.has(codes[at].slot)) seen.nearest[share].push_back(codes[at].slot);
     }
     if (!detailed || seen.nearest[share].empty()) continue;
-    look_at_cells(share, query, cells, score_of_distance(index_, code, prepared.vector(0), last), &seen);
+    // What a search has for a bar in the end: of the codes, not of the rows.
+    int64_t better_codes = 0;
+    float bar = 0.0f;
+    for (const Candidate& candidate : codes) {
+      if (!passing.has(candidate.slot)) continue;
+      bar = candidate.score;
+      if (++better_codes == kMeasuredResults) break;
+    }
+    look_at_cells(share, query, cells, bar, &seen);
   }
 }
 
@@ -157,21 +178,30 @@ void Samples::note_bars(const Query& query, const QueryCode& code, const float* 
   const float code_bar = codes[count - 1].score;
   const float true_bar = score_of_distance(index_, code, vector, distances[order[count - 1]]);
   const float length = std::sqrt(code.square);
-  const auto share_of = [&](const Candidate& candidate) {
-    const float most = code.tail_norm * query.factors(candidate.slot).tail_norm;
-    const float head = query.head_score(candidate.slot);
-    return most > 0.0f ? (code_bar - head) / most : head >= code_bar ? -1.0f : 1.0f;
+  seen->length = length;
+  const auto look = [&](const Candidate& candidate) {
+    const RowFactors& row = query.factors(candidate.slot);
+    const float unit = row.head_scale * length;
+    return SeenCode{code_bar - query.head_score(candidate.slot), code.tail_norm * row.tail_norm,
+                    unit > 0.0f ? (true_bar - candidate.score) / unit : 0.0f};
   };
   for (size_t rank = 0; rank < count; ++rank) {
     const Candidate& candidate = codes[order[rank]];
-    seen->tail_share.push_back(share_of(candidate));
+    const SeenCode found = look(candidate);
+    // Of a neighbour whose code falls behind the bar, the bar's margin makes up for that.
+    const float behind = std::max(0.0f, code_bar - candidate.score);
+    const float missing = found.missing - behind;
     const float unit = query.factors(candidate.slot).head_scale * length;
-    seen->code_error.push_back(unit > 0.0f ? (true_bar - candidate.score) / unit : 0.0f);
+    seen->tail_share.push_back(found.most > 0.0f ? missing / found.most : missing <= 0.0f ? -1.0f : 1.0f);
+    seen->code_error.push_back(found.error);
+    // What noise alone may do, wherever other rows are as near: it is the same for all queries.
+    const float noise = score_of_distance(index_, code, vector, distances[order[rank]]) - candidate.score;
+    seen->code_margin.push_back(unit > 0.0f ? std::max(behind, noise) / unit : 0.0f);
   }
-  for (const Candidate& candidate : codes) seen->bars.push_back(share_of(candidate));
+  for (size_t i = 0; i < std::min(codes.size(), kSeenCodes); ++i) seen->codes.push_back(look(codes[i]));
 }
 
-// What finds the cells of the neighbours at a share, of which the last has score `bar`.
+// What finds the cells of the neighbours at a share, whose codes set this bar.
 void Samples::look_at_cells(int share, const Query& query, const std::vector<Candidate>& cells, float bar,
                             Seen* seen) const {
   const Passing passing(&sets_[static_cast<size_t>(share)], index_.rows);

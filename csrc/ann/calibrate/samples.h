@@ -22,6 +22,13 @@ struct Sample {
   uint32_t left_out = kNoSlot;
 };
 
+// How far a code is from being kept by its head, and from being measured.
+struct SeenCode {
+  float missing;  // of its head's score to the k-th best code
+  float most;     // that its tail may add
+  float error;    // from its score to the k-th nearest row's, over head_scale |q|
+};
+
 // What one sample tells.
 struct Seen {
   std::vector<uint32_t> nearest[kShareCount];  // kMeasuredResults by true distance among the passing rows
@@ -29,9 +36,10 @@ struct Seen {
   std::vector<std::pair<float, int32_t>>
       rows[kShareCount];  // of each cell: what finds it, its passing rows
   float distance = 0.0f;  // of the nearest cell
-  // Of each neighbour: the tail_share and code_error that keep it in sight.
-  std::vector<float> tail_share, code_error;
-  std::vector<float> bars;  // of all rows near enough: the tail_share at which a list takes them in
+  // Of each neighbour: what keeps it in sight.
+  std::vector<float> tail_share, code_error, code_margin;
+  std::vector<SeenCode> codes;  // of rows near enough to matter
+  float length = 0.0f;          // |q|
 };
 
 // Reproducible numbers from numbers.

@@ -9,16 +9,12 @@ namespace ec::ann {
 namespace {
 
 constexpr double kNano = 1e-9;
-// Without costs: rows from which a list of codes beats the vectors themselves, and nanoseconds that these
-// take.
-constexpr int64_t kFewRows = 64;
+// Without costs, nanoseconds that vectors take.
 constexpr double kUnmeasuredRow = 10.0, kUnmeasuredByte = 0.06;
-// Codes that are kept for k results. Many more than are usually needed: which of them are measured is
-// decided by how near they come.
+// Codes that are kept for k results at least.
 constexpr int64_t kKeptFactor = 4, kKeptSpare = 32;
 // A walk that scores one in so many of the rows that it may see takes about as long as their list.
 constexpr double kBudgetShare = 8.0;
-constexpr float kAnyError = 1e9f;  // every code that is kept is looked at
 
 // A recall amid the levels that were measured: between the first that is not below it and the one before,
 // in proportion to the logarithm of what is lost.
@@ -92,16 +88,21 @@ int64_t walk_budget(int64_t passing, float local_share, int64_t k) {
 
 double list_seconds(const Costs& costs, const Plan& plan, const Wanted& wanted) {
   const auto rows = static_cast<double>(plan.passing);
-  const double refined = Target(wanted.recall).of(costs.refined) * growth_of(wanted.k);
-  return kNano * (costs.code_query + costs.list_query + rows * costs.listed_row +
-                  std::min(rows, refined) * costs.refine_row +
-                  std::min(rows, static_cast<double>(wanted.k)) * costs.rescore_row);
+  const Target target(wanted.recall);
+  const double refined = target.of(costs.refined) * growth_of(wanted.k);
+  const double rescored =
+      std::max(target.of(costs.rescored) * growth_of(wanted.k), static_cast<double>(wanted.k));
+  return kNano *
+         (costs.code_query + costs.list_query + rows * costs.listed_row +
+          std::min(rows, refined) * costs.refine_row + std::min(rows, rescored) * costs.rescore_row);
 }
 
 void set_bars(const Costs& costs, const Wanted& wanted, Plan* plan) {
   const Target target(wanted.effort > 0 ? kRecallLevels.back() : wanted.recall);
   plan->tail_share = costs.measured ? static_cast<float>(target.of(costs.tail_share)) : 1.0f;
   plan->code_error = costs.measured ? static_cast<float>(target.of(costs.code_error)) : kAnyError;
+  plan->code_margin =
+      costs.measured ? static_cast<float>(target.of(costs.code_margin)) * costs.head_scale : kAnyError;
   // For fewer than were measured the bar stays: the first of few are as easily missed as the last of them.
   plan->rank = std::max(wanted.k, wanted.effort > 0 ? wanted.effort : kMeasuredResults);
   plan->rank = std::min(plan->rank, plan->passing);
@@ -122,7 +123,7 @@ Plan plan_by_count(const IndexData& index, int64_t passing, const Wanted& wanted
   plan.seconds = kNano * static_cast<double>(passing) * row_nanoseconds;
   if (wanted.exact || (!index.trained() && !index.raw_dropped)) return plan;
   set_bars(costs, wanted, &plan);
-  const bool few = costs.measured ? plan.seconds <= list_seconds(costs, plan, wanted) : passing <= kFewRows;
+  const bool few = !costs.measured || plan.seconds <= list_seconds(costs, plan, wanted);
   const bool all = passing <= std::max(wanted.k, wanted.effort);
   if (!index.raw_dropped && (few || all)) return plan;
   plan.kind = PlanKind::kList;
@@ -144,6 +145,13 @@ Plan plan_by_share(const IndexData& index, int64_t passing, float local_share, b
   bool settled = false;
   Plan list = plan_by_count(index, passing, wanted, &settled);
   if (settled) return list;
+  if (wanted.effort <= 0 && !usual) {
+    // What was measured on rows does not hold for it, but a list with the widest bars misses little.
+    Wanted closest = wanted;
+    closest.recall = std::max(wanted.recall, kRecallLevels.back());
+    set_bars(index.costs, closest, &list);
+    return list;
+  }
   const Costs& costs = index.costs;
   list.local_share = local_share;
   int upper = 0;
@@ -168,7 +176,7 @@ Plan plan_by_share(const IndexData& index, int64_t passing, float local_share, b
   const int level = target.level();
   const bool reached =
       costs.slack[upper][level] >= 0.0f && (weight == 0.0 || costs.slack[upper + 1][level] >= 0.0f);
-  if (wanted.effort <= 0 && (!reached || !usual)) return best;
+  if (wanted.effort <= 0 && !reached) return best;
   Plan graph = list;
   graph.kind = PlanKind::kGraph;
   graph.slack = wanted.effort > 0 ? 0.0f : static_cast<float>(mix(costs.slack, upper, weight, target));

@@ -23,12 +23,13 @@ struct Plan {
   float local_share = 1;  // of the rows near the query, how many pass
   float tail_share = 1;   // see Costs
   float code_error = 0;
-  int64_t rank = 0;      // the best codes so far that set the bar for others
-  int64_t kept = 0;      // best codes that are kept, at least `rank`
-  float slack = 0;       // graph: how far beyond the rank-th best distance it looks
-  float cell_reach = 0;  // cells: see Costs
-  int64_t budget = 0;    // graph: rows scored before the list is taken after all
-  double seconds = 0;    // estimated
+  float code_margin = 0;  // times head_scale
+  int64_t rank = 0;       // the best codes so far that set the bar for others
+  int64_t kept = 0;       // best codes that are kept at least, and no fewer than `rank`
+  float slack = 0;        // graph: how far beyond the rank-th best distance it looks
+  float cell_reach = 0;   // cells: see Costs
+  int64_t budget = 0;     // graph: rows scored before the list is taken after all
+  double seconds = 0;     // estimated
 };
 
 struct Wanted {
@@ -37,6 +38,8 @@ struct Wanted {
   int64_t effort = 0;  // > 0: a walk that looks on as far as its effort-th best, whatever the recall
   bool exact = false;
 };
+
+constexpr float kAnyError = 1e9f;  // a code_error with which every code that is kept is looked at
 
 inline bool walks_two_steps(float local_share) { return local_share < kTwoStepShare; }
 

@@ -35,7 +35,7 @@ void Query::run(const Plan& plan, int64_t k) {
     case PlanKind::kExact:
       return exact(std::min(k, plan.passing));
     case PlanKind::kGraph:
-      if (walk_graph(plan)) return rescore(scratch_.results, k, plan.code_error);
+      if (walk_graph(plan)) return rescore(pool_.items(), k, plan.code_error);
       work_.gave_up = true;
       [[fallthrough]];
     case PlanKind::kList:
@@ -44,40 +44,31 @@ void Query::run(const Plan& plan, int64_t k) {
                               [&](const uint32_t* slots, int64_t count) { offer_block(slots, count); });
       return finish_list(plan, k);
     case PlanKind::kCells:
-      return rescore(best_of_cells(plan.kept, plan.rank, plan.tail_share, plan.rank, plan.cell_reach), k,
-                     plan.code_error);
+      return rescore(best_of_cells(plan, plan.rank), k, plan.code_error);
   }
 }
 
-void Query::start_list(const Plan& plan) { start_pool(plan.kept, plan.rank, plan.tail_share); }
+void Query::start_list(const Plan& plan) {
+  reach_ = plan.tail_share * code_->tail_norm;
+  pool_.reset(plan.kept, plan.rank, plan.code_margin * std::sqrt(code_->square));
+}
 
 void Query::finish_list(const Plan& plan, int64_t k) { rescore(pool_.items(), k, plan.code_error); }
 
-std::vector<Candidate>& Query::best_of_list(int64_t kept, int64_t rank, float tail_share) {
-  start_pool(kept, rank, tail_share);
+std::vector<Candidate>& Query::best_of_list(const Plan& plan) {
+  start_list(plan);
   passing_.for_each_block(0, index_.rows, scratch_.slots.data(), kScoreBlock,
                           [&](const uint32_t* slots, int64_t count) { offer_block(slots, count); });
   return pool_.items();
 }
 
-std::vector<Candidate>& Query::best_of_cells(int64_t kept, int64_t rank, float tail_share, int64_t rows,
-                                             float cell_reach) {
-  start_pool(kept, rank, tail_share);
+std::vector<Candidate>& Query::best_of_cells(const Plan& plan, int64_t rows) {
+  start_list(plan);
   std::vector<Candidate>& cells = rank_cells();
-  for (Candidate& cell : cells) cell.score = nearest_in(cell, cell_reach);
+  for (Candidate& cell : cells) cell.score = nearest_in(cell, plan.cell_reach);
   std::make_heap(cells.begin(), cells.end(), worse);
   collect_cells(rows, true, 0);
   return pool_.items();
-}
-
-constexpr int64_t kLowerRank = 8;
-
-void Query::start_pool(int64_t kept, int64_t rank, float tail_share) {
-  reach_ = tail_share * code_->tail_norm;
-  // Where no tail is left to speak of, rounding alone decides who comes late: the bar is set lower for it.
-  const bool rounded = index_.codec->shape().tail_bytes == 0 || tail_share >= 1.0f;
-  const int64_t lower = rounded ? std::min(kept, rank + rank / 2 + kLowerRank) : rank;
-  pool_.reset(kept, lower);
 }
 
 // Scores rows by their heads and what their tails may add, then by whole codes those that reach the bar.
@@ -153,6 +144,12 @@ struct Query::CellView {
   float radius, length, offset;
 };
 
+// What a row at the radius may score above its centroid, and what codes may be wrong by: else no reach
+// would make up for that, where rows are nearer than codes tell.
+float Query::most_above(const CellView& cell) const {
+  return cell.radius * cell.length + index_.costs.head_scale * std::sqrt(code_->square);
+}
+
 Query::CellView Query::view(const Candidate& cell) const {
   const CodeShape& shape = index_.codec->shape();
   const float radius =
@@ -163,12 +160,12 @@ Query::CellView Query::view(const Candidate& cell) const {
 
 float Query::nearest_in(const Candidate& cell, float cell_reach) const {
   const CellView seen = view(cell);
-  return cell.score + cell_reach * seen.radius * seen.length + seen.offset;
+  return cell.score + cell_reach * most_above(seen) + seen.offset;
 }
 
 float Query::reach_to(const Candidate& cell, float bar) const {
   const CellView seen = view(cell);
-  const float most = seen.radius * seen.length, missing = bar - cell.score - seen.offset;
+  const float most = most_above(seen), missing = bar - cell.score - seen.offset;
   return most > 0.0f ? missing / most : missing > 0.0f ? 1.0f : -1.0f;
 }
 
@@ -246,7 +243,7 @@ void Query::collect_cells(int64_t wanted_rows, bool further, int glances) {
   while (!order.empty()) {
     if (scored + count >= wanted_rows) {
       if (count >= kRowsBetweenLooks || scored < wanted_rows) flush();
-      if (!further || order.front().score < pool_.bar()) break;
+      if (!further || order.front().score < pool_.best()) break;
     }
     std::pop_heap(order.begin(), order.end(), worse);
     const uint32_t cell = order.back().slot;
@@ -330,7 +327,7 @@ void Query::exact(int64_t k) {
                             [&](const uint32_t* slots, int64_t count) { measure(slots, count); });
     return keep_nearest(k);
   }
-  pool_.reset(k + kSpareForRounding, 1);  // its bar is not asked for
+  pool_.reset(k + kSpareForRounding, k + kSpareForRounding, 0.0f);
   passing_.for_each_block(0, index_.rows, scratch_.slots.data(), kScoreBlock,
                           [&](const uint32_t* slots, int64_t count) {
                             scratch_.chosen.clear();

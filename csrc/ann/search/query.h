@@ -71,12 +71,11 @@ class Query {
   void leave_out(uint32_t slot) { left_out_ = slot; }
   // Walks as a plan says, until the trace is complete.
   void trace_walk(const Plan& plan, Trace* trace);
-  // The best whole codes of the list, or of the nearest cells, in no order: `kept` of them; tails are read
-  // of rows that reach the rank-th best with tail_share. Cells are taken until they have had `rows` passing
-  // rows and, with cell_reach, none of the others comes as near as the rank-th best.
-  std::vector<Candidate>& best_of_list(int64_t kept, int64_t rank, float tail_share);
-  std::vector<Candidate>& best_of_cells(int64_t kept, int64_t rank, float tail_share, int64_t rows,
-                                        float cell_reach);
+  // The best whole codes of the list, or of the nearest cells, in no order, by the bars of a plan. Cells
+  // are taken until they have had `rows` passing rows and, with its cell_reach, none of the others comes as
+  // near as the rank-th best.
+  std::vector<Candidate>& best_of_list(const Plan& plan);
+  std::vector<Candidate>& best_of_cells(const Plan& plan, int64_t rows);
   // Cells by score, in scratch; a heap, the nearest first.
   std::vector<Candidate>& rank_cells();
   // Adds tails to the scores of heads.
@@ -91,16 +90,15 @@ class Query {
   void rescore(std::vector<Candidate>& candidates, int64_t k, float code_error);
 
  private:
-  void start_pool(int64_t kept, int64_t rank, float tail_share);
   void offer_codes(Candidate* promising, size_t count);
   struct CellView;
   CellView view(const Candidate& cell) const;
+  float most_above(const CellView& cell) const;
   void collect_cells(int64_t wanted_rows, bool further, int glances);
   float nearest_in(const Candidate& cell, float cell_reach) const;
   float square_at(float score) const;
   float beyond(float bar, float slack) const;
   float slack_to(float score, float bar) const;
-  float walk_bar(const Plan& plan) const;
   float wanted_beyond(const Plan& plan) const;
   void measure(const uint32_t* slots, int64_t count);
   void measure(const Candidate* candidates, size_t count);
@@ -109,7 +107,6 @@ class Query {
   void start_walk(const Plan& plan);
   void gather_neighbours(uint32_t slot, bool two_steps);
   void take_neighbours(const Plan& plan);
-  void keep_result(const Candidate& candidate, const Plan& plan);
   void exact(int64_t k);
 
   const IndexData& index_;

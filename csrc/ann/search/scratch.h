@@ -49,7 +49,6 @@ struct Scratch {
   Marks visited;
   std::array<Pool, kQueryBlock> pools;  // one for each query of a block
   std::vector<Candidate> frontier;      // heap, best on top
-  std::vector<Candidate> results;       // best first
   std::vector<Candidate> found;
   std::vector<Candidate> cell_order;
   std::vector<uint32_t> slots;

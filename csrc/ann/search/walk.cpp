@@ -20,37 +20,16 @@ constexpr int kSeedCells = 12;
 
 }  // namespace
 
-void Query::keep_result(const Candidate& candidate, const Plan& plan) {
-  std::vector<Candidate>& results = scratch_.results;
-  if (results.size() < static_cast<size_t>(plan.kept)) {
-    results.push_back(candidate);
-  } else if (better(candidate, results.back())) {
-    results.back() = candidate;
-  } else {
-    return;
-  }
-  for (size_t i = results.size() - 1; i > 0 && better(results[i], results[i - 1]); --i) {
-    std::swap(results[i], results[i - 1]);
-  }
-}
-
-// The score of the rank-th best so far.
-float Query::walk_bar(const Plan& plan) const {
-  const auto rank = static_cast<size_t>(plan.rank);
-  return scratch_.results.size() < rank ? -INFINITY : scratch_.results[rank - 1].score;
-}
-
 float Query::wanted_beyond(const Plan& plan) const {
-  const float bar = walk_bar(plan);
+  const float bar = pool_.best();
   return std::isinf(bar) ? bar : beyond(bar, plan.slack);
 }
 
 void Query::start_walk(const Plan& plan) {
   scratch_.visited.clear(index_.graph_rows);
-  start_pool(plan.kept, plan.rank, plan.tail_share);
+  start_list(plan);
   collect_cells(kSeedRows, false, kSeedCells);
   for (const Candidate& seed : pool_.items()) {
-    keep_result(seed, plan);
     if (trace_ != nullptr) trace_->meet(seed.slot, 0.0f);
     if (seed.slot >= index_.graph_rows) continue;  // of the tail: no links
     scratch_.visited.mark(seed.slot);
@@ -102,7 +81,7 @@ void Query::take_neighbours(const Plan& plan) {
   work_.heads_scored += neighbours_;
   std::vector<Candidate>& promising = scratch_.promising;
   promising.clear();
-  const float bar = walk_bar(plan), least = wanted_beyond(plan);
+  const float bar = pool_.best(), least = wanted_beyond(plan);
   for (int64_t i = 0; i < neighbours_; ++i) {
     const float score = scratch_.scores[static_cast<size_t>(i)];
     if (score > least) promising.push_back({score, scratch_.slots[static_cast<size_t>(i)]});
@@ -113,14 +92,13 @@ void Query::take_neighbours(const Plan& plan) {
     scratch_.frontier.push_back(candidate);
     std::push_heap(scratch_.frontier.begin(), scratch_.frontier.end(), worse);
     if (!passing_.has(candidate.slot)) continue;
-    keep_result(candidate, plan);
+    pool_.offer(candidate.score, candidate.slot);
     if (trace_ != nullptr) trace_->meet(candidate.slot, slack_to(candidate.score, bar));
   }
 }
 
 bool Query::walk_graph(const Plan& plan) {
   const bool two_steps = !passing_.all() && walks_two_steps(plan.local_share);
-  scratch_.results.clear();
   scratch_.frontier.clear();
   start_walk(plan);
   while (!scratch_.frontier.empty()) {
@@ -130,7 +108,7 @@ bool Query::walk_graph(const Plan& plan) {
     if (next.score < wanted_beyond(plan)) break;
     if (trace_ != nullptr) {
       if (trace_->complete()) break;
-      trace_->go_on(slack_to(next.score, walk_bar(plan)));
+      trace_->go_on(slack_to(next.score, pool_.best()));
     }
     if (!scratch_.frontier.empty()) {
       __builtin_prefetch(index_.links.data() +
@@ -141,7 +119,7 @@ bool Query::walk_graph(const Plan& plan) {
     take_neighbours(plan);
     if (plan.budget > 0 && work_.heads_scored > plan.budget) return false;
   }
-  return scratch_.results.size() >= static_cast<size_t>(plan.rank);
+  return !std::isinf(pool_.best());
 }
 
 void Query::trace_walk(const Plan& plan, Trace* trace) {

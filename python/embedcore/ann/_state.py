@@ -33,6 +33,8 @@ TRAINED_ROWS = 2000
 _LOOSE_SHARE = 0.2
 # Axes and cells are those of the rows of the last build; twice as many rows may lie elsewhere.
 _OUTGROWN = 2
+# Costs and bars are measured anew when the graph has grown by so much since.
+_REMEASURED = 1.125
 # The tail is linked before scanning it costs a fifth of a walk through the graph.
 _TAIL_ROWS = 512
 _TAIL_SHARE = 1 / 128
@@ -164,7 +166,10 @@ def settled(state: State, threads: int, monitor: Monitor) -> State:
     if loose or live >= _OUTGROWN * state.trained:
         return built(state, threads, monitor)
     if tail > max(_TAIL_ROWS, _TAIL_SHARE * graph):
-        return state.but(vectors=state.vectors.merge(threads, monitor))
+        vectors = state.vectors.merge(threads, monitor)
+        if vectors.graph_rows >= _REMEASURED * vectors.calibrated_rows:
+            vectors = vectors.calibrate(None, threads)
+        return state.but(vectors=vectors)
     return state
 
 
