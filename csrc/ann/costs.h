@@ -28,7 +28,7 @@ struct Costs {
   float rescore_row = 0.0f;  // a true distance
   float centroid = 0.0f;
   float list_query = 0.0f;  // to choose among listed rows, however few
-  // How far queries like the rows are from the nearest cell, in units of its radius (for ip: of the usual
+  // How far queries like the rows are from the nearest cell, in units of its radius (for ip: of unit
   // length of rows). Farther ones are not like the rows, and walks through a graph made for rows lose their
   // way.
   float usual_distance = 0.0f;

@@ -156,3 +156,51 @@ def _require_turns(call: Callable[[], Any]) -> None:
     took = time.monotonic() - start
     assert took > 0.1, "too fast for this test"
     assert longest < 0.6 * took, "the interpreter was held"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_rows_in_any_order_of_memory(dtype: str) -> None:
+    rows = np.random.default_rng(6).standard_normal((5, 4))
+    expected = ann.Index(4, dtype=dtype)
+    expected.add(rows)
+    for given in (np.asfortranarray(rows), rows.T.copy().T, np.asfortranarray(rows, np.float32)):
+        index = ann.Index(4, dtype=dtype)
+        index.add(given)
+        index.upsert(np.asfortranarray(given[:2]), ids=[0, 1])
+        assert np.array_equal(index.get(range(5))[0], expected.get(range(5))[0])
+    one = ann.Index(4, dtype=dtype)
+    one.add(np.broadcast_to(rows[0], (3, 4)))
+    assert len(one) == 3
+
+
+def test_data_frames_are_matrices() -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = np.random.default_rng(7).standard_normal((5, 4))
+    index = ann.Index(4)
+    index.add(pandas.DataFrame(rows))
+    assert np.array_equal(index.get(range(5))[0], rows.astype(np.float32))
+
+
+def test_columns_get_their_kind_from_their_first_values() -> None:
+    index = ann.Index(2)
+    index.add(np.ones((2, 2)), attributes={"x": np.full(2, np.nan)})
+    index.add(np.ones((2, 2)), attributes={"x": ["a", "b"]})
+    assert index.count(ann.field("x") == "a") == 1
+    assert index.count(ann.field("x").is_null()) == 2
+
+
+def test_values_from_arrow() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    index = ann.Index(2)
+    index.add(np.ones((3, 2)), attributes={"x": ["a", "b", "c"]})
+    assert index.count(ann.field("x").isin(pyarrow.array(["a", "c"]))) == 2
+    with pytest.raises(TypeError, match="Use is_null"):
+        ann.field("x").isin(pyarrow.array(["a", None]))
+
+
+def test_integers_just_beyond_int64() -> None:
+    index = ann.Index(2)
+    index.add(np.ones((2, 2)), attributes={"n": [-(2**63), 2**63 - 1]})
+    assert index.count(ann.field("n") == -(2**63) - 1) == 0
+    assert index.count(ann.field("n") <= -(2**63) - 1) == 0
+    assert index.count(ann.field("n") > -(2**63) - 1) == 2

@@ -400,3 +400,48 @@ def test_an_index_whose_vectors_are_dropped() -> None:
         world.index.search(world.queries, exact=True)
     vectors, columns = world.index.get(world.ids[:2])
     assert vectors is None and columns["rank"].tolist() == world.rank(world.ids[:2])
+
+
+def test_masked_arrays_are_refused() -> None:
+    index = small()
+    masked = np.ma.array([True] * len(index), mask=[True] + [False] * (len(index) - 1))
+    for where in (masked, np.ma.array(np.arange(3), mask=[True, False, False])):
+        with pytest.raises(TypeError, match=r"^ann.Index.search: 'where' must not be a masked"):
+            index.search(ROWS[:1], where=where)
+    with pytest.raises(TypeError, match=r"'vectors' must not be a masked array"):
+        index.add(np.ma.array(ROWS[:2]))
+    with pytest.raises(TypeError, match=r"'queries' must not be a masked array"):
+        index.search(np.ma.array(ROWS[:2]))
+    with pytest.raises(TypeError, match=r"'values' must not be a masked array"):
+        ann.field("n").isin(np.ma.array(np.arange(100)))
+
+
+def test_durations_are_no_integers() -> None:
+    hour = np.timedelta64(1, "h")
+    with pytest.raises(TypeError, match=r"column 'n' must hold .*; got timedelta64"):
+        small().add(ROWS[:3], attributes={"n": [hour, None, None]})
+    for condition in (lambda: ann.field("n") == hour, lambda: ann.field("n").isin([hour])):
+        with pytest.raises(TypeError, match=r"the value must be .*; got timedelta64"):
+            condition()
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_filters_are_looked_at_where_there_is_nothing_to_find(rows: int) -> None:
+    index = ann.Index(4)
+    if rows:
+        index.add(ROWS[:rows])
+    queries = np.ones((0 if rows else 2, 4), np.float32)
+    for where, error in (
+        ("text", TypeError),
+        ([None] * 5, ValueError),
+        (np.ones(7, np.bool_), ValueError),
+        (small().compile([1]), ValueError),
+    ):
+        with pytest.raises(error, match=r"^ann.Index.search: 'where' "):
+            index.search(queries, where=where)
+    assert len(index.search(queries, where=ann.field("unknown") == 1).ids) == len(queries)
+
+
+def test_a_filter_of_another_index_is_not_compiled() -> None:
+    with pytest.raises(ValueError, match=r"^ann.Index.compile: 'where' must be a Filter of this"):
+        small().compile(small().compile([1]))

@@ -309,3 +309,17 @@ def test_a_name_as_long_as_can_be(tmp_path: Path) -> None:
 def test_the_version_of_the_format_is_one() -> None:
     """A new version needs a golden file of its own; see test_golden."""
     assert _file._VERSION == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links and permissions")
+def test_links_and_permissions_stay(tmp_path: Path) -> None:
+    index = ann.Index(2)
+    index.add(np.ones((3, 2), np.float32))
+    target, link = tmp_path / "target", tmp_path / "link"
+    index.save(target)
+    target.chmod(0o640)
+    link.symlink_to(target.name)
+    index.add(np.ones((2, 2), np.float32))
+    index.save(link)
+    assert link.is_symlink() and target.stat().st_mode & 0o777 == 0o640
+    assert len(ann.Index.open(target)) == 5

@@ -15,8 +15,9 @@ namespace {
 constexpr double kHopeless = 4.0;  // times what a list takes: walks with more slack are not timed
 constexpr float kWidest = 0.45f;   // the most slack that is tried
 constexpr size_t kTimedWalks = 32;
-constexpr double kUsualShare = 0.98;    // of the samples lie where rows do
-constexpr float kUnusual = 1.15f;       // times as far from a cell as these: a query that does not
+constexpr double kUsualShare = 0.98;  // of the samples lie where rows do
+// Times as far from a cell as these: a query that is none of them. Directions do not lie as far apart.
+constexpr float kUnusual = 1.15f, kUnusualDirection = 1.02f;
 constexpr int64_t kSquaredRows = 4096;  // whose mean square is taken
 constexpr double kScaleShare = 0.9;     // of them, have no larger head_scale
 // Of the results that a target of recall lets go, these shares may be lost: by cells that are not looked
@@ -97,7 +98,8 @@ void Calibration::find_bars(Costs* costs) const {
 void Calibration::find_cells(Costs* costs) const {
   std::vector<float> distances;
   for (const Seen& seen : samples_.seen()) distances.push_back(seen.distance);
-  costs->usual_distance = kUnusual * quantile(distances, kUsualShare);
+  const float unusual = index_.metric == Metric::kInnerProduct ? kUnusualDirection : kUnusual;
+  costs->usual_distance = unusual * quantile(distances, kUsualShare);
   for (int level = 0; level < kLevels; ++level) {
     const double share = 1.0 - (1.0 - kRecallLevels[static_cast<size_t>(level)]) * kCellMargin;
     float& reach = costs->cell_reach[level];

@@ -175,8 +175,9 @@ float Query::distance_of(const Candidate& cell) const {
   const CellView seen = view(cell);
   const float usual_length = std::sqrt(index_.costs.row_square);
   if (index_.metric == Metric::kInnerProduct) {
-    return std::sqrt(std::max(0.0f, code_->square + index_.costs.row_square - 2.0f * cell.score)) /
-           std::max(usual_length, 1e-15f);
+    // Of directions: the length of a query changes nothing.
+    const float most = std::max(std::sqrt(code_->square) * usual_length, 1e-30f);
+    return std::sqrt(std::max(0.0f, 2.0f - 2.0f * cell.score / most));
   }
   // Rows in a tight cell do not make everything else unusual.
   return seen.length / std::max({seen.radius, kTightCell * usual_length, 1e-15f});

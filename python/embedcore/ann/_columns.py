@@ -51,7 +51,9 @@ def payload_of_array(array: NDArray[Any]) -> Payload | None:
     if kind in "iu":
         return integers(array, missing)
     if kind == "f":
-        return numbers(array, missing)
+        payload = numbers(array, missing)
+        # What has no value has no kind: an empty column of strings may come as floats.
+        return None if len(array) and np.isnan(payload[1]).all() else payload
     if kind == "M":
         return datetimes(array, missing)
     if kind in "OUT":
@@ -150,6 +152,8 @@ _LABELS = {"booleans": bool, "integers": int, "strings": str}
 def _family(kind: type) -> str:
     if kind is type(None) or kind.__name__ in ("NAType", "NaTType"):
         return "missing"
+    if issubclass(kind, np.timedelta64):  # an integer of NumPy's
+        return kind.__name__
     for family, kinds in _FAMILIES:
         if issubclass(kind, kinds):
             return family

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import secrets
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -50,14 +51,17 @@ def save(where: str, path: Path, fields: Mapping[str, Any], arrays: Arrays) -> N
     if not path.name:
         text = f"{where}: 'path' must be a file that can be written; {os.strerror(errno.EISDIR)}"
         raise IsADirectoryError(errno.EISDIR, text, str(path))
+    target = os.path.realpath(path)  # what a link points to is replaced, not the link
     # Shortened, so that names as long as the system allows can be used.
-    unfinished = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}.tmp")
+    unfinished = Path(target).with_name(f".{path.name[:32]}.{secrets.token_hex(6)}.tmp")
     try:
         with open(unfinished, "xb") as file:
             _write(file, fields, arrays)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with contextlib.suppress(FileNotFoundError):
+            unfinished.chmod(stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(unfinished, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()
@@ -66,7 +70,7 @@ def save(where: str, path: Path, fields: Mapping[str, Any], arrays: Arrays) -> N
         text = f"{where}: 'path' must be a file that can be written; {error.strerror}"
         raise OSError(error.errno, text, str(path)) from None
     if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(unfinished.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

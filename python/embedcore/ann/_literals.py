@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._masked import refuse_masked
+
 TRUE = b"\x01\x01"
 FALSE = b"\x01\x00"
 
@@ -34,7 +36,9 @@ def _encode_int(value: int) -> bytes:
         return _integer(2, value)
     # What int64 does not hold is compared as a number: above or below all integers of a column.
     try:
-        return _number(3, float(value))
+        number = float(value)
+        # Rounded to the least int64, which it is below, it would equal it.
+        return _number(3, math.nextafter(number, -math.inf) if number > value else number)
     except OverflowError:
         return _number(3, math.inf if value > 0 else -math.inf)
 
@@ -130,7 +134,7 @@ def encode(where: str, value: object) -> bytes:
 
 def _encoder_of(where: str, value: object) -> Callable[[Any], bytes]:
     missing = value is None or type(value).__name__ in ("NAType", "NaTType")
-    if not missing:
+    if not missing and not isinstance(value, np.timedelta64):  # which NumPy takes for an integer
         for kind, encoder in _KINDS:
             if isinstance(value, kind):
                 return encoder
@@ -150,7 +154,10 @@ def encode_many(where: str, values: Any) -> bytes:
             f"{where}: 'values' must be a list, set or array of values; got "
             f"{type(values).__name__}."
         )
-    if hasattr(values, "to_numpy"):
+    refuse_masked(where, "values", values)
+    if hasattr(values, "to_pylist"):  # Arrow, which has no NumPy form of strings, dates and nulls
+        values = values.to_pylist()
+    elif hasattr(values, "to_numpy"):
         values = values.to_numpy()
     if isinstance(values, np.ndarray):
         if values.ndim != 1:

@@ -16,7 +16,7 @@ from ._snapshot import to_sections
 from ._state import State
 from ._values import values_of
 from ._vectors import given_of, queries_of
-from ._where import Filter, evaluated, one, source_of
+from ._where import Filter, check_forms, evaluated, one, source_of
 
 
 class Readable:
@@ -103,7 +103,7 @@ class Readable:
         state = self._state
         if where is None:
             return state.ids.live
-        source_of("ann.Index.count", where, state)
+        source_of("ann.Index.count", where, state, self)
         return int(one("ann.Index.count", where, state, self, self._threads).counts()[0])
 
     def compile(self, where: Any) -> Filter:
@@ -126,7 +126,7 @@ class Readable:
         """
         name = "ann.Index.compile"
         state = self._state
-        made = Filter(self, source_of(name, where, state))
+        made = Filter(self, source_of(name, where, state, self))
         made._at(name, state, self._threads)
         return made
 
@@ -199,6 +199,7 @@ class Readable:
         distances = np.full((len(rows), wanted.k), np.inf, np.float32)
         counts = np.zeros(len(rows), np.int64)
         if state.ids.live == 0 or len(rows) == 0:
+            check_forms(name, where, state, self, len(rows))
             return SearchResult(slots, distances, counts)
         filters, which = evaluated(name, where, state, self, len(rows), wanted.threads)
         state.seen_by(rows).search(
@@ -241,6 +242,7 @@ class Readable:
         if len(rows) != 1:
             raise ValueError(f"{name}: 'query' must be one query; got {len(rows)}.")
         if state.ids.live == 0:
+            check_forms(name, where, state, self, 1)
             where = None
         filters, which = evaluated(name, where, state, self, 1, wanted.threads)
         (explanation,) = state.seen_by(rows).explain(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import is_torch, to_numpy
+from ._masked import refuse_masked
 
 DTYPES = ("float32", "float16", "bfloat16", "int8")
 METRICS = ("cosine", "ip", "l2")
@@ -70,6 +71,7 @@ def _array_of(where: str, argument: str, value: Any, dtype: str | None) -> NDArr
     """Return a NumPy array; bfloat16 as uint16 where that is wanted, else as it comes."""
     if _is_bfloat16(value) and dtype in (None, "bfloat16"):
         return _bits_of(where, argument, value)
+    refuse_masked(where, argument, value)
     try:
         array = to_numpy(value, where, argument)
     except ValueError as error:  # lists of different lengths
@@ -114,7 +116,7 @@ def _with_rows(
 def _converted(rows: NDArray[Any], dtype: str) -> NDArray[Any]:
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
-            return rows.astype(dtype)
+            return rows.astype(dtype, order="C")
     bits = np.ascontiguousarray(rows, np.float32).view(np.uint32)
     # Round to nearest, ties to even; NaN stays NaN, and infinity what it is.
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16

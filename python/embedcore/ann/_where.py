@@ -14,6 +14,7 @@ from .._arrays import to_numpy
 from ._expression import Expression
 from ._frames import library_of
 from ._ids import Ints
+from ._masked import refuse_masked
 from ._state import State, blamed
 
 if TYPE_CHECKING:
@@ -91,10 +92,7 @@ def evaluated(
         return None, None
     if isinstance(condition, (list, tuple)) and not _is_flat(condition):
         if len(condition) != queries:
-            raise ValueError(
-                f"{where}: 'where' as a list must have one filter for each query ({queries}); got "
-                f"{len(condition)}."
-            )
+            raise _wrong_number(where, condition, queries)
         return _many(where, condition, state, index, threads)
     return one(where, condition, state, index, threads), np.zeros(queries, np.int32)
 
@@ -110,11 +108,36 @@ def one(
     return _from_slots([_slots(f"{where}:", condition, state)], state)
 
 
-def source_of(where: str, condition: Any, state: State) -> Expression | Ints:
+def check_forms(where: str, condition: Any, state: State, index: Readable, queries: int) -> None:
+    """Raise for what is no filter, where there is nothing that one could pass.
+
+    Columns are not asked for: an index without rows need not have any.
+    """
+    conditions = [condition]
+    if isinstance(condition, (list, tuple)) and not _is_flat(condition):
+        if len(condition) != queries:
+            raise _wrong_number(where, condition, queries)
+        conditions = list(condition)
+    for one_of_them in conditions:
+        if isinstance(one_of_them, Filter):
+            _check_index(where, one_of_them, index)
+        elif one_of_them is not None and not isinstance(one_of_them, Expression):
+            _slots(f"{where}:", one_of_them, state)
+
+
+def _wrong_number(where: str, conditions: Any, queries: int) -> ValueError:
+    return ValueError(
+        f"{where}: 'where' as a list must have one filter for each query ({queries}); got "
+        f"{len(conditions)}."
+    )
+
+
+def source_of(where: str, condition: Any, state: State, index: Readable) -> Expression | Ints:
     """Return what a Filter keeps: an expression or ids."""
     if isinstance(condition, Expression):
         return condition
     if isinstance(condition, Filter):
+        _check_index(where, condition, index)
         return condition._source
     listed = isinstance(condition, (list, tuple)) and not _is_flat(condition)
     if condition is None or listed:
@@ -190,9 +213,13 @@ def _evaluate(where: str, programs: list[bytes], state: State, threads: int) -> 
 def _of_filter(
     where: str, condition: Filter, state: State, index: Readable, threads: int
 ) -> _core.AnnFilters:
+    _check_index(where, condition, index)
+    return condition._at(where, state, threads)
+
+
+def _check_index(where: str, condition: Filter, index: Readable) -> None:
     if condition._index is not index:
         raise ValueError(f"{where}: 'where' must be a Filter of this index; got one of another.")
-    return condition._at(where, state, threads)
 
 
 def _from_slots(slots: list[Ints], state: State) -> _core.AnnFilters:
@@ -208,6 +235,7 @@ def _array(where: str, condition: Any) -> NDArray[Any]:
     plain = isinstance(condition, (list, tuple, range)) or hasattr(condition, "__array__")
     if not (plain or hasattr(condition, "__dlpack__")):
         raise TypeError(f"{where} 'where' must be {_FORMS}; got {type(condition).__name__}.")
+    refuse_masked(where.removesuffix(":"), "where", condition)
     if library_of(condition) == "pyarrow":  # which packs booleans into bits, and then has no DLPack
         condition = np.asarray(condition)
     array = to_numpy(condition, where, "where")
