@@ -47,7 +47,7 @@ class Index(Readable):
         measures: where two plans cost about the same, two builds may choose differently.
     keep_vectors : bool, default True
         Whether to keep the vectors as given once the index is built. Without them it takes a
-        fraction of the memory, distances are those of the codes (about three digits), and
+        fraction of the memory, distances are those of the codes (two or three digits), and
         ``exact=True`` is refused.
     prefixes : sequence of int, default ()
         Widths below `dim` that queries may have too, for embeddings that are meaningful by their
@@ -64,9 +64,10 @@ class Index(Readable):
 
     Notes
     -----
-    Adding appends; the index builds itself anew when what came since the last build is more than a
-    fifth of it or has doubled it, and links new rows into the graph in between. So adding n rows in
-    parts costs O(n log n) distances altogether, and an add may at times take as long as a build.
+    Adding appends; the index builds itself anew when the rows that are not linked or are deleted
+    are more than a fifth of it, or it has twice as many rows as then, and links new rows into the
+    graph in between. So adding n rows in parts costs O(n log n) distances altogether, and an add
+    may at times take as long as a build.
 
     Searches see the index as it was when they began. They may run in many threads, beside each
     other and beside one that writes, and wait for none; writers wait for each other. A call that
