@@ -65,7 +65,7 @@ def test_options(arguments: Any, options: Any, error: type[Exception], words: st
         (with_value(17, np.nan), ValueError, r"must be finite.*row 17|row 17.*(NaN|finite)"),
         (with_value(3, np.inf), ValueError, r"must be finite.*row 3|row 3.*(inf|finite)"),
         (with_value(9, -np.inf), ValueError, r"row 9"),
-        (np.full((2, 4), 1e300), ValueError, r"row 0"),  # infinite as float32
+        (np.full((2, 4), 1e300), ValueError, r"must hold numbers that float32 can hold; row 0"),
         (with_value(5, 1e16), ValueError, r"row 5 .*1e15"),
         ("rows", TypeError, r"must "),
         (None, TypeError, r"must "),
@@ -445,3 +445,39 @@ def test_filters_are_looked_at_where_there_is_nothing_to_find(rows: int) -> None
 def test_a_filter_of_another_index_is_not_compiled() -> None:
     with pytest.raises(ValueError, match=r"^ann.Index.compile: 'where' must be a Filter of this"):
         small().compile(small().compile([1]))
+
+
+def test_a_progress_callback_must_not_change_its_index() -> None:
+    rows = np.random.default_rng(8).standard_normal((2500, 8)).astype(np.float32)
+    index = ann.Index(8, progress=lambda _: index.add(rows[:1]))
+    with pytest.raises(RuntimeError, match=r"^ann.Index: must not be changed by what a change"):
+        index.add(rows)
+    assert len(index) == 0
+
+
+def test_numbers_that_the_dtype_of_the_index_cannot_hold() -> None:
+    index = ann.Index(2, dtype="float16")
+    with pytest.raises(
+        ValueError, match=r"'vectors' must hold numbers that float16 can hold; row 1"
+    ):
+        index.add(np.array([[1.0, 2.0], [1e6, 1.0]]))
+    with pytest.raises(ValueError, match=r"row 0 holds NaN or an infinite"):
+        index.add(np.array([[np.inf, 2.0]]))
+
+
+def test_ids_and_booleans_in_one_list() -> None:
+    with pytest.raises(TypeError, match=r"'where' as a list must hold ids or booleans; got both"):
+        small().search(ROWS[:1], where=[True, 3])
+
+
+@pytest.mark.parametrize(
+    ("results", "error", "text"),
+    [
+        (None, TypeError, "'results' must be an iterable"),
+        ([([[1]], [[np.nan]])], ValueError, "distances that are not NaN; result 0"),
+        ([(np.array([[2**63]], np.uint64), [[0.5]])], ValueError, "ids of int64; result 0"),
+    ],
+)
+def test_results_that_do_not_merge(results: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        ann.merge_topk(results)

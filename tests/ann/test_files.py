@@ -323,3 +323,12 @@ def test_links_and_permissions_stay(tmp_path: Path) -> None:
     index.save(link)
     assert link.is_symlink() and target.stat().st_mode & 0o777 == 0o640
     assert len(ann.Index.open(target)) == 5
+
+
+def test_paths_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^ann.Index.open: 'path' must not hold a NUL"):
+        ann.Index.open("a\0b")
+    with pytest.raises(FileNotFoundError, match=r"ann.Index.open: 'path' must be a file that can"):
+        ann.Index.open(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError, match=r"ann.Index.open: 'path' must be a file that can"):
+        ann.Index.open(tmp_path)

@@ -40,6 +40,8 @@ def path_of(where: str, path: Any) -> Path:
     """Return `path` as a Path; TypeError for anything else than a str or a path."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{where}: 'path' must be a path; got {type(path).__name__}.")
+    if "\0" in str(path):
+        raise ValueError(f"{where}: 'path' must not hold a NUL character; got {str(path)!r}.")
     return Path(path)
 
 
@@ -210,16 +212,22 @@ class Sections:
 
 def read(where: str, path: Path, *, mapped: bool, verify: bool) -> Sections:
     """Open a file; OSError if it cannot be read or is damaged."""
-    source = f"'path' {str(path)!r}"
+    try:
+        data = _content(path, mapped=mapped)
+    except OSError as error:
+        text = f"{where}: 'path' must be a file that can be read; {error.strerror}"
+        raise OSError(error.errno, text, str(path)) from None
+    return Sections(where, f"'path' {str(path)!r}", data, verify=verify)
+
+
+def _content(path: Path, *, mapped: bool) -> NDArray[np.uint8]:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if mapped and size:
-            data = np.asarray(np.memmap(file, np.uint8, "r"))
-        else:
-            data = aligned(size)
-            count = file.readinto(data.data)
-            data = data[:count]
-    return Sections(where, source, data, verify=verify)
+            return np.asarray(np.memmap(file, np.uint8, "r"))
+        data = aligned(size)
+        count = file.readinto(data.data)
+        return data[:count]
 
 
 def of_bytes(where: str, content: bytes) -> Sections:

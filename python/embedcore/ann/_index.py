@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from ._search import threads_of
 from ._snapshot import from_sections, to_sections
 from ._state import Options, State, compacted, settled
 from ._vectors import DTYPES, METRICS, queries_of
+from ._writers import Writers
 
 
 class Index(Readable):
@@ -114,7 +114,7 @@ class Index(Readable):
             _flag(where, "progress", progress)
         self._threads = threads_of(where, threads, 0)
         self._progress: Progress = progress
-        self._lock = threading.Lock()  # of writers
+        self._lock = Writers()
         self._state = state  # replaced whole
         _indexes.add(self)
 
@@ -348,7 +348,7 @@ _indexes: weakref.WeakSet[Index] = weakref.WeakSet()
 def _unlock_all() -> None:
     """In a forked child, where no other thread is: what one was writing is not there either."""
     for index in _indexes:
-        index._lock = threading.Lock()
+        index._lock = Writers()
 
 
 if hasattr(os, "register_at_fork"):

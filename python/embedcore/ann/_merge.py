@@ -59,6 +59,10 @@ def merge_topk(
     >>> ann.merge_topk([left, right]).ids
     array([[ 4, 11]])
     """
+    if not isinstance(results, Iterable):
+        raise TypeError(
+            f"{_WHERE}: 'results' must be an iterable of results; got {type(results).__name__}."
+        )
     pairs = [_pair(number, result) for number, result in enumerate(results)]
     if not pairs:
         raise ValueError(f"{_WHERE}: 'results' must hold at least one result; got none.")
@@ -105,7 +109,16 @@ def _pair(number: int, result: Any) -> tuple[NDArray[np.int64], NDArray[np.float
             f"{_WHERE}: 'results' must hold ids and distances of one shape (n, k); result {number} "
             f"has shapes {ids.shape} and {distances.shape}."
         )
-    return ids.astype(np.int64, copy=False), distances.astype(np.float32, copy=False)
+    if ids.dtype == np.uint64 and ids.size and ids.max() > np.uint64((1 << 63) - 1):
+        raise ValueError(
+            f"{_WHERE}: 'results' must hold ids of int64; result {number} has {ids.max()}."
+        )
+    if np.isnan(distances).any():
+        raise ValueError(
+            f"{_WHERE}: 'results' must hold distances that are not NaN; result {number} has NaN."
+        )
+    with np.errstate(over="ignore"):  # beyond float32 is as far as padding, and before it
+        return ids.astype(np.int64, copy=False), distances.astype(np.float32, copy=False)
 
 
 def _without_repeated(

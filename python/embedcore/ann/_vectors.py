@@ -60,7 +60,9 @@ def vectors_of(where: str, vectors: Any, dim: int, dtype: str | None) -> tuple[A
     if given not in ("float64", *DTYPES) or (kept == "int8" and given != "int8"):
         allowed = "int8" if dtype == "int8" else "float32, float16, bfloat16, float64 or int8"
         raise TypeError(f"{where}: 'vectors' must be {allowed}; got {given}.")
-    return _converted(rows, kept), kept
+    converted = _converted(rows, kept)
+    _check_range(where, rows, widened(converted, kept), kept)
+    return converted, kept
 
 
 def _is_bfloat16(array: Any) -> bool:
@@ -111,6 +113,18 @@ def _with_rows(
     raise ValueError(
         f"{where}: '{argument}' must have {dim} columns (dim){also}; got shape {shape}."
     )
+
+
+def _check_range(where: str, rows: NDArray[Any], kept: Floats, dtype: str) -> None:
+    """Raise for finite numbers that have become infinite; others are refused with their row."""
+    if dtype == "int8" or np.isfinite(kept).all():
+        return
+    beyond = np.flatnonzero((np.isinf(kept) & np.isfinite(rows)).any(axis=1))
+    if len(beyond):
+        raise ValueError(
+            f"{where}: 'vectors' must hold numbers that {dtype} can hold; row {beyond[0]} has one "
+            "that it cannot."
+        )
 
 
 def _converted(rows: NDArray[Any], dtype: str) -> NDArray[Any]:

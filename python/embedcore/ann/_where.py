@@ -236,6 +236,8 @@ def _array(where: str, condition: Any) -> NDArray[Any]:
     if not (plain or hasattr(condition, "__dlpack__")):
         raise TypeError(f"{where} 'where' must be {_FORMS}; got {type(condition).__name__}.")
     refuse_masked(where.removesuffix(":"), "where", condition)
+    if isinstance(condition, (list, tuple)) and len({_is_boolean(one) for one in condition}) > 1:
+        raise TypeError(f"{where} 'where' as a list must hold ids or booleans; got both.")
     if library_of(condition) == "pyarrow":  # which packs booleans into bits, and then has no DLPack
         condition = np.asarray(condition)
     array = to_numpy(condition, where, "where")
@@ -246,6 +248,10 @@ def _array(where: str, condition: Any) -> NDArray[Any]:
     if array.ndim != 1:
         raise ValueError(f"{where} 'where' as an array must have one axis; got {array.shape}.")
     return array
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, (bool, np.bool_))
 
 
 def _slots(where: str, condition: Any, state: State) -> Ints:
