@@ -447,14 +447,6 @@ def test_a_filter_of_another_index_is_not_compiled() -> None:
         small().compile(small().compile([1]))
 
 
-def test_a_progress_callback_must_not_change_its_index() -> None:
-    rows = np.random.default_rng(8).standard_normal((2500, 8)).astype(np.float32)
-    index = ann.Index(8, progress=lambda _: index.add(rows[:1]))
-    with pytest.raises(RuntimeError, match=r"^ann.Index: must not be changed by what a change"):
-        index.add(rows)
-    assert len(index) == 0
-
-
 def test_numbers_that_the_dtype_of_the_index_cannot_hold() -> None:
     index = ann.Index(2, dtype="float16")
     with pytest.raises(

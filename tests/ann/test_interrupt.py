@@ -25,6 +25,8 @@ ROWS = 5000
 SOON = 10.0 if UNDER_SANITIZER else 1.0
 FIRST = clustered(np.random.default_rng(0), ROWS, COLUMNS).astype(np.float32)
 MORE = clustered(np.random.default_rng(1), 3000, COLUMNS).astype(np.float32)
+# Takes so long that progress, told every 50 ms, is told on fast machines too.
+LONG = clustered(np.random.default_rng(0), 12_000, 192).astype(np.float32)
 
 
 class Progress:
@@ -44,7 +46,7 @@ class Progress:
 def test_progress_goes_from_nothing_to_all() -> None:
     progress = Progress()
     index = ann.Index(192, progress=progress)
-    index.add(clustered(np.random.default_rng(0), 12_000, 192).astype(np.float32))
+    index.add(LONG)
     seen = progress.seen
     assert len(seen) >= 2 and all(isinstance(value, float) for value in seen)
     assert all(a <= b for a, b in itertools.pairwise(seen))
@@ -52,6 +54,13 @@ def test_progress_goes_from_nothing_to_all() -> None:
     before = len(seen)
     index.search(np.ones((5, 192), np.float32))
     assert len(seen) == before
+
+
+def test_a_progress_callback_must_not_change_its_index() -> None:
+    index = ann.Index(192, progress=lambda _: index.add(LONG[:1]))
+    with pytest.raises(RuntimeError, match=r"^ann.Index: must not be changed by what a change"):
+        index.add(LONG)
+    assert len(index) == 0
 
 
 @pytest.mark.parametrize("after", [0, 2])
