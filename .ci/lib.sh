@@ -78,6 +78,7 @@ build_wheel() {
 sanitized_wheel() {
   rm -rf "$2"
   "$PYTHON" -m pip wheel -qq --no-deps --wheel-dir "$2" . -C install.strip=false \
+    -C cmake.define.EMBEDCORE_CUDA=OFF \
     -C "cmake.define.CMAKE_CXX_FLAGS=$1 -g1 -fno-omit-frame-pointer"
   new_venv "$3"
   "$3/bin/python" -m pip install -qq "$(echo "$2"/*.whl)[test]"

@@ -26,7 +26,8 @@ typedef enum ec_status {
   EC_INVALID_TYPE = 2,   // a wrong dtype
   EC_OUT_OF_MEMORY = 3,
   EC_INTERRUPTED = 4,  // the monitor asked to stop
-  EC_UNSUPPORTED = 5   // this build or this processor cannot do it
+  EC_UNSUPPORTED = 5,  // this build or this processor cannot do it
+  EC_DEVICE_ERROR = 6  // CUDA: no driver, no such device, or a call that failed
 } ec_status;
 
 typedef struct ec_error {

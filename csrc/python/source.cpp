@@ -123,10 +123,8 @@ void check_device(const dlpack::Device& device, const Argument& argument) {
   if (device.type == dlpack::kCpu || device.type == dlpack::kCudaHost || device.type == dlpack::kRocmHost) {
     return;
   }
-  raise_type(
-      "%s: '%s' must be on the CPU, because this build has no kernels for other devices; "
-      "got device %s.",
-      argument.where, argument.name, device_name(device).c_str());
+  raise_type("%s: '%s' must be on the CPU; got device %s.", argument.where, argument.name,
+             device_name(device).c_str());
 }
 
 void read_tensor(const dlpack::Tensor& tensor, const Argument& argument, Source* source) {

@@ -20,8 +20,8 @@ __device__ __forceinline__ T* shared_array(size_t) {
 using Stream = cudaStream_t;
 using Dim3 = dim3;
 
-// Whether a launch, or what prepares one, has failed since this was last asked.
-inline bool launches_failed() { return cudaGetLastError() != cudaSuccess; }
+// Whether a launch, or what prepares one, has failed; last_failure (device.h) says how and forgets it.
+inline bool launches_failed() { return cudaPeekAtLastError() != cudaSuccess; }
 
 inline void clear(void* memory, size_t bytes, Stream stream) { cudaMemsetAsync(memory, 0, bytes, stream); }
 // Beyond 48 KB a kernel has to ask for what its blocks share.

@@ -69,10 +69,7 @@ def _check_device(array: Any, where: str, argument: str) -> None:
     if array.__dlpack_device__()[0] in _CPU_DEVICES:
         return
     device = getattr(array, "device", array.__dlpack_device__())
-    raise TypeError(
-        f"{where}: '{argument}' must be on the CPU, because this build has no kernels for other "
-        f"devices; got device {device}."
-    )
+    raise TypeError(f"{where}: '{argument}' must be on the CPU; got device {device}.")
 
 
 def _torch_to_numpy(tensor: Any, where: str, argument: str) -> npt.NDArray[Any]:

@@ -173,7 +173,7 @@ def _facts() -> dict[str, Any]:
         "build": _core.build_info,
         "isa": {"current": get_isa(), "available": " ".join(list_isas())},
         "threads": {"current": get_num_threads(), "from": _core.num_threads_source()},
-        "cuda": "not built: every call runs on the CPU",
+        "cuda": _cuda_facts(),
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "optional": {
@@ -184,6 +184,18 @@ def _facts() -> dict[str, Any]:
             "threadpoolctl": _installed("threadpoolctl"),
         },
     }
+
+
+def _cuda_facts() -> str:
+    try:
+        from . import _cuda
+    except ImportError:
+        return "not built: every call runs on the CPU"
+    try:
+        return f"{_cuda.build_info}, devices {_cuda.device_count('show_config')}"
+    except RuntimeError as error:
+        reason = str(error).removeprefix("show_config: ").removesuffix(".")
+        return f"{_cuda.build_info}; {reason}"
 
 
 def _installed(*distributions: str) -> str:

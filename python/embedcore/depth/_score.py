@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .. import _core
 from .._arrays import to_numpy
 from .._check import choose, integer
+from .._device import call_of
 from .._progress import Progress, reporter
 from ._groups import group_codes
 from ._metrics import (
@@ -21,6 +22,7 @@ from ._metrics import (
     PRECISIONS,
     REDUCIBLE,
 )
+from ._on_device import score_on_device
 from ._whitened import ai_irw, mahalanobis
 
 _WHERE = "depth.score"
@@ -153,6 +155,9 @@ def score(
     if precision != "float32":
         _check_precision(metric, precision)
     wanted = 0 if threads is None else integer(_WHERE, "threads", threads, minimum=1, maximum=1024)
+    call = call_of(_WHERE, "x", x, corpus=corpus, weights=weights, out=out)
+    if call is not None:
+        return score_on_device(call, x, corpus, metric, weights, precision, out)
     labels, count = None, 1
     if groups is not None or offsets is not None:
         labels, count = group_codes(_WHERE, groups, offsets, _corpus_rows(x, corpus))

@@ -75,10 +75,7 @@ def check_tensors(where: str, name: str, tokens: Any, **others: Any) -> None:
             continue
         device = tensor.device
         if device.type not in ("cpu", "meta"):
-            raise TypeError(
-                f"{where}: '{argument}' must be on the CPU, because this build has no kernels for "
-                f"other devices; got device {device}."
-            )
+            raise TypeError(f"{where}: '{argument}' must be on the CPU; got device {device}.")
         if device != tokens.device:
             # What lies on the meta device is to blame.
             wrong, right = (argument, name) if at_home else (name, argument)

@@ -132,7 +132,4 @@ def _check_tensor(name: str, tensor: Any) -> None:
             "arrays use embedcore.depth.score."
         )
     if tensor.device.type not in ("cpu", "meta"):
-        raise TypeError(
-            f"{WHERE}: '{name}' must be on the CPU, because this build has no kernels for other "
-            f"devices; got device {tensor.device}."
-        )
+        raise TypeError(f"{WHERE}: '{name}' must be on the CPU; got device {tensor.device}.")

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C ABI of embedcore on the GPU: libembedcore_cuda.
+//
+// Arrays lie on the device. Functions start kernels on the caller's stream and return: they neither wait
+// nor allocate, and may be captured into a CUDA graph, unless they say otherwise. Nothing of CUDA is
+// touched before the first call, so that the library loads on machines without a GPU or a driver.
+//
+// Values are not looked at: a row that is not finite, and under the angular metrics a row of zeros, has
+// NaN for its own results, and as a row of the corpus makes all results of its group NaN.
+#ifndef EMBEDCORE_EMBEDCORE_CUDA_H_
+#define EMBEDCORE_EMBEDCORE_CUDA_H_
+
+#include "embedcore.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Where a call runs.
+typedef struct ec_cuda_place {
+  int32_t device;
+  void* stream;  // a cudaStream_t of that device; NULL: its default stream
+} ec_cuda_place;
+
+// ---- devices --------------------------------------------------------------------------------------
+
+// EC_DEVICE_ERROR, with what to do, where there is no driver, one too old, or no device.
+EC_API ec_status ec_cuda_device_count(int32_t* count, ec_error* error);
+EC_API const char* ec_cuda_build_info(void);  // version of the CUDA runtime and targets, in words
+
+// ---- statistical depth ----------------------------------------------------------------------------
+
+typedef struct ec_cuda_depth_options {
+  ec_depth_metric metric;  // cosine, chord, arc
+  // Chord and arc: EC_PRECISION_FLOAT32 splits each number in two for the tensor cores, BFLOAT16 does not.
+  ec_precision precision;
+  const float* weights;  // one a corpus row; NULL: all 1
+} ec_cuda_depth_options;
+
+// Bytes of scratch that ec_cuda_depth_score takes for arguments of these shapes and dtypes. Data pointers
+// are not read.
+EC_API ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_matrix* x,
+                                         const ec_matrix* corpus, const ec_cuda_depth_options* options,
+                                         int64_t* bytes, ec_error* error);
+
+// depths[x->rows]: as ec_depth_score (embedcore.h) for one group. corpus == NULL: the corpus is x, and each
+// row is left out. workspace: on a boundary of 256 bytes.
+// Complexity: O((n + m) d) for cosine, O(n m d) else.
+EC_API ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x,
+                                     const ec_matrix* corpus, const ec_cuda_depth_options* options,
+                                     void* workspace, float* depths, ec_error* error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // EMBEDCORE_EMBEDCORE_CUDA_H_

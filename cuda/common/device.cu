@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/device.h"
+
+#include <cuda_runtime.h>
+
+#include <atomic>
+
+#include "core/errors.h"
+
+namespace ec::cuda {
+namespace {
+
+constexpr int kMostDevices = 64;
+constexpr int kLeastMajor = 8;  // compute capability: the tensor cores' bf16, asynchronous copies
+
+ec_status fail_with(cudaError_t code, ec_error* error) {
+  if (code == cudaErrorMemoryAllocation)
+    return fail(error, EC_OUT_OF_MEMORY, "", -1, "the GPU is out of memory (%s)", cudaGetErrorString(code));
+  return fail(error, EC_DEVICE_ERROR, "", -1, "CUDA failed: %s (%s)", cudaGetErrorString(code),
+              cudaGetErrorName(code));
+}
+
+// What the runtime says of a driver that is missing is that it is too old.
+ec_status fail_without_device(cudaError_t code, ec_error* error) {
+  int driver = 0;
+  const bool asked = cudaDriverGetVersion(&driver) == cudaSuccess;
+  cudaGetLastError();  // not for the next call to find
+  if (!asked || driver == 0)
+    return fail(error, EC_DEVICE_ERROR, "", -1,
+                "there is no CUDA device: no NVIDIA driver was found (libcuda.so.1)");
+  if (code == cudaErrorInsufficientDriver)
+    return fail(error, EC_DEVICE_ERROR, "", -1,
+                "the NVIDIA driver must be for CUDA %d.%d or newer; it is for CUDA %d.%d",
+                CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10);
+  if (code == cudaErrorNoDevice || code == cudaSuccess)
+    return fail(error, EC_DEVICE_ERROR, "", -1,
+                "there is no CUDA device: the driver has found none that this process may use");
+  return fail_with(code, error);
+}
+
+}  // namespace
+
+ec_status count_devices(int32_t* count, ec_error* error) {
+  int found = 0;
+  const cudaError_t code = cudaGetDeviceCount(&found);
+  if (code != cudaSuccess || found == 0) return fail_without_device(code, error);
+  *count = found;
+  return EC_OK;
+}
+
+ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* error) {
+  static std::atomic<int> known[kMostDevices];  // 0: not yet
+  if (device >= 0 && device < kMostDevices) {
+    *multiprocessors = known[device].load(std::memory_order_relaxed);
+    if (*multiprocessors != 0) return EC_OK;
+  }
+  int32_t count = 0;
+  const ec_status status = count_devices(&count, error);
+  if (status != EC_OK) return status;
+  if (device < 0 || device >= count || device >= kMostDevices)
+    return fail(error, EC_INVALID_VALUE, "device", -1, "'device' must be from 0 to %d; got %d", count - 1,
+                static_cast<int>(device));
+  int major = 0;
+  cudaError_t code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (code == cudaSuccess)
+    code = cudaDeviceGetAttribute(multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (code != cudaSuccess) return fail_with(code, error);
+  if (major < kLeastMajor)
+    return fail(error, EC_UNSUPPORTED, "device", -1,
+                "'device' must have compute capability %d.0 or newer; device %d has %d", kLeastMajor,
+                static_cast<int>(device), major);
+  known[device].store(*multiprocessors, std::memory_order_relaxed);
+  return EC_OK;
+}
+
+CurrentDevice::CurrentDevice(int32_t device) {
+  int current = -1;
+  if (cudaGetDevice(&current) != cudaSuccess || current == device) return;
+  if (cudaSetDevice(device) == cudaSuccess) before_ = current;
+}
+
+CurrentDevice::~CurrentDevice() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+ec_status last_failure(ec_error* error) {
+  const cudaError_t code = cudaGetLastError();
+  return code == cudaSuccess ? EC_OK : fail_with(code, error);
+}
+
+ec_status read_back(void* to, const void* from, int64_t bytes, void* stream, ec_error* error) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  cudaError_t code = cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, on);
+  if (code == cudaSuccess) code = cudaStreamSynchronize(on);
+  return code == cudaSuccess ? EC_OK : fail_with(code, error);
+}
+
+}  // namespace ec::cuda
+
+ec_status ec_cuda_device_count(int32_t* count, ec_error* error) {
+  return ec::cuda::count_devices(count, error);
+}
+
+#define EC_TEXT_OF(x) #x
+#define EC_TEXT(x) EC_TEXT_OF(x)
+const char* ec_cuda_build_info(void) {
+  return "CUDA " EC_TEXT(__CUDACC_VER_MAJOR__) "." EC_TEXT(
+      __CUDACC_VER_MINOR__) ", targets " EC_CUDA_TARGETS;
+}

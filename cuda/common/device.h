@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// What calls ask of the CUDA runtime besides kernels. The emulation is one device.
+#pragma once
+
+#include <cstdint>
+
+#include "capi/embedcore_cuda.h"
+
+namespace ec::cuda {
+
+ec_status count_devices(int32_t* count, ec_error* error);
+
+// Multiprocessors of a device, which must be one that the kernels were compiled for.
+ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* error);
+
+// Makes a device the calling thread's for as long as it lives.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int32_t device);
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  ~CurrentDevice();
+
+ private:
+  int before_ = -1;  // -1: it was that device
+};
+
+// What has failed in the calling thread since this was last asked.
+ec_status last_failure(ec_error* error);
+
+// Copies from the device when all before it on the stream is done, and waits for that.
+ec_status read_back(void* to, const void* from, int64_t bytes, void* stream, ec_error* error);
+
+}  // namespace ec::cuda

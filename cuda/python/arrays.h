@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arrays on a device as Python describes them: numbers only, so that no array library is named here.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <optional>
+#include <tuple>
+
+#include "capi/embedcore_cuda.h"
+
+namespace ecpy {
+
+// Address, rows, columns, elements between rows, dtype. What they say is Python's word (_device.py).
+using MatrixNumbers = std::tuple<uintptr_t, int64_t, int64_t, int64_t, int>;
+
+inline ec_matrix matrix_of(const MatrixNumbers& numbers) {
+  const auto& [address, rows, columns, stride, dtype] = numbers;
+  return {reinterpret_cast<const void*>(address), rows, columns, stride, static_cast<ec_dtype>(dtype)};
+}
+
+// Device and stream.
+using PlaceNumbers = std::tuple<int, uintptr_t>;
+
+inline ec_cuda_place place_of(const PlaceNumbers& numbers) {
+  return {std::get<0>(numbers), reinterpret_cast<void*>(std::get<1>(numbers))};
+}
+
+template <class T>
+T* pointer_of(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+}  // namespace ecpy

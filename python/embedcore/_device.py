@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays on a GPU: addresses for the kernels, and memory and streams from the arrays' own library.
+
+Nothing here waits for the device, and nothing is imported that the caller has not imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+__all__ = ["Call", "Layout", "Library", "call_of"]
+
+# Numbers that the C ABI gives the dtypes.
+_DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
+
+
+class Layout(NamedTuple):
+    """Where an array lies: strides in elements, `dtype` as NumPy names it."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    device: int
+
+
+class Library(Protocol):
+    """What is needed of an array library."""
+
+    name: str
+
+    def owns(self, array: object) -> bool:
+        """Tell whether `array` is one of this library's, on a GPU."""
+
+    def layout(self, array: Any) -> Layout:
+        """Return where `array` lies."""
+
+    def packed(self, array: Any) -> Any:
+        """Return a copy of `array` in C order."""
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        """Return a new array, from memory that the library hands out in the order of its stream."""
+
+    def stream(self, device: int) -> int:
+        """Return the handle of the stream that the library works on now."""
+
+
+class _Torch:
+    name = "torch.Tensor"
+
+    def owns(self, array: object) -> bool:
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(array, torch.Tensor) and array.is_cuda
+
+    def layout(self, array: Any) -> Layout:
+        dtype = str(array.dtype).removeprefix("torch.")
+        return Layout(
+            array.data_ptr(), tuple(array.shape), array.stride(), dtype, array.device.index
+        )
+
+    def packed(self, array: Any) -> Any:
+        return array.contiguous()
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=torch.device("cuda", device))
+
+    def stream(self, device: int) -> int:
+        handle: int = sys.modules["torch"].cuda.current_stream(device).cuda_stream
+        return handle
+
+
+class _CuPy:
+    name = "cupy.ndarray"
+
+    def owns(self, array: object) -> bool:
+        cupy = sys.modules.get("cupy")
+        return cupy is not None and isinstance(array, cupy.ndarray)
+
+    def layout(self, array: Any) -> Layout:
+        size = array.dtype.itemsize
+        strides = tuple(stride // size for stride in array.strides)
+        return Layout(
+            array.data.ptr, tuple(array.shape), strides, array.dtype.name, array.device.id
+        )
+
+    def packed(self, array: Any) -> Any:
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(array.device.id):
+            return cupy.array(array, order="C")
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(device):
+            return cupy.empty(shape, dtype)
+
+    def stream(self, device: int) -> int:
+        handle: int = sys.modules["cupy"].cuda.get_current_stream(device).ptr
+        return handle
+
+
+_LIBRARIES: list[Library] = [_Torch(), _CuPy()]
+
+
+def _library_of(array: object) -> Library | None:
+    if type(array) is np.ndarray:
+        return None
+    for library in _LIBRARIES:
+        if library.owns(array):
+            return library
+    return None
+
+
+def _kernels(where: str, argument: str, device: int) -> ModuleType:
+    try:
+        from . import _cuda
+    except ImportError:
+        raise TypeError(
+            f"{where}: '{argument}' must be on the CPU, because this build has no kernels for "
+            f"other devices; got device cuda:{device}."
+        ) from None
+    return _cuda
+
+
+class Call:
+    """One call on a device: what its arrays have in common, and what it takes from their library.
+
+    Arrays that had to be packed are kept until the call is done.
+    """
+
+    def __init__(self, where: str, argument: str, array: Any, library: Library) -> None:
+        self._where, self._first, self._library = where, argument, library
+        self._device = library.layout(array).device
+        self._kept: list[Any] = []
+        self.kernels = _kernels(where, argument, self._device)
+
+    def place(self) -> tuple[int, int]:
+        """Return the device and the stream, as the kernels take them."""
+        return self._device, self._library.stream(self._device)
+
+    def matrix(self, argument: str, array: Any) -> tuple[int, int, int, int, int]:
+        """Return the numbers of a matrix whose rows are contiguous, packed where they are not."""
+        layout = self._checked(argument, array, 2)
+        columns, stride = layout.shape[1], layout.strides[0]
+        if columns > 1 and layout.strides[1] != 1:
+            array = self._library.packed(array)
+            self._kept.append(array)
+            layout, stride = self._library.layout(array), columns
+        if layout.shape[0] <= 1:
+            stride = columns
+        return layout.address, layout.shape[0], columns, stride, _DTYPES[layout.dtype]
+
+    def vector(self, argument: str, array: Any, length: int, dtype: str) -> int:
+        """Return the address of a contiguous vector."""
+        layout = self._checked(argument, array, 1)
+        if layout.shape != (length,):
+            raise ValueError(
+                f"{self._where}: '{argument}' must have one number for each row ({length}); got "
+                f"shape {layout.shape}."
+            )
+        if layout.dtype != dtype:
+            raise TypeError(
+                f"{self._where}: '{argument}' must be {dtype} on the GPU; got {layout.dtype}."
+            )
+        if length > 1 and layout.strides != (1,):
+            array = self._library.packed(array)
+            self._kept.append(array)
+            layout = self._library.layout(array)
+        return layout.address
+
+    def output(self, out: Any, shape: tuple[int, ...], dtype: str) -> tuple[Any, int]:
+        """Return a new array, or `out` where it fits, and its address."""
+        if out is None:
+            made = self._library.empty(shape, dtype, self._device)
+            return made, self._library.layout(made).address
+        layout = self._checked("out", out, len(shape))
+        if layout.dtype != dtype:
+            raise TypeError(f"{self._where}: 'out' must be {dtype}; got {layout.dtype}.")
+        if layout.shape != shape:
+            raise ValueError(
+                f"{self._where}: 'out' must have the shape {shape}; got shape {layout.shape}."
+            )
+        if not _is_c_ordered(layout):
+            raise ValueError(f"{self._where}: 'out' must be C-contiguous; got a strided array.")
+        return out, layout.address
+
+    def allocate(self, size: int) -> int:
+        """Return the address of `size` bytes of scratch memory, kept until the call is done."""
+        memory = self._library.empty((size,), "uint8", self._device)
+        self._kept.append(memory)
+        return self._library.layout(memory).address
+
+    def _checked(self, argument: str, array: Any, axes: int) -> Layout:
+        if not self._library.owns(array):
+            raise TypeError(
+                f"{self._where}: '{argument}' must be a {self._library.name} on device cuda:"
+                f"{self._device}, as '{self._first}' is; got {_described(array)}."
+            )
+        layout = self._library.layout(array)
+        if layout.device != self._device:
+            raise TypeError(
+                f"{self._where}: '{argument}' must be on device cuda:{self._device}, as "
+                f"'{self._first}' is; got device cuda:{layout.device}."
+            )
+        if getattr(array, "requires_grad", False):
+            raise TypeError(
+                f"{self._where}: '{argument}' must not require grad, because {self._where} is not "
+                f"differentiable; got a tensor with requires_grad=True. Use {argument}.detach()."
+            )
+        if layout.dtype not in _DTYPES:
+            raise TypeError(
+                f"{self._where}: '{argument}' must be float16, bfloat16, float32 or float64; got "
+                f"{layout.dtype}."
+            )
+        if len(layout.shape) != axes:
+            wanted = "a 1-D array" if axes == 1 else "a 2-D array of shape (rows, columns)"
+            raise ValueError(
+                f"{self._where}: '{argument}' must be {wanted}; got shape {layout.shape}."
+            )
+        return layout
+
+
+def _is_c_ordered(layout: Layout) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(layout.shape), reversed(layout.strides), strict=True):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _described(array: object) -> str:
+    device = getattr(array, "device", None)
+    kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
+    return kind if device is None else f"{kind} on device {device}"
+
+
+def call_of(where: str, argument: str, array: Any, **others: Any) -> Call | None:
+    """Return the call on the device of `array`, or None where that is the CPU.
+
+    Raises
+    ------
+    TypeError
+        If `array` is on the CPU and one of the `others` is not.
+    """
+    library = _library_of(array)
+    if library is not None:
+        return Call(where, argument, array, library)
+    for name, other in others.items():
+        elsewhere = None if other is None else _library_of(other)
+        if elsewhere is not None:
+            device = elsewhere.layout(other).device
+            raise TypeError(
+                f"{where}: '{name}' must be on the CPU, as '{argument}' is; got device "
+                f"cuda:{device}."
+            )
+    return None

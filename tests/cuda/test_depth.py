@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`depth.score` on a device: values against the oracle, layouts, outputs, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from embedcore import depth
+from oracle import depths as oracle
+from support.kinds import dtype_of
+
+METRICS = ("cosine", "chord", "arc")
+# float32, by split products: as on the CPU, where tests/depth/conftest.py derives it. bfloat16: the
+# bound of the documentation for corpora of a few rows.
+TOLERANCE = {"float32": 3.2e-6, "bfloat16": 5e-5}
+
+Array = np.ndarray[Any, Any]
+
+
+def rows(count: int, columns: int, seed: int, dtype: Any = np.float32) -> Array:
+    values = np.random.default_rng(seed).standard_normal((count, columns)) + 0.3
+    return values.astype(dtype)
+
+
+def agree(got: Any, expected: Array, tolerance: float = TOLERANCE["float32"]) -> None:
+    assert got.dtype == np.float32
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+
+
+def wide(x: Array) -> Array:
+    return x.astype(np.float64)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_depths_are_those_of_the_oracle(kind: Any, metric: str, precision: str, dtype: str) -> None:
+    x, corpus = rows(5, 24, 0, dtype_of(dtype)), rows(30, 24, 1, dtype_of(dtype))
+    got = depth.score(kind.to_device(x), kind.to_device(corpus), metric=metric, precision=precision)
+    expected = oracle.score(wide(x), wide(corpus), metric=metric)
+    agree(kind.to_host(got), expected, TOLERANCE[precision])
+    got = depth.score(kind.to_device(corpus), metric=metric, precision=precision)
+    expected = oracle.score(wide(corpus), None, metric=metric)
+    agree(kind.to_host(got), expected, TOLERANCE[precision])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_depths_are_those_of_the_cpu(kind: Any, metric: str) -> None:
+    x, corpus = rows(17, 33, 2), rows(150, 33, 3)
+    weights = np.random.default_rng(4).random(150).astype(np.float32)
+    got = depth.score(
+        kind.to_device(x), kind.to_device(corpus), metric=metric, weights=kind.to_device(weights)
+    )
+    agree(kind.to_host(got), depth.score(x, corpus, metric=metric, weights=weights))
+
+
+def _rows_apart(x: Array) -> Array:
+    return np.concatenate([x, np.full_like(x, np.nan)], axis=1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("stored", "seen"),
+    [
+        (_rows_apart, lambda a, n: a[:, :n]),
+        (lambda x: x.repeat(2, axis=1), lambda a, n: a[:, ::2]),
+        (lambda x: np.array(x.T), lambda a, n: a.T),
+    ],
+    ids=["rows apart", "columns apart", "transposed"],
+)
+def test_strided_rows(
+    kind: Any, metric: str, stored: Callable[..., Array], seen: Callable[..., Any]
+) -> None:
+    x = rows(20, 12, 5)
+    if kind.emulated:
+        given = kind.to_device(x)
+        given.memory = seen(stored(x), 12)
+    else:
+        given = seen(kind.to_device(stored(x)), 12)
+    got = depth.score(given, metric=metric)
+    agree(kind.to_host(got), oracle.score(wide(x), None, metric=metric))
+
+
+def test_result_goes_into_out(kind: Any) -> None:
+    x, out = rows(6, 8, 6), kind.to_device(np.full(6, -1, np.float32))
+    assert depth.score(kind.to_device(x), out=out) is out
+    agree(kind.to_host(out), oracle.score(wide(x), None, metric="cosine"))
+
+
+def test_bad_rows_have_no_depth_and_harm_no_other(kind: Any) -> None:
+    x, corpus = rows(6, 8, 7), rows(20, 8, 8)
+    x[1], x[3, 2], x[4, 7] = 0.0, np.nan, np.inf
+    for metric in METRICS:
+        got = kind.to_host(depth.score(kind.to_device(x), kind.to_device(corpus), metric=metric))
+        assert np.isnan(got[[1, 3, 4]]).all()
+        agree(got[[0, 2, 5]], oracle.score(wide(x[[0, 2, 5]]), wide(corpus), metric=metric))
+        got = kind.to_host(depth.score(kind.to_device(corpus), kind.to_device(x), metric=metric))
+        assert np.isnan(got).all()
+
+
+def test_calls_repeat_bit_by_bit(kind: Any) -> None:
+    x = kind.to_device(rows(140, 20, 9))
+    for metric in METRICS:
+        first = kind.to_host(depth.score(x, metric=metric))
+        np.testing.assert_array_equal(kind.to_host(depth.score(x, metric=metric)), first)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"corpus": rows(4, 5, 0)}, ValueError, r"'corpus' must have the same number of columns"),
+        ({"weights": np.ones(3, np.float32)}, ValueError, r"'weights' must have one number for"),
+        ({"weights": np.ones((4, 1), np.float32)}, ValueError, "'weights' must be a 1-D array"),
+        ({"weights": np.ones(4, np.int32)}, TypeError, "'weights' must be float"),
+        ({"out": np.ones(3, np.float32)}, ValueError, r"'out' must have the shape \(4,\)"),
+        ({"out": np.ones(4, np.float16)}, TypeError, "'out' must be float32; got float16"),
+        ({"corpus": rows(4, 8, 0).astype(int)}, TypeError, "'corpus' must be float16, bfloat16"),
+        ({"corpus": np.ones(8, np.float32)}, ValueError, "'corpus' must be a 2-D array of shape"),
+        ({"corpus": np.ones((0, 8), np.float32)}, ValueError, "'corpus' must have at least one"),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    kind: Any, options: dict[str, Array], error: type[Exception], words: str
+) -> None:
+    given = {name: kind.to_device(value) for name, value in options.items()}
+    with pytest.raises(error, match=rf"^depth\.score: {words}"):
+        depth.score(kind.to_device(rows(4, 8, 0)), **given)
+
+
+def test_arrays_must_lie_on_one_device(kind: Any) -> None:
+    x = rows(4, 8, 0)
+    with pytest.raises(TypeError, match=r"'corpus' must be a .* on device cuda:0, as 'x' is; got"):
+        depth.score(kind.to_device(x), x)
+    with pytest.raises(TypeError, match=r"^depth\.score: 'corpus' must be on the CPU"):
+        depth.score(x, kind.to_device(x))
+
+
+def test_what_the_gpu_cannot_do_yet_is_said(kind: Any) -> None:
+    x = kind.to_device(rows(4, 8, 0))
+    with pytest.raises(NotImplementedError, match=r"'metric' must be one of .* got 'halfspace'"):
+        depth.score(x, metric="halfspace")
+    with pytest.raises(ValueError, match="'precision' must be 'float32' or 'bfloat16' on the GPU"):
+        depth.score(x, metric="arc", precision="int8")
