@@ -89,3 +89,13 @@ preload() {
   local name
   for name in "$@" stdc++; do printf '%s ' "$(gcc -print-file-name="lib$name.so")"; done
 }
+
+# find_python <version>: on PATH, or among those of pyenv.
+find_python() {
+  local candidate
+  for candidate in "$(command -v "python$1" || true)" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    # A shim of pyenv is on PATH but may refuse to run.
+    [[ -x $candidate ]] && "$candidate" -c '' 2>/dev/null && { echo "$candidate"; return; }
+  done
+  return 1
+}

@@ -68,13 +68,15 @@ def machine_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{words} {cores()} cores").strip("-")
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit, and whether sources of the build have changes."""
+
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "csrc", "python", "CMakeLists.txt")
+        changed = git("status", "--porcelain", "--", "csrc", "cuda", "python", "CMakeLists.txt")
         return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -136,7 +138,7 @@ def record() -> dict[str, Any]:
         "last_cache_bytes": cache_bytes(),
         "system": f"{platform.system()} {platform.release()}",
         "embedcore": facts["version"],
-        "commit": _commit(),
+        "commit": commit(),
         "build": facts["build"],
         "kernel_flags": _kernel_flags(),
         "isa": facts["isa"]["current"],

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contestants on a device, timed in turns by the device's own clock."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# A sample shorter than this is repeated between one pair of events.
+_SHORTEST_SAMPLE = 2e-3
+_WARM_UP_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`call(turn)` runs once on the inputs of that turn; `least`, seconds, is what bounds it."""
+
+    name: str
+    call: Callable[[int], Any]
+    role: str = "peer"  # "ours", "peer", or "floor": what the hardware allows, measured
+
+
+@dataclass
+class Line:
+    """What was measured of one contestant."""
+
+    name: str
+    role: str
+    seconds: float | None = None  # the median of the samples
+    spread: float | None = None  # (third - first quartile) / median
+    error: float | None = None
+    failed: str | None = None
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` by way of torch.compile, which is asked at the first call only."""
+    found: list[Callable[..., Any]] = []
+
+    def call(*arguments: Any) -> Any:
+        if not found:
+            found.append(torch.compile(function, dynamic=False))
+        return found[0](*arguments)
+
+    return call
+
+
+def elapsed(call: Callable[[int], Any], repeats: int, device: torch.device) -> float:
+    """Return the seconds that one call takes, from `repeats` calls one behind the other."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        for turn in range(repeats):
+            call(turn)
+        return (time.perf_counter() - start) / repeats
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for turn in range(repeats):
+        call(turn)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3 / repeats
+
+
+def measure(
+    contestants: list[Contestant],
+    device: torch.device,
+    *,
+    samples: int,
+    error_of: Callable[[Any], float] | None = None,
+) -> list[Line]:
+    """Run all once for their answers, then time them in turns; who fails is out, with the reason.
+
+    `error_of` gets the answer of the first turn's inputs, of "ours" and of peers.
+    """
+    lines = [Line(one.name, one.role) for one in contestants]
+    running = []
+    for one, line in zip(contestants, lines, strict=True):
+        try:
+            answer = one.call(0)
+            if error_of is not None and one.role != "floor":
+                line.error = error_of(answer)
+            del answer
+            running.append((one, line, _repeats(one, device), []))
+        except Exception as error:  # a peer may lack memory, a compiler or an operator
+            line.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+    for _ in range(samples):
+        for one, _, repeats, seconds in running:
+            seconds.append(elapsed(one.call, repeats, device))
+    for _, line, _, seconds in running:
+        line.seconds = statistics.median(seconds)
+        if len(seconds) > 3:
+            first, _, third = statistics.quantiles(seconds, n=4)
+            line.spread = (third - first) / line.seconds
+    return lines
+
+
+def _repeats(one: Contestant, device: torch.device) -> int:
+    """Warm up, and return how many calls make a sample."""
+    start, calls, each = time.perf_counter(), 0, 0.0
+    while calls == 0 or (time.perf_counter() - start < _WARM_UP_SECONDS and calls < 50):
+        each = elapsed(one.call, 1, device)
+        calls += 1
+    return max(1, min(200, round(_SHORTEST_SAMPLE / max(each, 1e-7))))
