@@ -127,8 +127,8 @@ class Elsewhere(torch.Tensor):
 def test_other_devices() -> None:
     x, corpus, _ = case_of("corpus", torch.float32)
     away = corpus.as_subclass(Elsewhere)
-    refused(TypeError, "'corpus' must be on the CPU, because this build has no kernels", x, away)
-    refused(TypeError, "for other devices; got device cuda:0.", x, away)
+    text = "'corpus' must be on the device of 'x' (cpu); got device cuda:0."
+    refused(TypeError, text, x, away)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,7 +10,7 @@ from ._metrics import NATIVE_METRIC, NATIVE_PRECISION
 
 WHERE = "depth.score"
 
-_METRICS = ("cosine", "chord", "arc")
+METRICS = ("cosine", "chord", "arc")
 _PRECISIONS = ("float32", "bfloat16")
 
 
@@ -32,9 +32,9 @@ def score_on_device(
 
 
 def _check_supported(metric: str, precision: str) -> None:
-    if metric not in _METRICS:
+    if metric not in METRICS:
         raise NotImplementedError(
-            f"{WHERE}: 'metric' must be one of {', '.join(map(repr, _METRICS))} on the GPU; got "
+            f"{WHERE}: 'metric' must be one of {', '.join(map(repr, METRICS))} on the GPU; got "
             f"{metric!r}, which has kernels for the CPU only."
         )
     if precision not in _PRECISIONS:

@@ -33,7 +33,10 @@ def depth_score(
     Parameters
     ----------
     x : Tensor (n, d)
-        Embeddings on the CPU: float16, bfloat16, float32 or float64, any strides.
+        Embeddings: float16, bfloat16, float32 or float64, any strides, on the CPU or a CUDA device,
+        where all tensors must be. On a CUDA device values are not checked (see
+        :func:`embedcore.depth.score`), ``mahalanobis`` is missing, and float64 and metrics without
+        a kernel there are computed by Torch, block by block.
     corpus : Tensor (m, d), optional
         The corpus. Without it, the corpus is `x` and each row is left out of its own depth.
     metric : {"cosine", "chord", "arc", "l2", "spatial", "mahalanobis"}
@@ -114,8 +117,12 @@ def depth_score(
     """
     for name, tensor in (("x", x), ("corpus", corpus), ("weights", weights)):
         if tensor is not None or name == "x":
-            _check_tensor(name, tensor)
+            _check_tensor(name, tensor, x)
     choose(WHERE, "metric", metric, SMOOTH_METRICS)
+    if metric == "mahalanobis" and x.is_cuda:
+        raise NotImplementedError(
+            f"{WHERE}: 'metric' must not be 'mahalanobis' on the GPU, which has no kernel for it."
+        )
     wanted = 0 if threads is None else integer(WHERE, "threads", threads, minimum=1, maximum=1024)
     intensity = None
     if metric == "mahalanobis":
@@ -125,11 +132,18 @@ def depth_score(
     return score_with_gradients(x, corpus, weights, metric, intensity, wanted)
 
 
-def _check_tensor(name: str, tensor: Any) -> None:
+def _check_tensor(name: str, tensor: Any, x: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(
             f"{WHERE}: '{name}' must be a Torch tensor; got {type(tensor).__name__}. For other "
             "arrays use embedcore.depth.score."
         )
-    if tensor.device.type not in ("cpu", "meta"):
-        raise TypeError(f"{WHERE}: '{name}' must be on the CPU; got device {tensor.device}.")
+    if tensor.device.type not in ("cpu", "cuda", "meta"):
+        raise TypeError(
+            f"{WHERE}: '{name}' must be on the CPU or a CUDA device; got device {tensor.device}."
+        )
+    if tensor.device != x.device:
+        raise TypeError(
+            f"{WHERE}: '{name}' must be on the device of 'x' ({x.device}); got device "
+            f"{tensor.device}."
+        )

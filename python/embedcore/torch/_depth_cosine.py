@@ -15,7 +15,7 @@ def cosine_depths(
     """Return the depths (n,) in float64."""
     w = Weights.of(weights, x, corpus)
     total = _direction_sum(x if corpus is None else corpus, w.each)
-    sums = torch.empty(len(x), dtype=torch.float64)
+    sums = x.new_empty(len(x), dtype=torch.float64)
     for where, part in row_chunks(x):
         sums[where] = unit_rows(part)[0] @ total
     if w.own:
@@ -48,7 +48,7 @@ def cosine_gradients(
     if wanted[1] and corpus is not None:
         of_corpus = _project(corpus, ((w.each, pull_sum),))
     if wanted[2]:
-        sums = torch.empty(len(among), dtype=torch.float64)
+        sums = among.new_empty(len(among), dtype=torch.float64)
         for where, part in row_chunks(among):
             sums[where] = unit_rows(part)[0] @ pull_sum
         of_weights = w.gradient(sums - pull if w.own else sums, pull, depths.double() - 1.0)
@@ -56,7 +56,7 @@ def cosine_gradients(
 
 
 def _direction_sum(rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
     for where, part in row_chunks(rows):
         total += factors[where] @ unit_rows(part)[0]
     return total
@@ -66,7 +66,7 @@ def _project(
     rows: torch.Tensor, gradients: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 ) -> torch.Tensor:
     """Return the gradient of rows whose directions have the sum of factor_i vector for one."""
-    result = torch.empty(rows.shape, dtype=rows.dtype)
+    result = rows.new_empty(rows.shape)
     for where, part in row_chunks(rows):
         unit, lengths = unit_rows(part)
         of_unit = torch.zeros_like(unit)

@@ -19,7 +19,7 @@ def distance_depths(
     """Return the depths (n,) in float64."""
     pairs, w = Pairs(x, corpus, metric), Weights.of(weights, x, corpus)
     each = w.each.to(pairs.dtype)
-    sums = torch.zeros(len(x), dtype=torch.float64)
+    sums = x.new_zeros(len(x), dtype=torch.float64)
     for block in pairs.blocks(symmetric=pairs.own):
         distance = _distances(metric, block.chords)
         sums[block.i] += distance @ each[block.j]
@@ -87,7 +87,7 @@ class _Backward:
         self.of_x = torch.zeros_like(pairs.left.values)
         self.of_corpus = self.of_x if pairs.own else torch.zeros_like(pairs.right.values)
         m = len(pairs.right.values)
-        self.of_weights = torch.zeros(m, dtype=torch.float64) if wanted[2] else None
+        self.of_weights = pull.new_zeros(m) if wanted[2] else None
 
     def add(self, block: Block) -> None:
         i, j = block.i, block.j

@@ -10,6 +10,7 @@ import torch
 from .. import _core
 from ..depth import score
 from ..depth._metrics import NATIVE_METRIC
+from ..depth._on_device import METRICS as DEVICE_METRICS
 from ..depth._subset import errors_of
 from ._depth_cosine import cosine_depths, cosine_gradients
 from ._depth_distance import distance_depths, distance_gradients
@@ -51,7 +52,7 @@ def _forward(
 ) -> torch.Tensor:
     x, corpus, weights = _detached(x), _detached(corpus), _detached(weights)
     with errors_of(WHERE):
-        if metric == "mahalanobis" or not is_wide(x, corpus):
+        if metric == "mahalanobis" or not (is_wide(x, corpus) or _is_summed_by_torch(x, metric)):
             depths: torch.Tensor = score(
                 x,
                 corpus,
@@ -61,8 +62,9 @@ def _forward(
                 threads=threads or None,
             )
             return depths
-    _check_values(x, corpus, weights, metric, threads)
-    with torch.autocast("cpu", enabled=False):
+    if x.is_cpu:
+        _check_values(x, corpus, weights, metric, threads)
+    with torch.autocast(x.device.type, enabled=False):
         if metric == "cosine":
             depths = cosine_depths(x, corpus, weights)
         elif metric == "spatial":
@@ -70,6 +72,11 @@ def _forward(
         else:
             depths = distance_depths(x, corpus, weights, metric)
     return depths.to(_result_dtype(x))
+
+
+def _is_summed_by_torch(x: torch.Tensor, metric: str) -> bool:
+    """Whether the GPU has no kernel of ours for the metric."""
+    return x.is_cuda and metric not in DEVICE_METRICS
 
 
 def _check_values(
@@ -108,7 +115,7 @@ def _backward(
     grad, depths = _detached(grad), _detached(depths)
     x, corpus, weights = _detached(x), _detached(corpus), _detached(weights)
     wanted = (of_x, of_corpus, of_weights)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         if metric == "mahalanobis":
             found = mahalanobis_gradients(grad, x, corpus, weights, shrinkage, wanted)
         elif metric == "cosine":
@@ -239,8 +246,9 @@ def score_with_gradients(*arguments: Any) -> torch.Tensor:
     return depths
 
 
-_library.impl("depth_score", _forward, "CPU")
-_library.impl("depth_score_backward", _backward, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("depth_score", _forward, _device)
+    _library.impl("depth_score_backward", _backward, _device)
 for _name, _shape, _function in (
     ("embedcore::depth_score", _forward_shape, _Score),
     ("embedcore::depth_score_backward", _backward_shape, _ScoreBackward),

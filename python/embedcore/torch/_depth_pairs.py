@@ -98,7 +98,7 @@ class Pairs:
         self.right = self.left if corpus is None else self._prepared(corpus, center)
 
     def _prepared(self, rows: torch.Tensor, center: torch.Tensor | None) -> Rows:
-        values = torch.empty(rows.shape, dtype=self.dtype)
+        values = rows.new_empty(rows.shape, dtype=self.dtype)
         for where, part in row_chunks(rows):
             if center is None:
                 values[where] = unit_rows(part)[0]
@@ -125,7 +125,8 @@ class Pairs:
 
     def exact(self, block: Block) -> Iterator[Exact]:
         """Yield the exact pairs of a block, a few at a time; never a row with itself."""
-        rows = block.exact.nonzero() + torch.tensor([block.i.start, block.j.start])
+        rows = block.exact.nonzero()
+        rows += rows.new_tensor([block.i.start, block.j.start])
         if self.own:
             rows = rows[rows[:, 0] != rows[:, 1]]
         step = max(1, _PAIR_ELEMENTS // self.left.values.shape[1])
@@ -135,7 +136,7 @@ class Pairs:
 
     def _exact(self, i: torch.Tensor, j: torch.Tensor) -> Exact:
         a, b = self.left.given[i], self.right.given[j]
-        sign = torch.ones(len(i), dtype=torch.float64)
+        sign = a.new_ones(len(i), dtype=torch.float64)
         if self._angular:
             a, b = unit_rows(a)[0], unit_rows(b)[0]
             sign = torch.where((a * b).sum(1) < 0.0, -sign, sign)
@@ -148,8 +149,8 @@ class Pairs:
         length = torch.linalg.vector_norm(toward, dim=1, keepdim=True)
         chord = (largest * length).squeeze(1)
         apart = chord > (_SAME_DIRECTION if self._angular else 0.0)
-        toward = (toward / length.clamp(min=1.0)).where(apart[:, None], torch.zeros(()).double())
-        return Exact(i, j, chord.where(apart, torch.zeros(()).double()), sign, toward)
+        toward = (toward / length.clamp(min=1.0)).masked_fill(~apart[:, None], 0.0)
+        return Exact(i, j, chord.masked_fill(~apart, 0.0), sign, toward)
 
 
 def _scale_of(x: torch.Tensor, corpus: torch.Tensor) -> float:
@@ -161,5 +162,7 @@ def _scale_of(x: torch.Tensor, corpus: torch.Tensor) -> float:
 def _center_of(corpus: torch.Tensor, scale: float) -> torch.Tensor:
     """Return the median, column by column, of a few corpus rows: where its bulk is, scaled."""
     taken = min(len(corpus), _SAMPLE_ROWS)
-    sample = corpus[torch.arange(taken) * len(corpus) // taken].double() * scale
+    sample = (
+        corpus[torch.arange(taken, device=corpus.device) * len(corpus) // taken].double() * scale
+    )
     return sample.median(0).values

@@ -36,7 +36,7 @@ def spatial_gradients(
     opposite for X_j, in the mean over j.
     """
     w, pairs = Weights.of(weights, x, corpus), Pairs(x, corpus, "spatial")
-    if is_wide(x, corpus):
+    if is_wide(x, corpus) or not x.is_cpu:
         sums = _direction_sums(pairs, w)
     else:
         spatial = NATIVE_METRIC["spatial"]
@@ -82,7 +82,7 @@ class _Backward:
         self.of_x = torch.zeros_like(pairs.left.values)
         self.of_corpus = self.of_x if pairs.own else torch.zeros_like(pairs.right.values)
         m = len(pairs.right.values)
-        self.of_weights = torch.zeros(m, dtype=torch.float64) if wanted[2] else None
+        self.of_weights = pull.new_zeros(m) if wanted[2] else None
 
     def add(self, block: Block) -> None:
         i, j = block.i, block.j
@@ -112,7 +112,7 @@ class _Backward:
         across = (few.toward * ends).sum(1, keepdim=True)
         if self.of_weights is not None:
             self.of_weights.index_add_(0, j, self._pull[i] * across.squeeze(1), alpha=-1.0)
-        factor = (self._pull[i] * self._each[j] / few.chord).where(apart, torch.zeros(()).double())
+        factor = (self._pull[i] * self._each[j] / few.chord).masked_fill(~apart, 0.0)
         step = (factor[:, None] * (ends - across * few.toward)).to(self.of_x.dtype)
         self.of_x.index_add_(0, i, step, alpha=-1.0)
         self.of_corpus.index_add_(0, j, step)

@@ -25,7 +25,7 @@ class Weights:
     ) -> Weights:
         """Return the weights, 1 for all where there are none."""
         rows = len(x if corpus is None else corpus)
-        each = torch.ones(rows, dtype=torch.float64) if weights is None else weights.double()
+        each = x.new_ones(rows, dtype=torch.float64) if weights is None else weights.double()
         unit = float(each.max())
         each = each / unit
         total = each.sum()
