@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import families
+from bench.gpu.page import PATTERN, gpu_text
 from bench.text import case_text, family_of, rates_text, table, title
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +112,7 @@ def _recorded(folder: Path) -> Iterator[Path]:
 
 def _other_files(folder: Path) -> list[str]:
     """Link what other benches recorded."""
-    own = set(_recorded(folder))
+    own = {*_recorded(folder), *folder.glob(PATTERN)}
     links = [
         f"- [{file.stem}](results/{folder.name}/{file.name})"
         for file in sorted(folder.glob("*.json"))
@@ -139,6 +140,7 @@ def write_page(bench: Path) -> Path:
         for file in _recorded(folder):
             text += _page_section(file)
         text += _other_files(folder)
+    text += gpu_text(bench / "results")
     page = bench / "RESULTS.md"
     page.write_text("\n".join(text).rstrip() + "\n", encoding="ascii")
     return page

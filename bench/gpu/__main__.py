@@ -4,7 +4,7 @@
 python -m bench.gpu                    # all families; ends within --seconds
 python -m bench.gpu --family depth --output bench/results
 
-Writes <output>/<device>/<family>-gpu.json. Needs a build with CUDA, a GPU and Torch for it, and no
+Writes <output>/<device>/gpu-<family>.json. Needs a build with CUDA, a GPU and Torch for it, and no
 network: data are made on the device. --smoke runs tiny cases, on the CPU too, to see that the bench
 itself works. The status is 1 when an answer of embedcore was wrong.
 """
@@ -105,7 +105,7 @@ def run_family(family: str, arguments: argparse.Namespace, device: torch.device)
         print(shown(case, lines), flush=True)
         folder = arguments.output / device_name(device)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{family}-gpu{'-smoke' if arguments.smoke else ''}.json"
+        file = folder / f"gpu-{family}{'-smoke' if arguments.smoke else ''}.json"
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
     print("every answer is right" if right else "an answer is wrong")
     return right

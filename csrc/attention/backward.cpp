@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "attention/backward_scratch.h"
+#include "attention/check.h"
 #include "core/errors.h"
 #include "core/parallel.h"
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "attention/arena.h"
+#include "attention/check.h"
 #include "attention/setup.h"
 #include "core/errors.h"
 #include "core/parallel.h"

@@ -14,8 +14,7 @@ namespace ec {
 // One number of any dtype.
 double array_value(const ec_array& array, int64_t element);
 
-// What must hold of a problem before any of it is used.
-ec_status check_given(const void* pointer, const char* name, ec_error* error);
+// What must hold of a problem before any of it is used, its numbers included.
 ec_status check_problem(const ec_attention_problem& problem, ec_error* error);
 
 // A run of tokens of one sequence, done by one task. Runs are fixed by the problem, not by the threads.

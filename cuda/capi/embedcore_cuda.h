@@ -50,6 +50,28 @@ EC_API ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix
                                      const ec_matrix* corpus, const ec_cuda_depth_options* options,
                                      void* workspace, float* depths, ec_error* error);
 
+// ---- low-rank attention ---------------------------------------------------------------------------
+// As ec_attention_forward and ec_attention_backward (embedcore.h), all arrays, lengths and offsets too, on
+// the device. Keys are float16, bfloat16 or float32, "real" is float; threads and monitor are not used.
+// Lengths and offsets beyond the tokens are taken as if they ended there.
+
+EC_API ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
+                                                     const ec_attention_problem* problem,
+                                                     const ec_attention_result* result, int64_t* bytes,
+                                                     ec_error* error);
+// Complexity: as ec_attention_forward; the tokens are read once. workspace: on a boundary of 256 bytes.
+EC_API ec_status ec_cuda_attention_forward(const ec_cuda_place* place, const ec_attention_problem* problem,
+                                           const ec_attention_result* result, void* workspace,
+                                           ec_error* error);
+
+EC_API ec_status ec_cuda_attention_backward_workspace(const ec_cuda_place* place,
+                                                      const ec_attention_problem* problem,
+                                                      const ec_attention_gradient* gradient, int64_t* bytes,
+                                                      ec_error* error);
+EC_API ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec_attention_problem* problem,
+                                            const ec_attention_gradient* gradient, void* workspace,
+                                            ec_error* error);
+
 #ifdef __cplusplus
 }
 #endif

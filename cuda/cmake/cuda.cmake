@@ -4,11 +4,22 @@
 # The runtime is linked statically and looks for the driver at its first call, so that the same wheel serves
 # machines without a GPU.
 
-set(EMBEDCORE_CUDA AUTO CACHE STRING "Build the kernels for GPUs: AUTO (where nvcc is), ON or OFF")
+set(EMBEDCORE_CUDA AUTO CACHE STRING
+    "Build the kernels for GPUs: AUTO (where nvcc is), ON, PIP (by the nvcc of Python packages) or OFF")
 
 # Machine code for each generation, which later ones of the same major version run, and at last a form that
 # drivers translate for those to come.
 set(EC_CUDA_TARGETS 80-real 90-real 100-real 120 CACHE STRING "CMAKE_CUDA_ARCHITECTURES of the kernels")
+
+# What pip installs lies in one folder, whose libraries nvcc looks for under another name.
+if(EMBEDCORE_CUDA STREQUAL "PIP")
+  execute_process(COMMAND "${Python_EXECUTABLE}" -c "import nvidia.cu13; print(nvidia.cu13.__path__[0])"
+                  OUTPUT_VARIABLE EC_CUDA_FOLDER OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  set(CMAKE_CUDA_COMPILER "${EC_CUDA_FOLDER}/bin/nvcc")
+  string(APPEND CMAKE_CUDA_FLAGS " -L${EC_CUDA_FOLDER}/lib")
+  set(ENV{LIBRARY_PATH} "${EC_CUDA_FOLDER}/lib:$ENV{LIBRARY_PATH}")
+  link_directories("${EC_CUDA_FOLDER}/lib")
+endif()
 
 set(EC_HAVE_CUDA FALSE)
 if(EMBEDCORE_CUDA)
@@ -26,8 +37,8 @@ if(NOT EC_HAVE_CUDA)
   return()
 endif()
 
-file(GLOB EC_CUDA_SOURCES CONFIGURE_DEPENDS cuda/common/*.cu cuda/depth/*.cu)
-set(EC_CUDA_SHARED_SOURCES csrc/core/errors.cpp csrc/depth/shapes.cpp)
+file(GLOB EC_CUDA_SOURCES CONFIGURE_DEPENDS cuda/common/*.cu cuda/depth/*.cu cuda/attention/*.cu)
+set(EC_CUDA_SHARED_SOURCES csrc/core/errors.cpp csrc/depth/shapes.cpp csrc/attention/check.cpp)
 
 add_library(embedcore_cuda SHARED ${EC_CUDA_SOURCES} ${EC_CUDA_SHARED_SOURCES})
 target_include_directories(embedcore_cuda PRIVATE cuda csrc csrc/capi)

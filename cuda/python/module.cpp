@@ -8,6 +8,7 @@
 namespace py = pybind11;
 
 void register_depth(py::module_& module);
+void register_attention(py::module_& module);
 
 namespace {
 
@@ -25,4 +26,5 @@ PYBIND11_MODULE(EC_MODULE_NAME, module) {
   module.attr("build_info") = ec_cuda_build_info();
   module.def("device_count", &device_count, py::arg("where"));
   register_depth(module);
+  register_attention(module);
 }

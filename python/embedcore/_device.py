@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["Call", "Layout", "Library", "call_of"]
+__all__ = ["DTYPES", "Call", "Layout", "Library", "call_of"]
 
 # Numbers that the C ABI gives the dtypes.
-_DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
+DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
+_FLOATS = tuple(DTYPES)
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
 
 class Layout(NamedTuple):
@@ -39,8 +41,8 @@ class Library(Protocol):
     def layout(self, array: Any) -> Layout:
         """Return where `array` lies."""
 
-    def packed(self, array: Any) -> Any:
-        """Return a copy of `array` in C order."""
+    def converted(self, array: Any, dtype: str) -> Any:
+        """Return `array` in C order and of `dtype`."""
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         """Return a new array, from memory that the library hands out in the order of its stream."""
@@ -62,8 +64,8 @@ class _Torch:
             array.data_ptr(), tuple(array.shape), array.stride(), dtype, array.device.index
         )
 
-    def packed(self, array: Any) -> Any:
-        return array.contiguous()
+    def converted(self, array: Any, dtype: str) -> Any:
+        return array.to(getattr(sys.modules["torch"], dtype)).contiguous()
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         torch = sys.modules["torch"]
@@ -88,10 +90,9 @@ class _CuPy:
             array.data.ptr, tuple(array.shape), strides, array.dtype.name, array.device.id
         )
 
-    def packed(self, array: Any) -> Any:
-        cupy = sys.modules["cupy"]
-        with cupy.cuda.Device(array.device.id):
-            return cupy.array(array, order="C")
+    def converted(self, array: Any, dtype: str) -> Any:
+        with sys.modules["cupy"].cuda.Device(array.device.id):
+            return array.astype(dtype, order="C", copy=False)
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         cupy = sys.modules["cupy"]
@@ -129,11 +130,15 @@ def _kernels(where: str, argument: str, device: int) -> ModuleType:
 class Call:
     """One call on a device: what its arrays have in common, and what it takes from their library.
 
-    Arrays that had to be packed are kept until the call is done.
+    Arrays that had to be copied are kept until the call is done. `differentiable`: the caller sees
+    to gradients itself.
     """
 
-    def __init__(self, where: str, argument: str, array: Any, library: Library) -> None:
-        self._where, self._first, self._library = where, argument, library
+    def __init__(
+        self, where: str, argument: str, array: Any, library: Library, differentiable: bool
+    ) -> None:
+        self.where, self._first, self._library = where, argument, library
+        self._differentiable = differentiable
         self._device = library.layout(array).device
         self._kept: list[Any] = []
         self.kernels = _kernels(where, argument, self._device)
@@ -142,86 +147,117 @@ class Call:
         """Return the device and the stream, as the kernels take them."""
         return self._device, self._library.stream(self._device)
 
-    def matrix(self, argument: str, array: Any) -> tuple[int, int, int, int, int]:
-        """Return the numbers of a matrix whose rows are contiguous, packed where they are not."""
-        layout = self._checked(argument, array, 2)
-        columns, stride = layout.shape[1], layout.strides[0]
-        if columns > 1 and layout.strides[1] != 1:
-            array = self._library.packed(array)
-            self._kept.append(array)
-            layout, stride = self._library.layout(array), columns
-        if layout.shape[0] <= 1:
-            stride = columns
-        return layout.address, layout.shape[0], columns, stride, _DTYPES[layout.dtype]
-
-    def vector(self, argument: str, array: Any, length: int, dtype: str) -> int:
-        """Return the address of a contiguous vector."""
-        layout = self._checked(argument, array, 1)
-        if layout.shape != (length,):
-            raise ValueError(
-                f"{self._where}: '{argument}' must have one number for each row ({length}); got "
-                f"shape {layout.shape}."
-            )
-        if layout.dtype != dtype:
-            raise TypeError(
-                f"{self._where}: '{argument}' must be {dtype} on the GPU; got {layout.dtype}."
-            )
-        if length > 1 and layout.strides != (1,):
-            array = self._library.packed(array)
-            self._kept.append(array)
-            layout = self._library.layout(array)
-        return layout.address
-
-    def output(self, out: Any, shape: tuple[int, ...], dtype: str) -> tuple[Any, int]:
-        """Return a new array, or `out` where it fits, and its address."""
-        if out is None:
-            made = self._library.empty(shape, dtype, self._device)
-            return made, self._library.layout(made).address
-        layout = self._checked("out", out, len(shape))
-        if layout.dtype != dtype:
-            raise TypeError(f"{self._where}: 'out' must be {dtype}; got {layout.dtype}.")
-        if layout.shape != shape:
-            raise ValueError(
-                f"{self._where}: 'out' must have the shape {shape}; got shape {layout.shape}."
-            )
-        if not _is_c_ordered(layout):
-            raise ValueError(f"{self._where}: 'out' must be C-contiguous; got a strided array.")
-        return out, layout.address
-
     def allocate(self, size: int) -> int:
         """Return the address of `size` bytes of scratch memory, kept until the call is done."""
         memory = self._library.empty((size,), "uint8", self._device)
         self._kept.append(memory)
         return self._library.layout(memory).address
 
-    def _checked(self, argument: str, array: Any, axes: int) -> Layout:
+    def floats(self, argument: str, array: Any, *axes: int, rows: bool = False) -> Layout:
+        """Return where a floating-point array of so many axes lies.
+
+        With `rows` its last axis is contiguous; where that of `array` is not, a copy is seen.
+        """
+        layout = self._seen(argument, array, _FLOATS)
+        self._check_axes(argument, layout, axes)
+        if rows and layout.shape[-1] > 1 and layout.strides[-1] != 1:
+            layout = self._copied(array, layout.dtype)
+        return layout
+
+    def booleans(self, argument: str, array: Any, *axes: int) -> Layout | None:
+        """Return where a boolean array lies; None where `array` has another dtype."""
+        layout = self._seen(argument, array, ("bool", *_FLOATS))
+        self._check_axes(argument, layout, axes)
+        return layout if layout.dtype == "bool" else None
+
+    def indices(self, argument: str, array: Any) -> Layout:
+        """Return where a vector of integers lies, as contiguous int64."""
+        layout = self._seen(argument, array, _INTEGERS)
+        self._check_axes(argument, layout, (1,))
+        if layout.dtype != "int64" or not _is_c_ordered(layout):
+            layout = self._copied(array, "int64")
+        return layout
+
+    def matrix(self, argument: str, array: Any) -> tuple[int, int, int, int, int]:
+        """Return the numbers of a matrix, as the kernels take it."""
+        layout = self.floats(argument, array, 2, rows=True)
+        rows, columns = layout.shape
+        stride = layout.strides[0] if rows > 1 else columns
+        return layout.address, rows, columns, stride, DTYPES[layout.dtype]
+
+    def vector(self, argument: str, array: Any, length: int, dtype: str) -> int:
+        """Return the address of a contiguous vector."""
+        layout = self.floats(argument, array, 1, rows=True)
+        if layout.shape != (length,):
+            raise ValueError(
+                f"{self.where}: '{argument}' must have one number for each row ({length}); got "
+                f"shape {layout.shape}."
+            )
+        if layout.dtype != dtype:
+            raise TypeError(
+                f"{self.where}: '{argument}' must be {dtype} on the GPU; got {layout.dtype}."
+            )
+        return layout.address
+
+    def made(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return a new array for a result."""
+        return self._library.empty(shape, dtype, self._device)
+
+    def target(self, argument: str, array: Any, shape: tuple[int, ...], dtype: str) -> int:
+        """Return the address of a C-contiguous array of that shape and dtype; 0 for None."""
+        if array is None:
+            return 0
+        layout = self._seen(argument, array, _FLOATS)
+        if layout.dtype != dtype:
+            raise TypeError(f"{self.where}: '{argument}' must be {dtype}; got {layout.dtype}.")
+        if layout.shape != shape:
+            raise ValueError(
+                f"{self.where}: '{argument}' must have the shape {shape}; got shape {layout.shape}."
+            )
+        if not _is_c_ordered(layout):
+            raise ValueError(
+                f"{self.where}: '{argument}' must be C-contiguous; got a strided array."
+            )
+        return layout.address
+
+    def _copied(self, array: Any, dtype: str) -> Layout:
+        copy = self._library.converted(array, dtype)
+        self._kept.append(copy)
+        return self._library.layout(copy)
+
+    def _check_axes(self, argument: str, layout: Layout, axes: tuple[int, ...]) -> None:
+        if len(layout.shape) in axes:
+            return
+        wanted = " or ".join(f"{count}-D" for count in axes)
+        raise ValueError(
+            f"{self.where}: '{argument}' must be a {wanted} array; got shape {layout.shape}."
+        )
+
+    def _seen(self, argument: str, array: Any, dtypes: tuple[str, ...]) -> Layout:
         if not self._library.owns(array):
             raise TypeError(
-                f"{self._where}: '{argument}' must be a {self._library.name} on device cuda:"
+                f"{self.where}: '{argument}' must be a {self._library.name} on device cuda:"
                 f"{self._device}, as '{self._first}' is; got {_described(array)}."
             )
         layout = self._library.layout(array)
         if layout.device != self._device:
             raise TypeError(
-                f"{self._where}: '{argument}' must be on device cuda:{self._device}, as "
+                f"{self.where}: '{argument}' must be on device cuda:{self._device}, as "
                 f"'{self._first}' is; got device cuda:{layout.device}."
             )
-        if getattr(array, "requires_grad", False):
+        if not self._differentiable and getattr(array, "requires_grad", False):
             raise TypeError(
-                f"{self._where}: '{argument}' must not require grad, because {self._where} is not "
+                f"{self.where}: '{argument}' must not require grad, because {self.where} is not "
                 f"differentiable; got a tensor with requires_grad=True. Use {argument}.detach()."
             )
-        if layout.dtype not in _DTYPES:
-            raise TypeError(
-                f"{self._where}: '{argument}' must be float16, bfloat16, float32 or float64; got "
-                f"{layout.dtype}."
-            )
-        if len(layout.shape) != axes:
-            wanted = "a 1-D array" if axes == 1 else "a 2-D array of shape (rows, columns)"
-            raise ValueError(
-                f"{self._where}: '{argument}' must be {wanted}; got shape {layout.shape}."
-            )
+        if layout.dtype not in dtypes:
+            wanted = "of an integer dtype" if dtypes is _INTEGERS else _listed(dtypes)
+            raise TypeError(f"{self.where}: '{argument}' must be {wanted}; got {layout.dtype}.")
         return layout
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _is_c_ordered(layout: Layout) -> bool:
@@ -239,7 +275,9 @@ def _described(array: object) -> str:
     return kind if device is None else f"{kind} on device {device}"
 
 
-def call_of(where: str, argument: str, array: Any, **others: Any) -> Call | None:
+def call_of(
+    where: str, argument: str, array: Any, *, differentiable: bool = False, **others: Any
+) -> Call | None:
     """Return the call on the device of `array`, or None where that is the CPU.
 
     Raises
@@ -249,7 +287,7 @@ def call_of(where: str, argument: str, array: Any, **others: Any) -> Call | None
     """
     library = _library_of(array)
     if library is not None:
-        return Call(where, argument, array, library)
+        return Call(where, argument, array, library, differentiable)
     for name, other in others.items():
         elsewhere = None if other is None else _library_of(other)
         if elsewhere is not None:

@@ -119,7 +119,7 @@ def test_calls_repeat_bit_by_bit(kind: Any) -> None:
         ({"out": np.ones(3, np.float32)}, ValueError, r"'out' must have the shape \(4,\)"),
         ({"out": np.ones(4, np.float16)}, TypeError, "'out' must be float32; got float16"),
         ({"corpus": rows(4, 8, 0).astype(int)}, TypeError, "'corpus' must be float16, bfloat16"),
-        ({"corpus": np.ones(8, np.float32)}, ValueError, "'corpus' must be a 2-D array of shape"),
+        ({"corpus": np.ones(8, np.float32)}, ValueError, "'corpus' must be a 2-D array; got"),
         ({"corpus": np.ones((0, 8), np.float32)}, ValueError, "'corpus' must have at least one"),
     ],
 )

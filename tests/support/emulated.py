@@ -31,6 +31,7 @@ SOURCES = (
     *sorted(ROOT.glob("cuda/*/*.cpp")),
     ROOT / "csrc/core/errors.cpp",
     ROOT / "csrc/depth/shapes.cpp",
+    ROOT / "csrc/attention/check.cpp",
     ROOT / "csrc/python/raise.cpp",
 )
 
@@ -76,8 +77,8 @@ class EmulatedLibrary:
         strides = tuple(stride // memory.itemsize for stride in memory.strides)
         return Layout(memory.ctypes.data, memory.shape, strides, memory.dtype.name, 0)
 
-    def packed(self, array: EmulatedArray) -> EmulatedArray:
-        return EmulatedArray(np.array(array.memory, order="C"))
+    def converted(self, array: EmulatedArray, dtype: str) -> EmulatedArray:
+        return EmulatedArray(np.array(array.memory, dtype, order="C"))
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> EmulatedArray:
         assert device == 0

@@ -23,7 +23,8 @@ def score_on_device(
     among = None if corpus is None else call.matrix("corpus", corpus)
     corpus_rows = (rows if among is None else among)[1]
     weighing = 0 if weights is None else call.vector("weights", weights, corpus_rows, "float32")
-    result, address = call.output(out, (rows[1],), "float32")
+    result = call.made((rows[1],), "float32") if out is None else out
+    address = call.target("out", result, (rows[1],), "float32")
     call.kernels.depth_score(
         WHERE, call.place(), rows, among, NATIVE_METRIC[metric], NATIVE_PRECISION[precision],
         weighing, address, call.allocate,

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C ABI of low-rank attention on the GPU.
+#include "attention/attention.h"
+#include "attention/check.h"
+#include "common/device.h"
+#include "core/errors.h"
+
+namespace ec::cuda {
+namespace {
+
+NumberKind kind_of(ec_dtype dtype) {
+  switch (dtype) {
+    case EC_FLOAT16:
+      return NumberKind::kFloat16;
+    case EC_BFLOAT16:
+      return NumberKind::kBFloat16;
+    case EC_FLOAT32:
+      return NumberKind::kFloat32;
+    default:
+      return NumberKind::kFloat64;
+  }
+}
+
+Numbers numbers_of(const ec_array& array) {
+  return {array.data, {array.stride[0], array.stride[1], array.stride[2]}, kind_of(array.dtype)};
+}
+
+ec_status make_problem(const ec_attention_problem& given, AttentionProblem* problem, ec_error* error) {
+  const ec_status status = check_attention_shapes(given, error);
+  if (status != EC_OK) return status;
+  if (given.key.dtype == EC_FLOAT64)
+    return fail(error, EC_INVALID_TYPE, "key", -1,
+                "'key' must be float16, bfloat16 or float32 on the GPU; got float64");
+  *problem = {given.sequences,
+              given.tokens,
+              given.heads,
+              given.key_columns,
+              given.value_columns,
+              numbers_of(given.key),
+              numbers_of(given.value),
+              numbers_of(given.query),
+              given.query_per_sequence != 0,
+              given.offsets,
+              given.lengths,
+              given.keep,
+              {given.keep_stride[0], given.keep_stride[1]},
+              numbers_of(given.mask),
+              numbers_of(given.bias),
+              numbers_of(given.temperature),
+              given.fixed_temperature,
+              static_cast<Activation>(given.activation),
+              static_cast<HeadNorm>(given.norm)};
+  if (!attention_supported(*problem))
+    return fail(error, EC_UNSUPPORTED, "key", -1,
+                "'key' and 'value' must have rows of at most 24 KB on the GPU; got %lld and %lld columns",
+                static_cast<long long>(given.key_columns), static_cast<long long>(given.value_columns));
+  return EC_OK;
+}
+
+AttentionResult result_of(const ec_attention_result& given) {
+  return {given.out, static_cast<float*>(given.lse), static_cast<float*>(given.scores),
+          static_cast<float*>(given.weights), static_cast<float*>(given.wide)};
+}
+
+AttentionGradient gradient_of(const ec_attention_gradient& given) {
+  AttentionGradient gradient = {};
+  gradient.grad_out = numbers_of(*given.grad_out);
+  if (given.grad_lse != nullptr) gradient.grad_lse = numbers_of(*given.grad_lse);
+  gradient.grad_weights = static_cast<const float*>(given.grad_weights);
+  gradient.out = given.out;
+  gradient.out_kind = kind_of(given.out_dtype);
+  gradient.lse = static_cast<const float*>(given.lse);
+  gradient.scores = static_cast<const float*>(given.scores);
+  gradient.grad_key = given.grad_key;
+  gradient.grad_value = given.grad_value;
+  gradient.grad_query = static_cast<float*>(given.grad_query);
+  gradient.grad_temperature = static_cast<float*>(given.grad_temperature);
+  gradient.grad_bias = static_cast<float*>(given.grad_bias);
+  gradient.grad_mask = static_cast<float*>(given.grad_mask);
+  gradient.accumulate = given.accumulate != 0;
+  return gradient;
+}
+
+// A problem in the form of the kernels, and how many multiprocessors they have.
+struct Prepared {
+  AttentionProblem problem;
+  int multiprocessors = 0;
+
+  ec_status prepare(const ec_cuda_place& place, const ec_attention_problem& given, ec_error* error) {
+    const ec_status status = make_problem(given, &problem, error);
+    return status != EC_OK ? status : find_multiprocessors(place.device, &multiprocessors, error);
+  }
+};
+
+}  // namespace
+}  // namespace ec::cuda
+
+using ec::cuda::Prepared;
+
+ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
+                                              const ec_attention_problem* problem,
+                                              const ec_attention_result* result, int64_t* bytes,
+                                              ec_error* error) {
+  Prepared prepared;
+  const ec_status status = prepared.prepare(*place, *problem, error);
+  if (status != EC_OK) return status;
+  *bytes = static_cast<int64_t>(ec::cuda::attention_forward_workspace_bytes(
+      prepared.problem, ec::cuda::result_of(*result), prepared.multiprocessors));
+  return EC_OK;
+}
+
+ec_status ec_cuda_attention_forward(const ec_cuda_place* place, const ec_attention_problem* problem,
+                                    const ec_attention_result* result, void* workspace, ec_error* error) {
+  Prepared prepared;
+  const ec_status status = prepared.prepare(*place, *problem, error);
+  if (status != EC_OK) return status;
+  const ec::cuda::CurrentDevice current(place->device);
+  ec::cuda::run_attention_forward(prepared.problem, ec::cuda::result_of(*result), prepared.multiprocessors,
+                                  workspace, static_cast<ec::cuda::Stream>(place->stream));
+  return ec::cuda::last_failure(error);
+}
+
+ec_status ec_cuda_attention_backward_workspace(const ec_cuda_place* place,
+                                               const ec_attention_problem* problem,
+                                               const ec_attention_gradient* gradient, int64_t* bytes,
+                                               ec_error* error) {
+  Prepared prepared;
+  const ec_status status = prepared.prepare(*place, *problem, error);
+  if (status != EC_OK) return status;
+  *bytes = static_cast<int64_t>(ec::cuda::attention_backward_workspace_bytes(
+      prepared.problem, ec::cuda::gradient_of(*gradient), prepared.multiprocessors));
+  return EC_OK;
+}
+
+ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec_attention_problem* problem,
+                                     const ec_attention_gradient* gradient, void* workspace,
+                                     ec_error* error) {
+  Prepared prepared;
+  const ec_status status = prepared.prepare(*place, *problem, error);
+  if (status != EC_OK) return status;
+  const ec::cuda::CurrentDevice current(place->device);
+  ec::cuda::run_attention_backward(prepared.problem, ec::cuda::gradient_of(*gradient),
+                                   prepared.multiprocessors, workspace,
+                                   static_cast<ec::cuda::Stream>(place->stream));
+  return ec::cuda::last_failure(error);
+}
