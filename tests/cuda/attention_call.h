@@ -123,6 +123,28 @@ struct Call {
     CHECK(ec::cuda::run_attention_forward(problem, result, multiprocessors, workspace.memory.get(), nullptr));
   }
 
+  void backward(int multiprocessors, bool accumulate = false, ec_dtype of_grad_out = EC_FLOAT32) {
+    const int64_t heads = model.shape.heads, values = model.value_columns();
+    grad_out = Array(of_grad_out, model.grad_out);
+    ec::cuda::AttentionGradient gradient = {};
+    gradient.grad_out = {grad_out.data(), {heads * values, values, 1}, kind_of(of_grad_out)};
+    gradient.grad_lse = {grad_lse.data(), {heads, 1, 0}, NumberKind::kFloat32};
+    gradient.out = wide.data();
+    gradient.out_kind = NumberKind::kFloat32;
+    gradient.lse = floats(lse);
+    gradient.scores = floats(scores);
+    gradient.grad_key = grad_key.data();
+    gradient.grad_value = grad_value.data();
+    gradient.grad_query = model.shape.scored ? floats(grad_query) : nullptr;
+    gradient.grad_temperature = floats(grad_temperature);
+    gradient.grad_bias = floats(grad_bias);
+    gradient.grad_mask = floats(grad_mask);
+    gradient.accumulate = accumulate;
+    const Workspace workspace(
+        ec::cuda::attention_backward_workspace_bytes(problem, gradient, multiprocessors));
+    CHECK(ec::cuda::run_attention_backward(problem, gradient, multiprocessors, workspace.memory.get(), nullptr));
+  }
+
   const Model& model;
   ec_dtype dtype;
   Rows key, value;

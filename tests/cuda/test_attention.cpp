@@ -20,6 +20,15 @@ void results_are_right(const Call& call, const Wanted& wanted) {
   compare("weights", call, call.weights, wanted.weights);
 }
 
+void gradients_are_right(const Call& call, const Wanted& wanted) {
+  compare("grad_key", call, call.grad_key, wanted.grad_key);
+  compare("grad_value", call, call.grad_value, wanted.grad_value);
+  compare("grad_query", call, call.grad_query, wanted.grad_query);
+  compare("grad_temperature", call, call.grad_temperature, wanted.grad_temperature);
+  compare("grad_bias", call, call.grad_bias, wanted.grad_bias);
+  compare("grad_mask", call, call.grad_mask, wanted.grad_mask);
+}
+
 void every_form() {
   for (const Shape& shape : attention_model::kShapes) {
     Model model(shape);
@@ -28,6 +37,8 @@ void every_form() {
       Call call(model, dtype);
       call.forward(2);
       results_are_right(call, wanted);
+      call.backward(2, false, dtype);
+      gradients_are_right(call, wanted);
     }
   }
 }
