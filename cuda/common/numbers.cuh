@@ -21,6 +21,48 @@ struct BFloat {
 
 constexpr int kTogether = 4;  // numbers of a vector load
 
+// The nearest 16-bit numbers, ties to even, as the halves of a word; NaN stays NaN.
+#if defined(__CUDACC__)
+__device__ __forceinline__ unsigned pair_bits(float low, float high, Half) {
+  unsigned pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ __forceinline__ unsigned pair_bits(float low, float high, BFloat) {
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+#else
+inline unsigned short_bits(float a, Half) {
+  const unsigned sign = std::signbit(a) ? 0x8000u : 0u;
+  if (a != a) return 0x7fffu;
+  const float size = std::fabs(a);
+  if (size >= 65520.0f) return sign | 0x7c00u;
+  // A carry out of the digits goes to the exponent.
+  if (size < 6.103515625e-05f) return sign | static_cast<unsigned>(std::nearbyint(std::ldexp(size, 24)));
+  int exponent = 0;
+  const float digits = std::frexp(size, &exponent);
+  const auto steps = static_cast<unsigned>(std::nearbyint(std::ldexp(digits, 11)));
+  return sign | ((static_cast<unsigned>(exponent + 13) << 10) + steps);
+}
+inline unsigned short_bits(float a, BFloat) {
+  if (a != a) return 0x7fffu;
+  const unsigned bits = __float_as_uint(a);
+  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+template <class Short>
+unsigned pair_bits(float low, float high, Short kind) {
+  return short_bits(low, kind) | short_bits(high, kind) << 16;
+}
+#endif
+
+__device__ __forceinline__ float rounded(float a, float) { return a; }
+template <class Short>
+__device__ __forceinline__ Short rounded(float a, Short kind) {
+  return {static_cast<uint16_t>(pair_bits(a, 0.0f, kind))};
+}
+
 #if defined(__CUDACC__)
 __device__ __forceinline__ float to_float(Half a) { return __half2float(__ushort_as_half(a.bits)); }
 #else
@@ -60,7 +102,7 @@ struct Rows {
 };
 
 // Rows of a kind that is known at run time, for what is seldom read.
-enum class NumberKind { kFloat32, kFloat16, kBFloat16 };
+enum class NumberKind { kFloat32, kFloat16, kBFloat16, kFloat64 };
 
 struct AnyRows {
   const void* data;

@@ -9,7 +9,8 @@
 
 namespace ec::cuda {
 
-// Of a (16 rows, 16 columns): rows l / 4 and l / 4 + 8 by turns, columns 2 (l % 4) and + 8, pairs of bf16.
+// Of a (16 rows, 16 columns): rows l / 4 and l / 4 + 8 by turns, columns 2 (l % 4) and + 8, pairs of bf16 or
+// of float16.
 struct FragmentA {
   unsigned pairs[4];
 };
@@ -32,11 +33,32 @@ __device__ __forceinline__ void multiply_add(const FragmentA& a, const FragmentB
         "r"(b.pairs[1]));
 }
 
+// The same of float16.
+__device__ __forceinline__ void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, Half) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c.numbers[0]), "+f"(c.numbers[1]), "+f"(c.numbers[2]), "+f"(c.numbers[3])
+      : "r"(a.pairs[0]), "r"(a.pairs[1]), "r"(a.pairs[2]), "r"(a.pairs[3]), "r"(b.pairs[0]),
+        "r"(b.pairs[1]));
+}
+__device__ __forceinline__ void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, BFloat) {
+  multiply_add(a, b, c);
+}
+
 // Four matrices of 8 rows of 16 bytes each in shared memory; lane l gives the address of row l % 8 of
 // matrix l / 8, and gets of each matrix numbers 2 (l % 4) and + 1 of row l / 4.
 __device__ __forceinline__ void load_matrices(const void* row, unsigned (&pairs)[4]) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+               : "r"(address)
+               : "memory");
+}
+
+// The same, each matrix transposed: numbers l / 4 of rows 2 (l % 4) and + 1.
+__device__ __forceinline__ void load_transposed(const void* row, unsigned (&pairs)[4]) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
                : "r"(address)
                : "memory");
@@ -52,6 +74,15 @@ __device__ __forceinline__ void async_copy(void* to, const void* from, bool pres
                : "r"(address), "l"(from), "r"(bytes)
                : "memory");
 }
+// The same of 4 bytes.
+__device__ __forceinline__ void async_copy_word(void* to, const void* from, bool present) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  const int bytes = present ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+               :
+               : "r"(address), "l"(from), "r"(bytes)
+               : "memory");
+}
 // Ends a group of copies of this thread.
 __device__ __forceinline__ void async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 // Waits until no more than kLeft groups of this thread are under way.
@@ -62,10 +93,17 @@ __device__ __forceinline__ void async_wait() {
 
 #else
 
-inline float low_of(unsigned pair) { return to_float(BFloat{static_cast<uint16_t>(pair)}); }
-inline float high_of(unsigned pair) { return to_float(BFloat{static_cast<uint16_t>(pair >> 16)}); }
+template <class Number>
+float low_of(unsigned pair) {
+  return to_float(Number{static_cast<uint16_t>(pair)});
+}
+template <class Number>
+float high_of(unsigned pair) {
+  return low_of<Number>(pair >> 16);
+}
 
-inline void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, EC_CALLED_FROM) {
+template <class Number>
+void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, Number, EC_CALLED_FROM) {
   struct Both {
     FragmentA a;
     FragmentB b;
@@ -85,12 +123,16 @@ inline void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, E
         const Both row = of_lane(4 * group + step), other = of_lane(4 * (2 * number + column) + step);
         for (int part = 0; part < 2; ++part) {
           const unsigned x = row.a.pairs[half + 2 * part], y = other.b.pairs[part];
-          sum += low_of(x) * low_of(y) + high_of(x) * high_of(y);
+          sum += low_of<Number>(x) * low_of<Number>(y) + high_of<Number>(x) * high_of<Number>(y);
         }
       }
       c.numbers[2 * half + column] = sum;
     }
   }
+}
+
+inline void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, EC_CALLED_FROM) {
+  multiply_add(a, b, c, BFloat{}, file, line);
 }
 
 inline void load_matrices(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM) {
@@ -105,10 +147,33 @@ inline void load_matrices(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM)
   }
 }
 
+inline void load_transposed(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
+    emulation::refuse("a row of a matrix is not on 16 bytes", EC_HERE);
+  const unsigned char* given = emulation::meet(0xffffffffu, row, 16, EC_HERE);
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    unsigned pair = 0;
+    for (int half = 0; half < 2; ++half) {
+      const int from = 8 * matrix + 2 * (emulation::lane() % 4) + half;
+      uint16_t number;
+      std::memcpy(
+          &number,
+          given + static_cast<size_t>(from) * emulation::kMostLaneBytes + 2 * (emulation::lane() / 4), 2);
+      pair |= static_cast<unsigned>(number) << 16 * half;
+    }
+    pairs[matrix] = pair;
+  }
+}
+
 inline void async_copy(void* to, const void* from, bool present, EC_CALLED_FROM) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || (present && reinterpret_cast<uintptr_t>(from) % 16 != 0))
     emulation::refuse("what is copied asynchronously is not on 16 bytes", EC_HERE);
   emulation::async_copy(to, present ? from : nullptr, 16);
+}
+inline void async_copy_word(void* to, const void* from, bool present, EC_CALLED_FROM) {
+  if (reinterpret_cast<uintptr_t>(to) % 4 != 0 || (present && reinterpret_cast<uintptr_t>(from) % 4 != 0))
+    emulation::refuse("a word that is copied asynchronously is not on 4 bytes", EC_HERE);
+  emulation::async_copy(to, present ? from : nullptr, 4);
 }
 inline void async_commit() { emulation::async_commit(); }
 template <int kLeft>

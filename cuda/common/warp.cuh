@@ -22,4 +22,19 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
+// Four lanes side by side have four words each: lane i gets word i of each of them, in their order.
+__device__ __forceinline__ void transpose_words(unsigned (&words)[4]) {
+  const bool odd = (threadIdx.x & 1) != 0, upper = (threadIdx.x & 2) != 0;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const unsigned other = __shfl_xor_sync(kAllLanes, odd ? words[i] : words[i + 1], 1);
+    (odd ? words[i] : words[i + 1]) = other;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const unsigned other = __shfl_xor_sync(kAllLanes, upper ? words[i] : words[i + 2], 2);
+    (upper ? words[i] : words[i + 2]) = other;
+  }
+}
+
 }  // namespace ec::cuda

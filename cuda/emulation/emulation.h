@@ -120,6 +120,7 @@ using std::max;
 using std::min;
 
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float rsqrtf(float a) { return 1.0f / std::sqrt(a); }
 inline unsigned __float_as_uint(float a) {

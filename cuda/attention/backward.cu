@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/backward.cuh"
+#include "attention/backward_ends.cuh"
+#include "attention/layout.h"
+
+namespace ec::cuda {
+namespace {
+
+constexpr int64_t kMostPrepareBlocks = 4096;
+constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
+
+// One call, laid out.
+struct BackwardLayout {
+  BackwardLayout(const AttentionProblem& problem, const AttentionGradient& gradient, int multiprocessors,
+                 void* workspace)
+      : arena(workspace), plan(problem, arena) {
+    call.problem = problem;
+    call.gradient = gradient;
+    call.sequences = plan.sequences;
+    wants_query = problem.query.data != nullptr && gradient.grad_query != nullptr;
+    fit = choose_tensor() || choose_plain();
+    const int64_t each = call.memory.shared_bytes <= kSharedOfTwo && !tensor ? 2 : 1;
+    blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
+                                 each * multiprocessors));
+    const int64_t heads = problem.heads, rows = problem.sequences * heads, slot_rows = 2 * blocks * heads;
+    call.terms = {arena.take<float>(rows), arena.take<int>(problem.sequences), arena.take<double>(2 * rows)};
+    call.slots.sums = arena.take<double>(2 * slot_rows);
+    call.slots.score_sums = arena.take<double>(slot_rows);
+    if (wants_query)
+      call.slots.query = arena.take<float>((problem.query_per_sequence ? slot_rows : blocks * heads) *
+                                           problem.key_columns);
+    call.memory.blocks =
+        arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
+  }
+
+  // Places of what both kinds of kernel need, the most used first.
+  BlockArena place_common(int tokens, int stages, int product_slots, int rows) {
+    const AttentionProblem& problem = call.problem;
+    call.tile = tile_shape(problem, tokens, stages, wants_query,
+                           problem.query.data == nullptr ? 0 : problem.heads);
+    BlockArena block(kMostShared);
+    call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
+    call.across = block.take<Across>(1);
+    call.products = block.take<float>(int64_t{product_slots} * rows * kScoreStride);
+    call.scores = block.take<float>(problem.heads * kScoreStride);
+    call.weights = block.take<float>(int64_t{rows} * kScoreStride);
+    call.states = block.take<unsigned char>(GradientStates::bytes(problem.heads));
+    return block;
+  }
+  const RowShape& values() const {
+    return call.tile.values.columns == 0 ? call.tile.keys : call.tile.values;
+  }
+  int64_t key_padded() const { return round_up(call.problem.key_columns, 16); }
+
+  bool choose_tensor() {
+    const AttentionProblem& problem = call.problem;
+    if (problem.key.kind != NumberKind::kBFloat16 || problem.query.data == nullptr) return false;
+    // A gradient of more digits than bf16 keeps them.
+    if (call.gradient.grad_out.kind != NumberKind::kBFloat16) return false;
+    if (problem.heads < kLeastTensorHeads || problem.heads > kMostTensorHeads) return false;
+    const int rows = problem.heads <= 16 ? 16 : 32;
+    if (problem.key_columns > (rows == 16 ? 1024 : 768)) return false;
+    for (const int tokens : {32, 16}) {
+      for (const int stages : {3, 2}) {
+        BlockArena block = place_common(tokens, stages, kColumnParts, rows);
+        call.value_factor = block.take<BFloat>(int64_t{rows} * values().stride);
+        call.query_factor = block.take<BFloat>(rows * (key_padded() + 8));
+        call.gradients = block.take<BFloat>(int64_t{2} * rows * kScoreStride);
+        call.memory = block.memory();
+        if (block.all_shared()) return tensor = true;
+      }
+    }
+    return false;
+  }
+
+  bool choose_plain() {
+    const int rows = static_cast<int>(round_up(call.problem.heads, kGroup));
+    const bool scored = call.problem.query.data != nullptr;
+    // First where all is near; then where only the tokens are.
+    for (const bool all : {true, false}) {
+      for (const int tokens : {32, 16, 8, 4}) {
+        for (const int stages : {3, 2, 1}) {
+          if (stages == 1 && (all || tokens > 4)) continue;
+          BlockArena block = place_common(tokens, stages, 1, rows);
+          call.query_sums = block.take<float>(wants_query ? call.problem.heads * key_padded() : 0);
+          call.value_factor = block.take<float>(int64_t{rows} * values().padded);
+          call.query_factor = block.take<float>(scored ? rows * key_padded() : 0);
+          call.memory = block.memory();
+          if (all ? block.all_shared() && tokens >= 8 : call.stages.shared && call.across.shared) return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  WorkspaceArena arena;
+  Plan plan;
+  BackwardCall call = {};
+  bool tensor = false, fit = false, wants_query = false;
+  int64_t blocks = 1;
+};
+
+template <class Kernel>
+void launch(Kernel* kernel, const BackwardLayout& layout, Stream stream) {
+  allow_shared(kernel, layout.call.memory.shared_bytes);
+  EC_LAUNCH(kernel, static_cast<unsigned>(layout.blocks), kAttentionThreads, layout.call.memory.shared_bytes,
+            stream, layout.call);
+}
+
+template <bool kSums>
+void launch_walk(const BackwardLayout& layout, Stream stream) {
+  if (!layout.tensor) {
+    with_token_kind(layout.call.problem.key.kind, [&](auto number) {
+      launch(differentiate_plain<decltype(number), kSums>, layout, stream);
+    });
+    return;
+  }
+  const int64_t columns = layout.key_padded();
+  if (layout.call.problem.heads <= 16)
+    launch(columns <= 384   ? differentiate_tensor<1, 3, kSums>
+           : columns <= 768 ? differentiate_tensor<1, 6, kSums>
+                            : differentiate_tensor<1, 8, kSums>,
+           layout, stream);
+  else
+    launch(columns <= 384 ? differentiate_tensor<2, 3, kSums> : differentiate_tensor<2, 6, kSums>, layout,
+           stream);
+}
+
+void launch_ends(const BackwardLayout& layout, Stream stream) {
+  const AttentionProblem& problem = layout.call.problem;
+  const int64_t numbers = problem.heads * problem.key_columns;
+  const int64_t across = (numbers + kAttentionThreads - 1) / kAttentionThreads;
+  if (layout.wants_query && !problem.query_per_sequence)
+    EC_LAUNCH(add_query_sums, static_cast<unsigned>(across), kAttentionThreads, 0, stream, layout.call,
+              layout.blocks);
+  const bool own_queries = layout.wants_query && problem.query_per_sequence;
+  if (layout.blocks == 1 || (!own_queries && layout.call.gradient.grad_temperature == nullptr)) return;
+  const int64_t along = own_queries ? min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers) : 1;
+  const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)), static_cast<unsigned>(along),
+                  1};
+  EC_LAUNCH(merge_gradients, grid, kAttentionThreads, 0, stream, layout.call, layout.blocks);
+}
+
+void fill_others(const BackwardLayout& layout, Stream stream) {
+  const AttentionProblem& problem = layout.call.problem;
+  const AttentionGradient& gradient = layout.call.gradient;
+  Gaps gaps = {};
+  const int64_t bytes = number_bytes(problem.key.kind);
+  if (!gradient.accumulate) gaps.rows[0] = static_cast<unsigned char*>(gradient.grad_key);
+  if (problem.value.data != nullptr && !gradient.accumulate)
+    gaps.rows[1] = static_cast<unsigned char*>(gradient.grad_value);
+  gaps.row_bytes[0] = bytes * problem.key_columns;
+  gaps.row_bytes[1] = bytes * problem.value_columns;
+  gaps.like_scores[0] = gradient.grad_bias;
+  gaps.like_tokens = gradient.grad_mask;
+  if (gaps.rows[0] != nullptr || gaps.rows[1] != nullptr || gaps.like_scores[0] != nullptr ||
+      gaps.like_tokens != nullptr)
+    run_fill_gaps(layout.plan, gaps, stream);
+}
+
+}  // namespace
+
+size_t attention_backward_workspace_bytes(const AttentionProblem& problem, const AttentionGradient& gradient,
+                                          int multiprocessors) {
+  return BackwardLayout(problem, gradient, multiprocessors, nullptr).arena.used();
+}
+
+bool run_attention_backward(const AttentionProblem& problem, const AttentionGradient& gradient,
+                            int multiprocessors, void* workspace, Stream stream) {
+  if (problem.sequences == 0) return true;
+  const BackwardLayout layout(problem, gradient, multiprocessors, workspace);
+  if (!layout.fit) return false;
+  layout.plan.run(problem, stream);
+  const auto blocks = static_cast<unsigned>(min(problem.sequences, kMostPrepareBlocks));
+  EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream, layout.call);
+  launch_walk<true>(layout, stream);
+  launch_walk<false>(layout, stream);
+  launch_ends(layout, stream);
+  fill_others(layout, stream);
+  return !launches_failed();
+}
+
+}  // namespace ec::cuda

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward: the walk of the forward once more (forward.cuh). Scores are read back with the tokens, weights
+// are made again from them and lse.
+//
+// For a tile: dA = V G' of all heads; sync; A, dz; sync; dq += dz' K, and the gradients of the tokens,
+// A' G and dz' q, from where they are, so that tokens are read once and their gradients written once.
+// Numerics: as the forward; of bf16 with tensor cores A, dz, G and q are rounded to bf16, else all is
+// float32.
+#pragma once
+
+#include "attention/backward_pools.cuh"
+
+namespace ec::cuda {
+
+// Of a piece, or (query of all sequences) of the block: what goes to results where it is whole, else to a
+// slot.
+template <class Pool>
+__device__ __forceinline__ void write_query(const BackwardCall& call, float* to, Pool& pool) {
+  const int columns = static_cast<int>(call.problem.key_columns);
+  pool.each([&](int j, int k, float a, float b) {
+    float* row = to + static_cast<int64_t>(j) * columns + k;
+    if (k < columns) row[0] = a;
+    if (k + 1 < columns) row[1] = b;
+  });
+}
+
+template <class Pool>
+__device__ __forceinline__ void finish_gradients(const BackwardCall& call, const Piece& piece,
+                                                 const GradientStates& states, Pool& pool) {
+  const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(blockIdx.x);
+  if (call.gradient.grad_temperature != nullptr)
+    for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
+      if (piece.whole())
+        call.gradient.grad_temperature[b * heads + j] =
+            temperature_gradient(call, b, j, states.score_sum[j]);
+      else
+        call.slots.score_sums[slot * heads + j] = states.score_sum[j];
+    }
+  if (!call.wants_query() || !call.problem.query_per_sequence) return;
+  const int64_t numbers = heads * call.problem.key_columns;
+  write_query(call,
+              piece.whole() ? call.gradient.grad_query + b * numbers : call.slots.query + slot * numbers,
+              pool);
+}
+
+// kSums: the walk over sharp sequences.
+template <class T, class Pool, bool kSums>
+__device__ __forceinline__ void differentiate(const BackwardCall& call) {
+  unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
+  const AttentionProblem& problem = call.problem;
+  const Share share(call.sequences, gridDim.x);
+  unsigned char* stages = call.memory.find<unsigned char>(call.stages, shared);
+  TileCopies<T> copies(problem, call.sequences, share, call.tile,
+                       call.scored() ? call.gradient.scores : nullptr, kSums ? call.terms.sharp : nullptr,
+                       stages);
+  GradientStates states(call.memory.find<unsigned char>(call.states, shared), problem.heads);
+  float* scores = call.memory.find<float>(call.scores, shared);
+  float* products = call.memory.find<float>(call.products, shared);
+  float* weights = call.memory.find<float>(call.weights, shared);
+  Across& across = *call.memory.find<Across>(call.across, shared);
+  Pool pool(call, shared);
+  pool.clear();
+  PieceWalk pieces(call.sequences, share, blockIdx.x);
+  Piece piece;
+  int number = 0;
+  bool loaded = false;
+  while (pieces.next(piece)) {
+    if (kSums && call.terms.sharp[piece.sequence] == 0) continue;
+    states.begin(call, share, piece, kSums);
+    if (piece.last > piece.first) pool.load_gradient(call, piece.sequence);
+    if (!kSums && call.scored() && (!loaded || problem.query_per_sequence))
+      pool.load_query(call, piece.sequence);
+    loaded = true;
+    if (!kSums && problem.query_per_sequence) pool.clear();
+    for (int64_t first = piece.first; first < piece.last; first += call.tile.tokens) {
+      copies.take();
+      const Stage<T> stage(call.tile, stages, number);
+      number = number + 1 == call.tile.stages ? 0 : number + 1;
+      pool.multiply(stage.values, products);
+      __syncthreads();
+      if (kSums) {
+        sum_tile(call, piece, first, stage.offsets, stage.saved, Pool::kProductSlots, pool.slot_numbers(),
+                 products, scores, across, states);
+        continue;
+      }
+      differentiate_tile(call, piece, first, stage.offsets, stage.saved, Pool::kProductSlots,
+                         pool.slot_numbers(), products, weights, scores, across, states,
+                         [&](int j, float weight, float dz) { pool.put(j, weight, dz, weights, products); });
+      __syncthreads();
+      if (call.wants_query()) pool.add(stage.keys, products);
+      pool.spread(call, piece, first, stage, weights, products);
+    }
+    __syncthreads();
+    if (kSums) {
+      double* to = piece.whole() ? call.terms.sums + 2 * piece.sequence * problem.heads
+                                 : call.slots.sums + 2 * piece.slot(blockIdx.x) * problem.heads;
+      for (int j = static_cast<int>(threadIdx.x); j < problem.heads; j += kAttentionThreads)
+        to[2 * j] = states.weight_sum[j], to[2 * j + 1] = states.product_sum[j];
+    } else {
+      finish_gradients(call, piece, states, pool);
+    }
+    __syncthreads();
+  }
+  async_wait<0>();
+  if (!kSums && call.wants_query() && !problem.query_per_sequence)
+    write_query(call, call.slots.query + blockIdx.x * problem.heads * problem.key_columns, pool);
+}
+
+template <class T, bool kSums>
+__global__ void __launch_bounds__(kAttentionThreads, 2)
+    differentiate_plain(const __grid_constant__ BackwardCall call) {
+  differentiate<T, PlainGradientPool<T>, kSums>(call);
+}
+
+template <int kHeadTiles, int kPairs, bool kSums>
+__global__ void __launch_bounds__(kAttentionThreads, 1)
+    differentiate_tensor(const __grid_constant__ BackwardCall call) {
+  differentiate<BFloat, TensorGradientPool<kHeadTiles, kPairs>, kSums>(call);
+}
+
+}  // namespace ec::cuda

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a block of the backward multiplies with, pools into, and writes the gradients of tokens from, without
+// and with tensor cores.
+#pragma once
+
+#include "attention/backward_tile.cuh"
+#include "attention/plain_products.cuh"
+#include "attention/tensor_products.cuh"
+
+namespace ec::cuda {
+
+// to[j][k] = d loss / d out of `rows` heads, zeros beyond what there is. By all threads.
+template <class F>
+__device__ __forceinline__ void load_gradient_rows(const BackwardCall& call, int64_t b, int rows, int padded,
+                                                   int stride, F* to) {
+  const Numbers& grad = call.gradient.grad_out;
+  for (int i = static_cast<int>(threadIdx.x); i < rows * padded; i += kAttentionThreads) {
+    const int j = i / padded, k = i % padded;
+    const bool there = j < call.problem.heads && k < call.problem.value_columns;
+    const double number = there ? number_at(grad, b * grad.stride[0] + j * grad.stride[1] + k) : 0.0;
+    to[static_cast<int64_t>(j) * stride + k] = rounded(static_cast<float>(number), F{});
+  }
+}
+
+// Which products make the gradient of which rows.
+struct SpreadTerms {
+  unsigned char* rows;  // of token 0 of the sequence
+  int columns;
+  bool of_weights, of_scores;  // A' G, dz' q
+
+  template <class T>
+  __device__ T* row(int64_t t) const {
+    return reinterpret_cast<T*>(rows) + t * columns;
+  }
+};
+template <class T>
+__device__ __forceinline__ SpreadTerms key_terms(const BackwardCall& call, int64_t b) {
+  const int columns = static_cast<int>(call.problem.key_columns);
+  T* rows = static_cast<T*>(call.gradient.grad_key);
+  if (rows != nullptr) rows += call.sequences.token_origin(b) * columns;
+  return {reinterpret_cast<unsigned char*>(rows), columns, call.problem.value.data == nullptr, call.scored()};
+}
+template <class T>
+__device__ __forceinline__ SpreadTerms value_terms(const BackwardCall& call, int64_t b) {
+  const int columns = static_cast<int>(call.problem.value_columns);
+  T* rows = call.problem.value.data == nullptr ? nullptr : static_cast<T*>(call.gradient.grad_value);
+  if (rows != nullptr) rows += call.sequences.token_origin(b) * columns;
+  return {reinterpret_cast<unsigned char*>(rows), columns, true, false};
+}
+
+template <class T>
+class PlainGradientPool {
+ public:
+  static constexpr int kProductSlots = 1;
+
+  __device__ PlainGradientPool(const BackwardCall& call, unsigned char* shared)
+      : tile_(call.tile),
+        heads_(static_cast<int>(call.problem.heads)),
+        rows_((heads_ + kGroup - 1) / kGroup * kGroup),
+        values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
+        key_padded_((static_cast<int>(call.problem.key_columns) + 15) / 16 * 16),
+        gradient_(call.memory.find<float>(call.value_factor, shared)),
+        query_(call.memory.find<float>(call.query_factor, shared)),
+        sums_(call.memory.find<float>(call.query_sums, shared)),
+        wants_query_(call.wants_query()) {}
+
+  __device__ int slot_numbers() const { return 0; }
+  __device__ void load_gradient(const BackwardCall& call, int64_t b) {
+    load_gradient_rows(call, b, rows_, values_.padded, values_.padded, gradient_);
+  }
+  __device__ void load_query(const BackwardCall& call, int64_t b) {
+    ec::cuda::load_query(call.problem, b, rows_, key_padded_, key_padded_, query_);
+  }
+  __device__ void clear() {
+    if (!wants_query_) return;
+    for (int i = static_cast<int>(threadIdx.x); i < heads_ * key_padded_; i += kAttentionThreads)
+      sums_[i] = 0.0f;
+  }
+  __device__ void multiply(const T* values, float* products) const {
+    multiply_plain(values, values_, tile_.tokens, gradient_, heads_, products);
+  }
+  __device__ void put(int j, float weight, float dz, float* weights, float* products) const {
+    const int at = j * kScoreStride + static_cast<int>(threadIdx.x) % kWarpSize;
+    weights[at] = weight;
+    products[at] = dz;
+  }
+  __device__ void add(const T* keys, const float* gradients) {
+    pool_plain(gradients, nullptr, keys, tile_.keys, tile_.tokens, heads_, sums_);
+  }
+  __device__ void spread(const BackwardCall& call, const Piece& piece, int64_t first, const Stage<T>&,
+                         const float* weights, const float* gradients) const {
+    spread_rows(call, key_terms<T>(call, piece.sequence), piece, first, weights, gradients, key_padded_);
+    spread_rows(call, value_terms<T>(call, piece.sequence), piece, first, weights, gradients,
+                values_.padded);
+  }
+  template <class Put>
+  __device__ void each(const Put& put) const {
+    const int pairs = key_padded_ / 2;
+    for (int i = static_cast<int>(threadIdx.x); i < heads_ * pairs; i += kAttentionThreads) {
+      const int j = i / pairs, k = i % pairs * 2;
+      const float* from = sums_ + static_cast<int64_t>(j) * key_padded_ + k;
+      put(j, k, from[0], from[1]);
+    }
+  }
+
+ private:
+  // sums[u][v] += the sum over heads of factor[j][k + v] * tile[j][t + u].
+  __device__ void add_products(const float* tile, const float* factor, int padded, int t, int k,
+                               float (&sums)[kGroup][kTogether]) const {
+    for (int j = 0; j < heads_; ++j) {
+      float numbers[kTogether], of_token[kGroup];
+      load_four(factor + static_cast<int64_t>(j) * padded + k, numbers);
+      load_four(tile + j * kScoreStride + t, of_token);
+#pragma unroll
+      for (int u = 0; u < kGroup; ++u)
+#pragma unroll
+        for (int v = 0; v < kTogether; ++v) sums[u][v] = __fmaf_rn(of_token[u], numbers[v], sums[u][v]);
+    }
+  }
+  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const Piece& piece,
+                              int64_t first, const float* weights, const float* gradients,
+                              int padded) const {
+    if (terms.rows == nullptr) return;
+    const int vectors = padded / kTogether, items = vectors * (tile_.tokens / kGroup);
+    for (int item = static_cast<int>(threadIdx.x); item < items; item += kAttentionThreads) {
+      const int k = item % vectors * kTogether, t = item / vectors * kGroup;
+      float sums[kGroup][kTogether] = {};
+      if (terms.of_weights) add_products(weights, gradient_, padded, t, k, sums);
+      if (terms.of_scores) add_products(gradients, query_, padded, t, k, sums);
+#pragma unroll
+      for (int u = 0; u < kGroup; ++u) {
+        if (first + t + u >= piece.last) continue;
+        T* row = terms.template row<T>(first + t + u) + k;
+#pragma unroll
+        for (int v = 0; v < kTogether; ++v) {
+          if (k + v >= terms.columns) continue;
+          const float before = call.gradient.accumulate ? to_float(row[v]) : 0.0f;
+          row[v] = rounded(before + sums[u][v], T{});
+        }
+      }
+    }
+  }
+
+  const TileShape& tile_;
+  const int heads_, rows_;
+  const RowShape& values_;
+  const int key_padded_;
+  float *gradient_, *query_, *sums_;
+  const bool wants_query_;
+};
+
+// With them, of bf16: at most 16 kHeadTiles heads, and 128 kPairs columns of the keys.
+template <int kHeadTiles, int kPairs>
+class TensorGradientPool {
+ public:
+  static constexpr int kProductSlots = kColumnParts;
+  static constexpr int kRows = 16 * kHeadTiles;
+
+  __device__ TensorGradientPool(const BackwardCall& call, unsigned char* shared)
+      : tile_(call.tile),
+        heads_(static_cast<int>(call.problem.heads)),
+        values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
+        key_padded_((static_cast<int>(call.problem.key_columns) + 15) / 16 * 16),
+        gradient_(call.memory.find<BFloat>(call.value_factor, shared)),
+        query_(call.memory.find<BFloat>(call.query_factor, shared)),
+        weights_(call.memory.find<BFloat>(call.gradients, shared)),
+        dz_(weights_ + kRows * kScoreStride) {
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * kRows * kScoreStride; i += kAttentionThreads)
+      weights_[i] = BFloat{};
+  }
+
+  __device__ int slot_numbers() const { return kRows * kScoreStride; }
+  __device__ int query_stride() const { return key_padded_ + 8; }
+  __device__ void load_gradient(const BackwardCall& call, int64_t b) {
+    load_gradient_rows(call, b, kRows, values_.padded, values_.stride, gradient_);
+  }
+  __device__ void load_query(const BackwardCall& call, int64_t b) {
+    ec::cuda::load_query(call.problem, b, kRows, key_padded_, query_stride(), query_);
+  }
+  __device__ void clear() {
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h)
+#pragma unroll
+      for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
+  }
+  __device__ void multiply(const BFloat* values, float* products) const {
+    multiply_tensor<BFloat, kHeadTiles>(values, values_, tile_.tokens, gradient_, nullptr, products);
+  }
+  __device__ void put(int j, float weight, float dz, float*, float*) const {
+    const int at = j * kScoreStride + static_cast<int>(threadIdx.x) % kWarpSize;
+    weights_[at] = rounded(weight, BFloat{});
+    dz_[at] = rounded(dz, BFloat{});
+  }
+  __device__ void add(const BFloat* keys, const float*) {
+    pool_tensor<BFloat, kHeadTiles, kPairs>(dz_, keys, tile_.keys, tile_.tokens, sums_);
+  }
+  __device__ void spread(const BackwardCall& call, const Piece& piece, int64_t first, const Stage<BFloat>&,
+                         const float*, const float*) const {
+    spread_rows(call, key_terms<BFloat>(call, piece.sequence), piece, first, key_padded_);
+    spread_rows(call, value_terms<BFloat>(call, piece.sequence), piece, first, values_.padded);
+  }
+  template <class Put>
+  __device__ void each(const Put& put) const {
+    each_sum<kHeadTiles, kPairs>(sums_, heads_, key_padded_, put);
+  }
+
+ private:
+  // Of 16 tokens and 16 columns: sums += tile' factor.
+  __device__ void add_products(const BFloat* tile, const BFloat* factor, int stride, int t, int k,
+                               FragmentC (&sums)[2]) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h) {
+      FragmentA a;  // matrices: 8 heads, their second 8 tokens, then the next heads
+      load_transposed(tile + (16 * h + lane % 8 + lane / 16 * 8) * kScoreStride + t + lane / 8 % 2 * 8,
+                      a.pairs);
+      unsigned pairs[4];
+      load_transposed(factor + (16 * h + lane % 16) * stride + k + lane / 16 * 8, pairs);
+      multiply_add(a, {{pairs[0], pairs[1]}}, sums[0], BFloat{});
+      multiply_add(a, {{pairs[2], pairs[3]}}, sums[1], BFloat{});
+    }
+  }
+  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const Piece& piece,
+                              int64_t first, int padded) const {
+    if (terms.rows == nullptr) return;
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+              warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const bool in_pieces =
+        terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
+    for (int t = 0; t < tile_.tokens; t += 16) {
+      for (int k = warp * kPairColumns; k < padded; k += kAttentionWarps * kPairColumns) {
+        FragmentC sums[2] = {};
+        if (terms.of_weights) add_products(weights_, gradient_, values_.stride, t, k, sums);
+        if (terms.of_scores) add_products(dz_, query_, query_stride(), t, k, sums);
+        // Of a row and 8 columns each, in the order of the lanes that will have them.
+        unsigned words[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          words[i] = pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
+        if (call.gradient.accumulate || !in_pieces) {
+          put_numbers(call, terms, piece, first + t + lane / 4, k + 2 * (lane % 4), sums);
+          continue;
+        }
+        transpose_words(words);
+        const int64_t token = first + t + lane / 4 + lane % 4 / 2 * 8;
+        const int column = k + lane % 2 * 8;
+        if (token < piece.last && column < terms.columns)
+          *reinterpret_cast<uint4*>(terms.row<BFloat>(token) + column) =
+              uint4{words[0], words[1], words[2], words[3]};
+      }
+    }
+  }
+  // Number by number, of rows token and token + 8.
+  __device__ void put_numbers(const BackwardCall& call, const SpreadTerms& terms, const Piece& piece,
+                              int64_t token, int column, const FragmentC (&sums)[2]) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int64_t t = token + i / 2 % 2 * 8;
+      const int k = column + i / 4 * 8 + i % 2;
+      if (t >= piece.last || k >= terms.columns) continue;
+      BFloat* to = terms.row<BFloat>(t) + k;
+      const float before = call.gradient.accumulate ? to_float(*to) : 0.0f;
+      *to = rounded(before + sums[i / 4].numbers[i % 4], BFloat{});
+    }
+  }
+
+  const TileShape& tile_;
+  const int heads_;
+  const RowShape& values_;
+  const int key_padded_;
+  BFloat *gradient_, *query_, *weights_, *dz_;
+  FragmentC sums_[kHeadTiles][2 * kPairs];
+};
+
+}  // namespace ec::cuda

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/forward.cuh"
+#include "attention/forward_merge.cuh"
+#include "attention/layout.h"
+
+namespace ec::cuda {
+namespace {
+
+constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
+
+// One call, laid out.
+struct ForwardLayout {
+  ForwardLayout(const AttentionProblem& problem, const AttentionResult& result, int multiprocessors,
+                void* workspace)
+      : arena(workspace), plan(problem, arena) {
+    call.problem = problem;
+    call.result = result;
+    call.sequences = plan.sequences;
+    fit = choose_tensor() || choose_plain();
+    const int64_t each = call.memory.shared_bytes <= kSharedOfTwo && !tensor ? 2 : 1;
+    blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
+                                 each * multiprocessors));
+    const int64_t rows = 2 * blocks * problem.heads;
+    call.slots = {arena.take<float>(rows * problem.value_columns), arena.take<float>(rows),
+                  arena.take<double>(rows), arena.take<double>(rows)};
+    if (result.weights != nullptr) {
+      call.final_reference = arena.take<float>(problem.sequences * problem.heads);
+      call.final_scale = arena.take<float>(problem.sequences * problem.heads);
+    }
+    call.memory.blocks =
+        arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
+  }
+
+  // Places of what both kinds of kernel need, the most used first.
+  BlockArena place_common(int tokens, int stages, int product_slots, int rows) {
+    const int64_t heads = call.problem.heads;
+    call.tile = tile_shape(call.problem, tokens, stages, call.problem.query.data != nullptr, 0);
+    BlockArena block(kMostShared);
+    call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
+    call.squares = block.take<double>(kAttentionWarps * kWarpSize);
+    call.scores = block.take<float>(int64_t{product_slots} * rows * kScoreStride);
+    call.states = block.take<unsigned char>(HeadStates::bytes(heads));
+    return block;
+  }
+  int pool_columns() const {
+    return call.tile.values.columns == 0 ? call.tile.keys.padded : call.tile.values.padded;
+  }
+
+  bool choose_tensor() {
+    const AttentionProblem& problem = call.problem;
+    if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
+    if (problem.heads < kLeastTensorHeads || problem.heads > kMostTensorHeads) return false;
+    const int rows = problem.heads <= 16 ? 16 : 32;
+    if (problem.value_columns > (rows == 16 ? 2048 : 1024)) return false;
+    for (const int tokens : {32, 16}) {
+      for (const int stages : {3, 2}) {
+        BlockArena block = place_common(tokens, stages, kColumnParts, rows);
+        call.factor = block.take<BFloat>(int64_t{rows} * call.tile.keys.stride);
+        call.weights = block.take<BFloat>(int64_t{rows} * kScoreStride);
+        call.scale = block.take<float>(rows);
+        call.memory = block.memory();
+        if (block.all_shared()) return tensor = true;
+      }
+    }
+    return false;
+  }
+
+  bool choose_plain() {
+    const int rows = static_cast<int>(round_up(call.problem.heads, kGroup));
+    // First where all is near; then where only the tokens are.
+    for (const bool all : {true, false}) {
+      for (const int tokens : {32, 16, 8, 4}) {
+        for (const int stages : {3, 2, 1}) {
+          if (stages == 1 && (all || tokens > 4)) continue;
+          BlockArena block = place_common(tokens, stages, 1, rows);
+          call.pooled = block.take<float>(call.problem.heads * pool_columns());
+          call.factor = block.take<float>(call.problem.query.data == nullptr
+                                              ? 0
+                                              : int64_t{rows} * call.tile.keys.padded);
+          call.memory = block.memory();
+          if (all ? block.all_shared() && tokens >= 8 : call.stages.shared && call.squares.shared)
+            return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  WorkspaceArena arena;
+  Plan plan;
+  ForwardCall call = {};
+  bool tensor = false, fit = false;
+  int64_t blocks = 1;
+};
+
+template <class Kernel>
+void launch_attend(Kernel* kernel, const ForwardLayout& layout, Stream stream) {
+  allow_shared(kernel, layout.call.memory.shared_bytes);
+  EC_LAUNCH(kernel, static_cast<unsigned>(layout.blocks), kAttentionThreads, layout.call.memory.shared_bytes,
+            stream, layout.call);
+}
+
+template <class T>
+void launch_tensor(const ForwardLayout& layout, Stream stream) {
+  const int columns = layout.pool_columns();
+  if (layout.call.problem.heads <= 16) {
+    const auto kernel = columns <= 384    ? attend_tensor<T, 1, 3>
+                        : columns <= 768  ? attend_tensor<T, 1, 6>
+                        : columns <= 1024 ? attend_tensor<T, 1, 8>
+                                          : attend_tensor<T, 1, 16>;
+    launch_attend(kernel, layout, stream);
+  } else {
+    const auto kernel = columns <= 384   ? attend_tensor<T, 2, 3>
+                        : columns <= 768 ? attend_tensor<T, 2, 6>
+                                         : attend_tensor<T, 2, 8>;
+    launch_attend(kernel, layout, stream);
+  }
+}
+
+template <class T>
+void launch_merge(const ForwardLayout& layout, Stream stream) {
+  const int64_t numbers = layout.call.problem.heads * layout.call.problem.value_columns;
+  const Dim3 grid{static_cast<unsigned>(min(layout.blocks, layout.call.problem.sequences)),
+                  static_cast<unsigned>(min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers)), 1};
+  EC_LAUNCH(merge_slots<T>, grid, kAttentionThreads, 0, stream, layout.call, layout.blocks);
+}
+
+}  // namespace
+
+size_t attention_forward_workspace_bytes(const AttentionProblem& problem, const AttentionResult& result,
+                                         int multiprocessors) {
+  return ForwardLayout(problem, result, multiprocessors, nullptr).arena.used();
+}
+
+bool run_attention_forward(const AttentionProblem& problem, const AttentionResult& result,
+                           int multiprocessors, void* workspace, Stream stream) {
+  if (problem.sequences == 0) return true;
+  const ForwardLayout layout(problem, result, multiprocessors, workspace);
+  if (!layout.fit) return false;
+  layout.plan.run(problem, stream);
+  with_token_kind(problem.key.kind, [&](auto number) {
+    using T = decltype(number);
+    if constexpr (sizeof(T) == 2) {
+      if (layout.tensor) launch_tensor<T>(layout, stream);
+    }
+    if (!layout.tensor) launch_attend(attend_plain<T>, layout, stream);
+    if (layout.blocks > 1) launch_merge<T>(layout, stream);
+  });
+  Gaps gaps = {};
+  gaps.like_scores[0] = result.scores;
+  gaps.like_scores[1] = result.weights;
+  gaps.value[1] = -HUGE_VALF;
+  if (result.scores != nullptr || result.weights != nullptr) run_fill_gaps(layout.plan, gaps, stream);
+  if (result.weights != nullptr) {
+    const auto across = static_cast<unsigned>(min(problem.sequences, int64_t{1024}));
+    const auto along = static_cast<unsigned>(
+        max(int64_t{1}, min(int64_t{32}, 1024 / problem.sequences)));
+    EC_LAUNCH(finish_weights, (Dim3{across, along, 1}), kAttentionThreads, 0, stream, layout.call);
+  }
+  return !launches_failed();
+}
+
+}  // namespace ec::cuda

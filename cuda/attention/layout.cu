@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/layout.h"
+
+#include "attention/plan.cuh"
+
+namespace ec::cuda {
+
+constexpr int64_t kGapBlocks = 4096;
+
+Plan::Plan(const AttentionProblem& problem, WorkspaceArena& arena) {
+  const bool ragged = problem.offsets != nullptr;
+  const bool masked = problem.keep != nullptr || problem.mask.data != nullptr;
+  const bool planned = masked || (!ragged && problem.lengths != nullptr);
+  if (planned) begins = arena.take<int64_t>(problem.sequences + 1);
+  if (masked) firsts = arena.take<int64_t>(problem.sequences);
+  if (masked) counts = arena.take<int64_t>(problem.sequences);
+  sequences = {problem.sequences, problem.tokens, problem.heads, problem.offsets, begins, firsts};
+}
+
+void Plan::run(const AttentionProblem& problem, Stream stream) const {
+  if (begins == nullptr) return;
+  if (counts != nullptr) {
+    const Sequences all = {sequences.count, sequences.tokens, sequences.heads, sequences.offsets,
+                           nullptr,         nullptr};
+    const auto blocks = static_cast<unsigned>((sequences.count + kAttentionWarps - 1) / kAttentionWarps);
+    EC_LAUNCH(find_ranges, blocks, kAttentionThreads, 0, stream, problem, all, firsts, counts);
+  }
+  EC_LAUNCH(add_counts, 1, kAttentionThreads, kAttentionWarps * sizeof(int64_t), stream,
+            counts == nullptr ? problem.lengths : counts, sequences.count, sequences.tokens, begins);
+}
+
+void run_fill_gaps(const Plan& plan, const Gaps& gaps, Stream stream) {
+  const int64_t count = plan.sequences.count;
+  if (!plan.has_gaps() || count == 0) return;
+  const auto across = static_cast<unsigned>(min(count, kGapBlocks));
+  const auto along = static_cast<unsigned>(max(int64_t{1}, min(int64_t{64}, kGapBlocks / 8 / count)));
+  EC_LAUNCH(fill_gaps, (Dim3{across, along, 1}), kAttentionThreads, 0, stream, plan.sequences, gaps);
+}
+
+RowShape row_shape(const Numbers& rows, int64_t columns, bool staged) {
+  if (!staged) return {0, 0, 0, false};
+  const int64_t bytes = number_bytes(rows.kind), piece = 16 / bytes;
+  const int64_t padded = round_up(columns, 16);
+  const bool in_pieces = reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && columns % piece == 0 &&
+                         rows.stride[0] % piece == 0 && rows.stride[1] % piece == 0;
+  return {static_cast<int>(columns), static_cast<int>(padded), static_cast<int>(padded + piece), in_pieces};
+}
+
+TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys,
+                     int64_t saved_heads) {
+  const bool shared = problem.value.data == nullptr;
+  TileShape tile = {tokens, stages, row_shape(problem.key, problem.key_columns, shared || keys),
+                    row_shape(problem.value, problem.value_columns, !shared), 0};
+  const int64_t rows = tile.keys.numbers(tokens) + tile.values.numbers(tokens);
+  tile.stage_bytes = static_cast<int>(round_up(
+      rows * number_bytes(problem.key.kind) + (kMostTileTokens + saved_heads * kScoreStride) * 4, 128));
+  return tile;
+}
+
+int64_t most_places(const AttentionProblem& problem) {
+  return problem.offsets != nullptr ? problem.tokens : problem.sequences * problem.tokens;
+}
+
+}  // namespace ec::cuda

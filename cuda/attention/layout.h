@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// How calls of attention are laid out: tiles that fit, and arrays of the workspace.
+#pragma once
+
+#include "attention/memory.cuh"
+
+namespace ec::cuda {
+
+constexpr size_t kAttentionAlignment = 256;
+constexpr size_t kMostShared = size_t{227} << 10;
+constexpr size_t kSharedOfTwo = size_t{112} << 10;  // where two blocks have room on a multiprocessor
+constexpr int kLeastTensorHeads = 5, kMostTensorHeads = 32;
+
+inline int64_t round_up(int64_t a, int64_t step) { return (a + step - 1) / step * step; }
+
+// Hands out arrays of a workspace one after another; without a start it only measures.
+class WorkspaceArena {
+ public:
+  explicit WorkspaceArena(void* start) : start_(static_cast<unsigned char*>(start)) {}
+  template <class T>
+  T* take(int64_t count) {
+    unsigned char* found = start_ == nullptr ? nullptr : start_ + used_;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    used_ += static_cast<size_t>(round_up(bytes, kAttentionAlignment));
+    return reinterpret_cast<T*>(found);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  unsigned char* start_;
+  size_t used_ = 0;
+};
+
+inline int number_bytes(NumberKind kind) {
+  return kind == NumberKind::kFloat64 ? 8 : kind == NumberKind::kFloat32 ? 4 : 2;
+}
+
+// Which tokens are places: kernels that find out, and their arrays.
+struct Plan {
+  Plan(const AttentionProblem& problem, WorkspaceArena& arena);
+  void run(const AttentionProblem& problem, Stream stream) const;
+  bool has_gaps() const { return begins != nullptr; }
+
+  Sequences sequences;
+  int64_t *begins = nullptr, *firsts = nullptr, *counts = nullptr;
+};
+
+// Arrays with numbers of each token, and what they are where a token is no place.
+struct Gaps {
+  unsigned char* rows[2];  // [sequence][token][bytes]: zeros
+  int64_t row_bytes[2];
+  float* like_scores[2];
+  float value[2];
+  float* like_tokens;  // zeros
+};
+void run_fill_gaps(const Plan& plan, const Gaps& gaps, Stream stream);
+
+// Rows as they lie in a stage. Without columns there are none.
+RowShape row_shape(const Numbers& rows, int64_t columns, bool staged);
+// keys: whether keys that are not the values are staged; saved_heads: of scores that are staged too.
+TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys, int64_t saved_heads);
+
+// The most tokens that may count, as far as the host knows.
+int64_t most_places(const AttentionProblem& problem);
+
+template <class Body>
+void with_token_kind(NumberKind kind, const Body& body) {
+  if (kind == NumberKind::kFloat32)
+    body(float{});
+  else if (kind == NumberKind::kFloat16)
+    body(Half{});
+  else
+    body(BFloat{});
+}
+
+}  // namespace ec::cuda

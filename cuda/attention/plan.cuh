@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// What comes before and beside the kernels of attention: which tokens are places (sequences.cuh), and the
+// numbers of those that are none.
+#pragma once
+
+#include "attention/layout.h"
+
+namespace ec::cuda {
+
+// firsts[b], counts[b]: from the first to the last token of a sequence that counts. A warp each.
+static __global__ void __launch_bounds__(kAttentionThreads, 1)
+    find_ranges(AttentionProblem problem, Sequences sequences, int64_t* firsts, int64_t* counts) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int64_t b = static_cast<int64_t>(blockIdx.x) * kAttentionWarps + threadIdx.x / kWarpSize;
+  if (b >= sequences.count) return;
+  int64_t length = sequences.room(b);
+  if (sequences.offsets == nullptr && problem.lengths != nullptr)
+    length = max(int64_t{0}, min(problem.lengths[b], length));
+  int64_t first = length, last = 0;
+  for (int64_t t = lane; t < length; t += kWarpSize) {
+    float offset;
+    if (!kept(problem, sequences, b, t, &offset)) continue;
+    first = min(first, t);
+    last = t + 1;
+  }
+  for (int step = kWarpSize / 2; step > 0; step /= 2) {
+    first = min(first, __shfl_xor_sync(kAllLanes, first, step));
+    last = max(last, __shfl_xor_sync(kAllLanes, last, step));
+  }
+  if (lane != 0) return;
+  firsts[b] = last == 0 ? 0 : first;
+  counts[b] = max(int64_t{0}, last - first);
+}
+
+// begins[b] = the sum of the counts before b, each taken as at most `most`. By one block.
+static __global__ void __launch_bounds__(kAttentionThreads, 1)
+    add_counts(const int64_t* counts, int64_t count, int64_t most, int64_t* begins) {
+  int64_t* of_warps = shared_array<int64_t>(kAttentionWarps);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  int64_t before = 0;
+  for (int64_t base = 0; base < count; base += kAttentionThreads) {
+    const int64_t b = base + threadIdx.x;
+    const int64_t own = b < count ? max(int64_t{0}, min(counts[b], most)) : 0;
+    int64_t sum = own;  // of the lanes up to this one
+    for (int step = 1; step < kWarpSize; step *= 2) {
+      const int64_t other = __shfl_sync(kAllLanes, sum, max(0, lane - step));
+      sum += lane >= step ? other : 0;
+    }
+    if (lane == kWarpSize - 1) of_warps[warp] = sum;
+    __syncthreads();
+    int64_t of_block = 0;
+    for (int i = 0; i < kAttentionWarps; ++i) {
+      if (i == warp) sum += of_block;
+      of_block += of_warps[i];
+    }
+    if (b < count) begins[b] = before + sum - own;
+    before += of_block;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) begins[count] = before;
+}
+
+// A block for each sequence (blockIdx.x, and on) and share of its tokens (blockIdx.y).
+static __global__ void __launch_bounds__(kAttentionThreads, 1) fill_gaps(Sequences sequences, Gaps gaps) {
+  for (int64_t b = blockIdx.x; b < sequences.count; b += gridDim.x) {
+    const int64_t first = sequences.first(b), last = first + sequences.begin(b + 1) - sequences.begin(b);
+    const int64_t room = sequences.room(b), missing = room - (last - first);
+    const int64_t from = missing * blockIdx.y / gridDim.y, to = missing * (blockIdx.y + 1) / gridDim.y;
+    const auto token = [&](int64_t i) { return i < first ? i : i + last - first; };
+    const int64_t token_origin = sequences.token_origin(b), score_origin = sequences.score_origin(b);
+    for (int a = 0; a < 2; ++a) {
+      if (gaps.rows[a] != nullptr)
+        for (int64_t i = from; i < to; ++i) {
+          unsigned char* row = gaps.rows[a] + (token_origin + token(i)) * gaps.row_bytes[a];
+          for (int64_t k = 2 * threadIdx.x; k < gaps.row_bytes[a]; k += 2 * kAttentionThreads)
+            *reinterpret_cast<uint16_t*>(row + k) = 0;
+        }
+      if (gaps.like_scores[a] != nullptr)
+        for (int64_t j = 0; j < sequences.heads; ++j)
+          for (int64_t i = from + threadIdx.x; i < to; i += kAttentionThreads)
+            gaps.like_scores[a][score_origin + j * sequences.tokens + token(i)] = gaps.value[a];
+    }
+    if (gaps.like_tokens != nullptr)
+      for (int64_t i = from + threadIdx.x; i < to; i += kAttentionThreads)
+        gaps.like_tokens[token_origin + token(i)] = 0.0f;
+  }
+}
+
+}  // namespace ec::cuda

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of a tile of 16-bit tokens with the heads on the tensor cores: heads are the 16 rows of a
+// fragment (zeros beyond those that there are), tokens or columns the others.
+//
+// For scores, 4 pairs of warps have a quarter of the columns each, and one of a pair 16 tokens: parts of the
+// sums go to a slot of their own. For what is pooled, each warp has columns of its own, whose sums stay in
+// its registers: 16 of them at a time, number warp + 8 i.
+// Memory: tiles as in stage.cuh; factors [head][stride], stride as that of the keys; weights
+// [head][kScoreStride], whose rows of 80 bytes meet in no bank either.
+#pragma once
+
+#include "attention/memory.cuh"
+
+namespace ec::cuda {
+
+constexpr int kColumnParts = 4;
+constexpr int kPairColumns = 16;  // of two fragments side by side
+
+// slots[part][head][token] = this part's share of tile . factor; scale (may be null): of each head.
+template <class T, int kHeadTiles>
+__device__ __forceinline__ void multiply_tensor(const T* tile, const RowShape& shape, int tokens,
+                                                const T* factor, const float* scale, float* slots) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int first = warp % 2 * 16, part = warp / 2;
+  if (first >= tokens) return;
+  FragmentC sums[kHeadTiles][2] = {};
+  const T* rows = tile + (first + lane % 8 + lane / 16 * 8) * shape.stride + lane / 8 % 2 * 8;
+  const T* heads = factor + lane % 16 * shape.stride + lane / 16 * 8;
+  for (int k = part * kPairColumns; k < shape.padded; k += kColumnParts * kPairColumns) {
+    unsigned pairs[4];
+    load_matrices(rows + k, pairs);
+    const FragmentB b[2] = {{{pairs[0], pairs[1]}}, {{pairs[2], pairs[3]}}};
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h) {
+      FragmentA a;
+      load_matrices(heads + 16 * h * shape.stride + k, a.pairs);
+      multiply_add(a, b[0], sums[h][0], T{});
+      multiply_add(a, b[1], sums[h][1], T{});
+    }
+  }
+  float* to = slots + part * 16 * kHeadTiles * kScoreStride + first + 2 * (lane % 4);
+#pragma unroll
+  for (int h = 0; h < kHeadTiles; ++h) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int head = 16 * h + lane / 4 + 8 * half;
+      const float times = scale == nullptr ? 1.0f : scale[head];
+#pragma unroll
+      for (int n = 0; n < 2; ++n)
+        *reinterpret_cast<float2*>(to + head * kScoreStride + 8 * n) = float2{
+            sums[h][n].numbers[2 * half] * times, sums[h][n].numbers[2 * half + 1] * times};
+    }
+  }
+}
+
+// sums of this warp's columns += weights * tile.
+template <class T, int kHeadTiles, int kPairs>
+__device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, const RowShape& shape, int tokens,
+                                            FragmentC (&sums)[kHeadTiles][2 * kPairs]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  for (int t = 0; t < tokens; t += 16) {
+    FragmentA a[kHeadTiles];
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h)
+      load_matrices(weights + (16 * h + lane % 16) * kScoreStride + t + lane / 16 * 8, a[h].pairs);
+    const T* rows = tile + (t + lane % 16) * shape.stride + lane / 16 * 8;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int k = (warp + kAttentionWarps * i) * kPairColumns;
+      if (k >= shape.padded) continue;
+      unsigned pairs[4];
+      load_transposed(rows + k, pairs);
+      const FragmentB b[2] = {{{pairs[0], pairs[1]}}, {{pairs[2], pairs[3]}}};
+#pragma unroll
+      for (int h = 0; h < kHeadTiles; ++h) {
+        multiply_add(a[h], b[0], sums[h][2 * i], T{});
+        multiply_add(a[h], b[1], sums[h][2 * i + 1], T{});
+      }
+    }
+  }
+}
+
+// put(j, k, a, b) of the sums of head j and columns k and k + 1, for all of this thread.
+template <int kHeadTiles, int kPairs, class Put>
+__device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 * kPairs], int heads,
+                                         int padded, const Put& put) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+#pragma unroll
+  for (int i = 0; i < kPairs; ++i) {
+    const int k = (warp + kAttentionWarps * i) * kPairColumns + 2 * (lane % 4);
+    if (k >= padded) continue;
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int j = 16 * h + lane / 4 + 8 * half;
+        if (j >= heads) continue;
+        const FragmentC &low = sums[h][2 * i], &high = sums[h][2 * i + 1];
+        put(j, k, low.numbers[2 * half], low.numbers[2 * half + 1]);
+        put(j, k + 8, high.numbers[2 * half], high.numbers[2 * half + 1]);
+      }
+  }
+}
+
+// scale[j], and the factor of head j divided by it: a power of two that brings the numbers of the head to
+// where float16 has all its digits. A warp each.
+static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b, int rows,
+                                                         const RowShape& shape, Half* to, float* scale) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const Numbers& query = problem.query;
+  for (int j = static_cast<int>(threadIdx.x) / kWarpSize; j < rows; j += kAttentionWarps) {
+    const int64_t origin = (problem.query_per_sequence ? b * query.stride[0] : 0) + j * query.stride[2];
+    const int columns = j < problem.heads ? static_cast<int>(problem.key_columns) : 0;
+    float largest = 0.0f;
+    for (int k = lane; k < columns; k += kWarpSize)
+      largest = fmaxf(largest, fabsf(static_cast<float>(number_at(query, origin + k * query.stride[1]))));
+    largest = warp_max(largest);
+    const bool scaled = largest >= 1e-30f && largest <= 1e30f;
+    const float power = scaled ? __uint_as_float(__float_as_uint(largest) & 0x7f800000u) : 1.0f;
+    const float inverse = 1.0f / power;
+    for (int k = lane; k < shape.padded; k += kWarpSize) {
+      const float number =
+          k < columns ? static_cast<float>(number_at(query, origin + k * query.stride[1])) : 0.0f;
+      to[j * shape.stride + k] = rounded(number * inverse, Half{});
+    }
+    if (lane == 0) scale[j] = power;
+  }
+}
+static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b, int rows,
+                                                         const RowShape& shape, BFloat* to, float* scale) {
+  load_query(problem, b, rows, shape.padded, shape.stride, to);
+  for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) scale[j] = 1.0f;
+}
+
+}  // namespace ec::cuda
