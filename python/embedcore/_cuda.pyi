@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 _Matrix = tuple[int, int, int, int, int]  # address, rows, columns, elements between rows, dtype
+_Array = tuple[int, int, int, int, int]  # address, three strides in elements, dtype
 _Place = tuple[int, int]  # device, stream
 
 build_info: str
@@ -16,6 +17,43 @@ def depth_score(
     precision: int,
     weights: int,
     depths: int,
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+
+class AttentionProblem:
+    def __init__(
+        self,
+        sizes: tuple[int, int, int, int, int],
+        arrays: list[_Array],
+        query_per_sequence: bool,
+        limits: list[int],
+        keep: tuple[int, int, int],
+        temperature: float,
+        activation: int,
+        norm: int,
+        /,
+    ) -> None: ...
+
+def attention_forward(
+    where: str,
+    place: _Place,
+    problem: AttentionProblem,
+    results: tuple[int, int, int, int, int],
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+def attention_backward(
+    where: str,
+    place: _Place,
+    problem: AttentionProblem,
+    grad_out: _Array,
+    grad_lse: _Array,
+    grad_weights: int,
+    saved: tuple[int, int, int],
+    out_dtype: int,
+    gradients: tuple[int, int, int, int, int, int],
+    accumulate: bool,
     allocate: Callable[[int], int],
     /,
 ) -> None: ...

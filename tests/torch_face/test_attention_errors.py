@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "key elsewhere": (
         {"key": KEY.to("meta")}, TypeError,
-        "'key' must be on the device of 'query' (cpu); got device meta.",
+        "'query' must be on the device of 'key' (meta); got device cpu.",
     ),
     "bias elsewhere": (
         {"bias": torch.ones(3, device="meta")}, TypeError,
@@ -197,12 +197,24 @@ def test_refused_by_the_kernel(changed: dict[str, Any], recorded: bool) -> None:
 
 def test_other_devices_are_refused() -> None:
     with torch._subclasses.FakeTensorMode():
-        key, query = torch.ones(2, 5, 4, device="cuda"), torch.ones(4, 3, device="cuda")
-        text = f"{WHERE}: 'key' must be on the CPU; got device cuda:0."
+        key, query = torch.ones(2, 5, 4, device="mps"), torch.ones(4, 3, device="mps")
+        text = f"{WHERE}: 'key' must be on the CPU or a CUDA device; got device mps:0."
         with pytest.raises(TypeError, match="^" + re.escape(text) + "$"):
             low_rank_attention(key, query)
-        with pytest.raises(TypeError, match="'tokens' must be on the CPU"):
+        with pytest.raises(TypeError, match="'tokens' must be on the CPU or a CUDA device"):
             mean_pool(key)
+
+
+def test_results_are_where_the_tokens_are() -> None:
+    with torch._subclasses.FakeTensorMode():
+        key, query = torch.ones(2, 5, 4, device="cuda"), torch.ones(4, 3, device="cuda")
+        pooled = low_rank_attention(key, query, lengths=[3, 5], norm="l2", return_lse=True)
+        for found, shape in zip(pooled, ((2, 3, 4), (2, 3)), strict=True):
+            assert found.device == torch.device("cuda", 0)
+            assert found.shape == shape
+        assert mean_pool(key, weights=torch.ones(2, 5, device="cuda")).device.type == "cuda"
+        with pytest.raises(TypeError, match=r"'query' must be on the device of 'key' \(cuda:0\)"):
+            low_rank_attention(key, torch.ones(4, 3))
 
 
 @pytest.mark.parametrize("elsewhere", ["key", "query", "value", "mask"])

@@ -13,7 +13,9 @@ from .._device import DTYPES, Call, Layout, call_of
 
 __all__ = ["attention_backward", "attention_forward"]
 
-_NOTHING = (0, 0, 0, 0, 0)  # an array that is not given
+# Address, three strides in elements, dtype.
+_Array = tuple[int, int, int, int, int]
+_NOTHING: _Array = (0, 0, 0, 0, 0)  # an array that is not given
 _REAL = "float32"
 _KINDS = ("float16", "bfloat16", "float32")
 
@@ -28,7 +30,7 @@ class _Problem:
         self.call: Call = call
         self.query_per_sequence = False
         self.heads = 0
-        self.arrays = [_NOTHING] * 6
+        self.arrays: list[_Array] = [_NOTHING] * 6
         self.limits = [0, 0]
         self.keep = (0, 0, 0)
         self.temperature = 1.0
@@ -46,7 +48,7 @@ class _Problem:
         self.lead = tokens.shape[:-1]
         self.columns = self.value_columns = tokens.shape[-1]
         self.sequences = tokens.shape[0]
-        self.arrays[0] = _token_axis(tokens)
+        self.arrays[0] = self._token_axis(tokens)
         if offsets is not None:
             ends = call.indices("cu_seqlens", offsets)
             self.sequences, self.limits[0] = ends.shape[0] - 1, ends.address
@@ -63,7 +65,7 @@ class _Problem:
                 )
             self.value_columns = values.shape[-1]
             self._check_shape("value", values, (*self.lead, self.value_columns))
-            self.arrays[1] = _token_axis(values)
+            self.arrays[1] = self._token_axis(values)
         if mask is not None:
             self._read_mask(mask)
         if query is not None:
@@ -74,11 +76,11 @@ class _Problem:
         keep = self.call.booleans("mask", mask, axes)
         layout = self.call.floats("mask", mask, axes) if keep is None else keep
         self._check_shape("mask", layout, self.lead)
-        strides = layout.strides if axes == 2 else (0, *layout.strides)
         if keep is None:
-            self.arrays[3] = (layout.address, *strides, 0, DTYPES[layout.dtype])
+            self.arrays[3] = _numbers(layout, layout.strides, 2 - axes)
         else:
-            self.keep = (layout.address, *strides)
+            first, second = (*(0,) * (2 - axes), *layout.strides)
+            self.keep = (layout.address, first, second)
 
     def _read_query(self, query: Any) -> None:
         layout = self.call.floats("query", query, 2, 3)
@@ -89,15 +91,14 @@ class _Problem:
                 f"({self.sequences}, {self.columns}, heads); got shape {layout.shape}."
             )
         self.query_per_sequence, self.heads = bool(lead), heads
-        strides = layout.strides if lead else (0, *layout.strides)
-        self.arrays[2] = (layout.address, *strides, DTYPES[layout.dtype])
+        self.arrays[2] = _numbers(layout, layout.strides, 0 if lead else 1)
 
     def finish(self, heads: int, bias: Any, temperature: Any, activation: int, norm: int) -> Any:
         """Return the problem as the kernels take it; without a query, of so many heads."""
         self.heads = self.heads or heads
         if bias is not None:
-            strides = self._broadcast("bias", bias, (*self.lead, self.heads))
-            self.arrays[4] = strides if len(self.lead) == 2 else _shifted(strides)
+            shape = (*self.lead, self.heads)
+            self.arrays[4] = self._broadcast("bias", bias, shape, 3 - len(shape))
         if isinstance(temperature, float):
             self.temperature = temperature
             if not 0.0 < temperature < float("inf"):
@@ -114,11 +115,14 @@ class _Problem:
             activation, norm,
         )  # fmt: skip
 
+    def _token_axis(self, layout: Layout) -> _Array:
+        return _numbers(layout, layout.strides, 2 - len(self.lead))
+
     def _broadcast(
-        self, argument: str, array: Any, shape: tuple[int, ...]
-    ) -> tuple[int, int, int, int, int]:
+        self, argument: str, array: Any, shape: tuple[int, ...], in_front: int = 0
+    ) -> _Array:
         layout = self.call.floats(argument, array, len(shape))
-        strides = [0, 0, 0]
+        strides = [0] * len(shape)
         for axis, (have, wanted) in enumerate(zip(layout.shape, shape, strict=True)):
             if have not in (1, wanted):
                 raise ValueError(
@@ -126,7 +130,7 @@ class _Problem:
                     f"{layout.shape}."
                 )
             strides[axis] = layout.strides[axis] if have == wanted else 0
-        return (layout.address, strides[0], strides[1], strides[2], DTYPES[layout.dtype])
+        return _numbers(layout, tuple(strides), in_front)
 
     def _check_shape(self, argument: str, layout: Layout, shape: tuple[int, ...]) -> None:
         if layout.shape != shape:
@@ -140,16 +144,10 @@ class _Problem:
         return (*self.lead[:-1], self.heads, self.lead[-1])
 
 
-def _token_axis(layout: Layout) -> tuple[int, int, int, int, int]:
-    strides = layout.strides if len(layout.shape) == 3 else (0, *layout.strides)
-    first, second, third = strides
+def _numbers(layout: Layout, strides: tuple[int, ...], in_front: int = 0) -> _Array:
+    """Return an array as the kernels take it: so many axes in front that it does not have."""
+    first, second, third = (*(0,) * in_front, *strides, 0, 0)[:3]
     return (layout.address, first, second, third, DTYPES[layout.dtype])
-
-
-def _shifted(numbers: tuple[int, int, int, int, int]) -> tuple[int, int, int, int, int]:
-    """Return ragged tokens' strides where the kernels look for them: behind that of sequences."""
-    address, first, second, _, dtype = numbers
-    return (address, 0, first, second, dtype)
 
 
 def attention_forward(
@@ -225,7 +223,7 @@ def attention_backward(
     of_lse = _NOTHING
     if grad_lse is not None:
         layout = call.floats("grad_lse", grad_lse, 2)
-        of_lse = (layout.address, *layout.strides, 0, DTYPES[layout.dtype])
+        of_lse = _numbers(layout, layout.strides)
     wide = call.floats("out", out, 3).dtype
     saved = (
         call.target("out", out, pooled, wide),
@@ -244,7 +242,7 @@ def attention_backward(
         call.target("grad_mask", grad_mask, problem.lead, _REAL),
     )
     call.kernels.attention_backward(
-        where, call.place(), given, _token_axis(of_out), of_lse,
+        where, call.place(), given, _numbers(of_out, of_out.strides), of_lse,
         call.target("grad_weights", grad_weights, problem.per_token(), _REAL), saved,
         DTYPES[wide], gradients, accumulate, call.allocate,
     )  # fmt: skip

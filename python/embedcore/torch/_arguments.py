@@ -61,7 +61,7 @@ def check_operands(key: Any, query: Any, value: Any) -> None:
 
 
 def check_tensors(where: str, name: str, tokens: Any, **others: Any) -> None:
-    """Refuse what is no tensor or None, and tensors without kernels for their devices.
+    """Refuse what is no tensor or None, tensors on several devices or on one without kernels.
 
     The message names `tokens` by `name`.
     """
@@ -74,13 +74,14 @@ def check_tensors(where: str, name: str, tokens: Any, **others: Any) -> None:
         if at_home and tensor.is_cpu:
             continue
         device = tensor.device
-        if device.type not in ("cpu", "meta"):
-            raise TypeError(f"{where}: '{argument}' must be on the CPU; got device {device}.")
-        if device != tokens.device:
-            # What lies on the meta device is to blame.
-            wrong, right = (argument, name) if at_home else (name, argument)
+        if device.type not in ("cpu", "cuda", "meta"):
             raise TypeError(
-                f"{where}: '{wrong}' must be on the device of '{right}' (cpu); got device meta."
+                f"{where}: '{argument}' must be on the CPU or a CUDA device; got device {device}."
+            )
+        if device != tokens.device:
+            raise TypeError(
+                f"{where}: '{argument}' must be on the device of '{name}' ({tokens.device}); got "
+                f"device {device}."
             )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native forward and backward on CPU tensors: outputs are allocated here, nothing is checked.
+"""The native forward and backward, where the tensors are: outputs are allocated here.
 
 Both functions know nothing of autograd. With `P` the context of each sequence is the mean of its
 valid tokens: the forward keeps it, and the backward adds its gradient in place to that of the
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 
 from .. import _core
+from ..attention import _on_device
 from ..attention._fold import fold_query
 
 __all__ = [
@@ -83,7 +84,7 @@ def attend(
         mean = key.new_empty(sequences, 1, key.shape[-1])
         context = mean if real is key.dtype else mean.to(real)
         context_lse = key.new_empty(sequences, 1, dtype=real)
-        _core.attention_forward(
+        _native(key).attention_forward(
             where, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
             mean, context_lse, None, None, None if context is mean else context,
         )  # fmt: skip
@@ -100,7 +101,7 @@ def attend(
             wide = key.new_empty(*out.shape, dtype=real)
     if keep_weights:
         weights = key.new_empty(*per_token(key, heads, offsets), dtype=real)
-    _core.attention_forward(
+    _native(key).attention_forward(
         where, key, value, query, offsets, lengths, mask, bias, temperature, *options, out,
         lse, scores, weights, wide,
     )  # fmt: skip
@@ -143,14 +144,14 @@ def attend_backward(
     grad_temperature = key.new_empty(sequences, heads, dtype=real) if wanted.temperature else None
     grad_bias = key.new_empty(*per_token(key, heads, offsets), dtype=real) if wanted.bias else None
     grad_mask = key.new_empty(*key.shape[:-1], dtype=real) if wanted.mask else None
-    _core.attention_backward(
+    _native(key).attention_backward(
         where, key, value, effective, offsets, lengths, mask, bias, temperature, *options,
         grad_out, out, results.lse, results.scores, grad_lse, grad_weights, grad_key, grad_value,
         grad_effective, grad_temperature, grad_bias, grad_mask, False,
     )  # fmt: skip
     grad_query = grad_P = None
     if P is not None and grad_effective is not None:
-        with without_autocast():
+        with without_autocast(key):
             grad_query, grad_P, grad_context = _fold_backward(
                 grad_effective, query, P, results.context[:, 0], wanted
             )
@@ -167,16 +168,22 @@ def attend_backward(
     return grad_key, grad_query, grad_value, grad_P, grad_mask, grad_bias, grad_temperature
 
 
+def _native(key: Any) -> Any:
+    """Return the module whose kernels run where `key` lies."""
+    return _core if key.is_cpu else _on_device
+
+
 def fold(query: Any, context: Any, P: Any, sequences: int) -> Any:
     """Return `fold_query` in the dtypes that it asks for, under autocast too."""
-    with without_autocast():
+    with without_autocast(query):
         return fold_query(ATTENTION, query, context, P, sequences)
 
 
-def without_autocast() -> Any:
-    """Return a context in which products of matrices keep their dtype."""
-    if torch.is_autocast_enabled("cpu"):
-        return torch.autocast("cpu", enabled=False)
+def without_autocast(like: Any) -> Any:
+    """Return a context in which products of matrices on the device of `like` keep their dtype."""
+    device = like.device.type
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 
 
@@ -225,7 +232,7 @@ def _add_mean_backward(
 ) -> None:
     """Add the gradient that tokens have through their mean to `grad_key`."""
     key, _, _, _, offsets, lengths, mask, _, _ = inputs
-    _core.attention_backward(
+    _native(key).attention_backward(
         ATTENTION, key, None, None, offsets, lengths, valid(mask), None, 1.0, 0, 0, options[2],
         grad_context[:, None], results.context, results.context_lse, None, None, None,
         grad_key, None, None, None, None, None, True,

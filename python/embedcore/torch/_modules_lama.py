@@ -186,7 +186,9 @@ class LowRankAttention(torch.nn.Module):  # type: ignore[misc]
         pooled = (found[0] if return_weights else found).flatten(1)
         if self.out_proj is not None:
             weight = self.out_proj.weight
-            if pooled.dtype is not weight.dtype and not torch.is_autocast_enabled("cpu"):
+            if pooled.dtype is not weight.dtype and not torch.is_autocast_enabled(
+                weight.device.type
+            ):
                 pooled = self.out_proj(pooled.to(weight.dtype)).to(pooled.dtype)
             else:
                 pooled = self.out_proj(pooled)

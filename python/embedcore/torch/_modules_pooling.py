@@ -269,7 +269,7 @@ class AttentionPooling(torch.nn.Module):  # type: ignore[misc]
         weight = self.in_proj_weight
         if weight is None:
             weight = [getattr(self, name) for name in _PROJECTIONS]
-        with without_autocast():
+        with without_autocast(self.probe):
             return fold_multihead_attention(
                 self.probe.reshape(-1, self.embed_dim),
                 self.num_heads,

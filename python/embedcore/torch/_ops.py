@@ -61,7 +61,7 @@ _DIFFERENTIABLE = (0, 1, 2, 3, 6, 7, 8)
 _OPTION_COUNT = 14
 
 
-def _forward_cpu(*arguments: Any) -> tuple[Any, ...]:
+def _forward_native(*arguments: Any) -> tuple[Any, ...]:
     *options, keep_scores, keep_weights = arguments
     results = attend(
         *_inputs_and_options(options),
@@ -72,7 +72,7 @@ def _forward_cpu(*arguments: Any) -> tuple[Any, ...]:
     return tuple(_or_empty(result, results.out) for result in results)
 
 
-def _backward_cpu(
+def _backward_native(
     grad_out: Any, grad_lse: Any, grad_weights: Any, *arguments: Any
 ) -> tuple[Any, ...]:
     options, results, wanted = _split_backward(arguments)
@@ -172,8 +172,9 @@ def _or_empty(array: Any, like: Any) -> Any:
 
 def _register() -> None:
     forward, backward = f"{_NAMESPACE}::{_FORWARD}", f"{_NAMESPACE}::{_BACKWARD}"
-    _LIBRARY.impl(_FORWARD, _forward_cpu, "CPU")
-    _LIBRARY.impl(_BACKWARD, _backward_cpu, "CPU")
+    for device in ("CPU", "CUDA"):
+        _LIBRARY.impl(_FORWARD, _forward_native, device)
+        _LIBRARY.impl(_BACKWARD, _backward_native, device)
     torch.library.register_fake(forward, _forward_fake, lib=_LIBRARY)
     torch.library.register_fake(backward, _backward_fake, lib=_LIBRARY)
     torch.library.register_autograd(

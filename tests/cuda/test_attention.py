@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forward and backward of attention on a device, against those of the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from embedcore import _core
+from embedcore.attention import _on_device as on_device
+
+WHERE = "attention.low_rank_attention"
+SEQUENCES, TOKENS, COLUMNS, HEADS, VALUES = 3, 21, 12, 5, 9
+# Each of the two may be off by 1e-6 times the largest exponent of the softmax.
+TOLERANCE = 2e-6
+
+Array = np.ndarray[Any, Any]
+
+
+def numbers(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def padded() -> dict[str, Any]:
+    return {
+        "key": numbers(SEQUENCES, TOKENS, COLUMNS),
+        "query": numbers(COLUMNS, HEADS, seed=1),
+        "value": None, "offsets": None, "lengths": None, "mask": None, "bias": None,
+        "temperature": 0.7,
+    }  # fmt: skip
+
+
+def ragged() -> dict[str, Any]:
+    return {
+        **padded(),
+        "key": numbers(TOKENS, COLUMNS),
+        "offsets": np.array([0, 4, 4, TOKENS]),
+    }
+
+
+def _keep(*shape: int) -> Array:
+    keep = np.random.default_rng(5).random(shape) < 0.7
+    keep[..., 0] = True
+    return keep
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": padded(),
+    "values": {**padded(), "value": numbers(SEQUENCES, TOKENS, VALUES, seed=2)},
+    "lengths": {**padded(), "lengths": np.array([TOKENS, 0, 7], np.int32)},
+    "keep": {**padded(), "mask": _keep(SEQUENCES, TOKENS)},
+    "mask": {**padded(), "mask": numbers(SEQUENCES, TOKENS, seed=3)},
+    "bias": {**padded(), "bias": numbers(1, TOKENS, HEADS, seed=4)},
+    "temperatures": {**padded(), "temperature": np.array([[0.5], [1.0], [2.0]], np.float32)},
+    "factor each": {**padded(), "query": numbers(SEQUENCES, COLUMNS, HEADS, seed=1)},
+    "mean": {**padded(), "query": None},
+    "ragged": ragged(),
+    "ragged values": {**ragged(), "value": numbers(TOKENS, VALUES, seed=2)},
+    "ragged mask": {**ragged(), "mask": numbers(TOKENS, seed=3), "bias": numbers(TOKENS, 1)},
+}
+
+
+def shapes(given: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the result and of the scores."""
+    key, offsets = given["key"], given["offsets"]
+    sequences = key.shape[0] if offsets is None else offsets.shape[0] - 1
+    heads = 1 if given["query"] is None else given["query"].shape[-1]
+    value = key if given["value"] is None else given["value"]
+    scores = (heads, key.shape[0]) if offsets is not None else (sequences, heads, key.shape[1])
+    return (sequences, heads, value.shape[-1]), scores
+
+
+def forward(module: Any, given: dict[str, Any], made: Any, norm: int) -> dict[str, Any]:
+    """Run the forward; `made` makes an array of zeros."""
+    pooled, scores = shapes(given)
+    results = {
+        "out": made(pooled),
+        "lse": made(pooled[:2]),
+        "scores": None if given["query"] is None else made(scores),
+        "weights": made(scores),
+    }
+    inputs = [given[name] for name in ("key", "value", "query", "offsets", "lengths", "mask")]
+    module.attention_forward(
+        WHERE, *inputs, given["bias"], given["temperature"], norm, norm, 1, *results.values()
+    )
+    return results
+
+
+def backward(
+    module: Any, given: dict[str, Any], results: dict[str, Any], made: Any, upstream: Any, norm: int
+) -> dict[str, Any]:
+    (sequences, heads, _), scores = shapes(given)
+    each = given["query"] is not None and len(given["query"].shape) == 3
+    gradients = {
+        "key": made(given["key"].shape),
+        "value": None if given["value"] is None else made(given["value"].shape),
+        "query": None
+        if given["query"] is None
+        else made((sequences if each else 1, heads, COLUMNS)),
+        "temperature": made((sequences, heads)),
+        "bias": made(scores),
+        "mask": made(given["key"].shape[:-1]),
+    }
+    inputs = [given[name] for name in ("key", "value", "query", "offsets", "lengths", "mask")]
+    module.attention_backward(
+        WHERE, *inputs, given["bias"], given["temperature"], norm, norm, 1, upstream,
+        results["out"], results["lse"], results["scores"], None, None, *gradients.values(), False,
+    )  # fmt: skip
+    return gradients
+
+
+def on(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: kind.to_device(value) if isinstance(value, np.ndarray) else value
+        for name, value in given.items()
+    }
+
+
+def agree(kind: Any, got: dict[str, Any], expected: dict[str, Any], exponent: float) -> None:
+    for name, right in expected.items():
+        if right is not None:
+            size = max(1.0, float(np.abs(right[np.isfinite(right)]).max(initial=0.0)))
+            limit = TOLERANCE * size * max(1.0, exponent)
+            np.testing.assert_allclose(
+                kind.to_host(got[name]), right, rtol=0, atol=limit, err_msg=name
+            )
+
+
+def largest_exponent(given: dict[str, Any], scores: Array | None) -> float:
+    if scores is None:
+        return 0.0
+    return float(np.abs(scores).max() / np.min(given["temperature"]))
+
+
+@pytest.mark.parametrize("norm", [0, 1], ids=["plain scores", "tanh and l2"])
+@pytest.mark.parametrize("name", CASES)
+def test_attention_is_that_of_the_cpu(kind: Any, name: str, norm: int) -> None:
+    given, there = CASES[name], on(kind, CASES[name])
+    norm = 0 if given["query"] is None else norm
+
+    def zeros(shape: tuple[int, ...]) -> Array:
+        return np.zeros(shape, np.float32)
+
+    def zeros_there(shape: tuple[int, ...]) -> Any:
+        return kind.to_device(zeros(shape))
+
+    expected = forward(_core, given, zeros, norm)
+    got = forward(on_device, there, zeros_there, norm)
+    exponent = largest_exponent(given, expected["scores"])
+    agree(kind, got, expected, exponent)
+    upstream = numbers(*expected["out"].shape, seed=9)
+    right = backward(_core, given, expected, zeros, upstream, norm)
+    found = backward(on_device, there, got, zeros_there, kind.to_device(upstream), norm)
+    agree(kind, found, right, exponent)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"key": np.ones((3, 21, 12))}, TypeError, "'key' must be float16, bfloat16 or float32 on"),
+        (
+            {"key": np.ones((21, 12), np.float32)},
+            ValueError,
+            "'key' must be a 3-D array; got shape",
+        ),
+        ({"query": np.ones((11, 5), np.float32)}, ValueError, r"'query' must have shape \(12, hea"),
+        ({"lengths": np.array([1, 2])}, ValueError, r"'lengths' must have shape \(3,\); got shape"),
+        ({"lengths": np.ones(3, np.float32)}, TypeError, "'lengths' must be of an integer dtype"),
+        ({"value": numbers(3, 20, 9)}, ValueError, r"'value' must have shape \(3, 21, 9\); got"),
+        ({"mask": numbers(3, 20)}, ValueError, r"'mask' must have shape \(3, 21\); got shape"),
+        (
+            {"bias": numbers(3, 21, 4)},
+            ValueError,
+            r"'bias' must have shape \(3, 21, 5\); got shape",
+        ),
+        ({"temperature": 0.0}, ValueError, "'temperature' must be positive and finite; got 0"),
+        ({"temperature": numbers(2, 5)}, ValueError, r"'temperature' must have shape \(3, 5\); "),
+    ],
+)
+def test_arguments_of_attention_that_do_not_fit(
+    kind: Any, changed: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=f"^{WHERE}: {words}"):
+        forward(
+            on_device, on(kind, {**padded(), **changed}),
+            lambda shape: kind.to_device(np.zeros(shape, np.float32)), 0,
+        )  # fmt: skip
