@@ -7,6 +7,7 @@ namespace ec::cuda {
 namespace {
 
 constexpr int64_t kMostPrepareBlocks = 4096;
+constexpr int kMostGradientHeads = 32;  // of tensor cores
 constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
 
 // One call, laid out.
@@ -34,17 +35,17 @@ struct BackwardLayout {
   }
 
   // Places of what both kinds of kernel need, the most used first.
-  BlockArena place_common(int tokens, int stages, int product_slots, int rows) {
+  BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
     const AttentionProblem& problem = call.problem;
     call.tile = tile_shape(problem, tokens, stages, wants_query,
                            problem.query.data == nullptr ? 0 : problem.heads);
+    call.state_rows = rows;
     BlockArena block(kMostShared);
+    call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.across = block.take<Across>(1);
-    call.products = block.take<float>(int64_t{product_slots} * rows * kScoreStride);
-    call.scores = block.take<float>(problem.heads * kScoreStride);
-    call.weights = block.take<float>(int64_t{rows} * kScoreStride);
-    call.states = block.take<unsigned char>(GradientStates::bytes(problem.heads));
+    call.products = block.take<float>(product_slots * rows * kScoreStride);
+    call.states = block.take<unsigned char>(GradientStates::bytes(rows));
     return block;
   }
   const RowShape& values() const {
@@ -57,7 +58,7 @@ struct BackwardLayout {
     if (problem.key.kind != NumberKind::kBFloat16 || problem.query.data == nullptr) return false;
     // A gradient of more digits than bf16 keeps them.
     if (call.gradient.grad_out.kind != NumberKind::kBFloat16) return false;
-    if (problem.heads < kLeastTensorHeads || problem.heads > kMostTensorHeads) return false;
+    if (problem.heads < kLeastTensorHeads || problem.heads > kMostGradientHeads) return false;
     const int rows = problem.heads <= 16 ? 16 : 32;
     if (problem.key_columns > (rows == 16 ? 1024 : 768)) return false;
     for (const int tokens : {32, 16}) {
@@ -74,7 +75,7 @@ struct BackwardLayout {
   }
 
   bool choose_plain() {
-    const int rows = static_cast<int>(round_up(call.problem.heads, kGroup));
+    const int64_t rows = round_up(call.problem.heads, kGroup);
     const bool scored = call.problem.query.data != nullptr;
     // First where all is near; then where only the tokens are.
     for (const bool all : {true, false}) {
@@ -82,8 +83,11 @@ struct BackwardLayout {
         for (const int stages : {3, 2, 1}) {
           if (stages == 1 && (all || tokens > 4)) continue;
           BlockArena block = place_common(tokens, stages, 1, rows);
+          call.scores = block.take<float>(rows * kScoreStride);
+          call.weights = block.take<float>(rows * kScoreStride);
+          call.score_sums = block.take<float>(rows * kWarpSize);
           call.query_sums = block.take<float>(wants_query ? call.problem.heads * key_padded() : 0);
-          call.value_factor = block.take<float>(int64_t{rows} * values().padded);
+          call.value_factor = block.take<float>(rows * values().padded);
           call.query_factor = block.take<float>(scored ? rows * key_padded() : 0);
           call.memory = block.memory();
           if (all ? block.all_shared() && tokens >= 8 : call.stages.shared && call.across.shared) return true;

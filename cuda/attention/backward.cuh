@@ -15,7 +15,7 @@ namespace ec::cuda {
 // Of a piece, or (query of all sequences) of the block: what goes to results where it is whole, else to a
 // slot.
 template <class Pool>
-__device__ __forceinline__ void write_query(const BackwardCall& call, float* to, Pool& pool) {
+__device__ __forceinline__ void write_query(const BackwardCall& call, float* to, const Pool& pool) {
   const int columns = static_cast<int>(call.problem.key_columns);
   pool.each([&](int j, int k, float a, float b) {
     float* row = to + static_cast<int64_t>(j) * columns + k;
@@ -26,7 +26,7 @@ __device__ __forceinline__ void write_query(const BackwardCall& call, float* to,
 
 template <class Pool>
 __device__ __forceinline__ void finish_gradients(const BackwardCall& call, const Piece& piece,
-                                                 const GradientStates& states, Pool& pool) {
+                                                 const GradientStates& states, const Pool& pool) {
   const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(blockIdx.x);
   if (call.gradient.grad_temperature != nullptr)
     for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
@@ -43,67 +43,75 @@ __device__ __forceinline__ void finish_gradients(const BackwardCall& call, const
               pool);
 }
 
+// Of a piece of a sharp sequence.
+__device__ __forceinline__ void finish_sums(const BackwardCall& call, const Piece& piece,
+                                            const GradientStates& states) {
+  const int64_t heads = call.problem.heads;
+  double* to = piece.whole() ? call.terms.sums + 2 * piece.sequence * heads
+                             : call.slots.sums + 2 * piece.slot(blockIdx.x) * heads;
+  for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads)
+    to[2 * j] = states.weight_sum[j], to[2 * j + 1] = states.product_sum[j];
+}
+
+// What is of a sequence.
+template <class Pool, bool kSums>
+__device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piece& piece, bool loaded,
+                                            GradientStates& states, Pool& pool) {
+  states.begin(call, Share(call.sequences, gridDim.x), piece, pool.rows(), kSums);
+  pool.load_gradient(call, piece.sequence);
+  if (!kSums) {
+    if (!loaded) pool.load_query(call, piece.sequence);
+    if (call.problem.query_per_sequence) pool.clear();
+    pool.clear_scores();
+  }
+  __syncthreads();
+}
+
 // kSums: the walk over sharp sequences.
 template <class T, class Pool, bool kSums>
 __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
-  const AttentionProblem& problem = call.problem;
-  const Share share(call.sequences, gridDim.x);
-  unsigned char* stages = call.memory.find<unsigned char>(call.stages, shared);
-  TileCopies<T> copies(problem, call.sequences, share, call.tile,
+  TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
+  TileCopies<T> copies(call.problem, call.sequences, Share(call.sequences, gridDim.x), call.tile,
                        call.scored() ? call.gradient.scores : nullptr, kSums ? call.terms.sharp : nullptr,
-                       stages);
-  GradientStates states(call.memory.find<unsigned char>(call.states, shared), problem.heads);
+                       walk, call.memory.find<unsigned char>(call.stages, shared));
+  GradientStates states(call.memory.find<unsigned char>(call.states, shared), call.state_rows);
   float* scores = call.memory.find<float>(call.scores, shared);
   float* products = call.memory.find<float>(call.products, shared);
   float* weights = call.memory.find<float>(call.weights, shared);
   Across& across = *call.memory.find<Across>(call.across, shared);
   Pool pool(call, shared);
   pool.clear();
-  PieceWalk pieces(call.sequences, share, blockIdx.x);
-  Piece piece;
-  int number = 0;
-  bool loaded = false;
-  while (pieces.next(piece)) {
-    if (kSums && call.terms.sharp[piece.sequence] == 0) continue;
-    states.begin(call, share, piece, kSums);
-    if (piece.last > piece.first) pool.load_gradient(call, piece.sequence);
-    if (!kSums && call.scored() && (!loaded || problem.query_per_sequence))
-      pool.load_query(call, piece.sequence);
-    loaded = true;
-    if (!kSums && problem.query_per_sequence) pool.clear();
-    for (int64_t first = piece.first; first < piece.last; first += call.tile.tokens) {
-      copies.take();
-      const Stage<T> stage(call.tile, stages, number);
-      number = number + 1 == call.tile.stages ? 0 : number + 1;
-      pool.multiply(stage.values, products);
-      __syncthreads();
-      if (kSums) {
-        sum_tile(call, piece, first, stage.offsets, stage.saved, Pool::kProductSlots, pool.slot_numbers(),
-                 products, scores, across, states);
-        continue;
-      }
-      differentiate_tile(call, piece, first, stage.offsets, stage.saved, Pool::kProductSlots,
-                         pool.slot_numbers(), products, weights, scores, across, states,
-                         [&](int j, float weight, float dz) { pool.put(j, weight, dz, weights, products); });
-      __syncthreads();
-      if (call.wants_query()) pool.add(stage.keys, products);
-      pool.spread(call, piece, first, stage, weights, products);
-    }
+  bool loaded = !call.scored();
+  for (;;) {
+    copies.take();
+    const TileHeader& header = copies.header();
+    if (!header.present()) break;
+    if (header.starts) begin_piece<Pool, kSums>(call, header.piece, loaded, states, pool);
+    loaded = !call.scored() || !call.problem.query_per_sequence;
+    const Stage<T> stage = copies.stage();
+    pool.multiply(stage.values);
     __syncthreads();
     if (kSums) {
-      double* to = piece.whole() ? call.terms.sums + 2 * piece.sequence * problem.heads
-                                 : call.slots.sums + 2 * piece.slot(blockIdx.x) * problem.heads;
-      for (int j = static_cast<int>(threadIdx.x); j < problem.heads; j += kAttentionThreads)
-        to[2 * j] = states.weight_sum[j], to[2 * j + 1] = states.product_sum[j];
+      sum_tile<Pool>(call, header, stage.offsets, stage.saved, scores, products, across, states);
     } else {
-      finish_gradients(call, piece, states, pool);
+      differentiate_tile(call, header, stage.offsets, stage.saved, scores, weights, products, across, states,
+                         pool);
+      __syncthreads();
+      if (call.wants_query()) pool.add(stage.keys);
+      pool.spread(call, header);
     }
+    if (!header.stops) continue;
+    if (!kSums) pool.sum_scores(states);
     __syncthreads();
+    if (kSums)
+      finish_sums(call, header.piece, states);
+    else
+      finish_gradients(call, header.piece, states, pool);
   }
   async_wait<0>();
-  if (!kSums && call.wants_query() && !problem.query_per_sequence)
-    write_query(call, call.slots.query + blockIdx.x * problem.heads * problem.key_columns, pool);
+  if (!kSums && call.wants_query() && !call.problem.query_per_sequence)
+    write_query(call, call.slots.query + blockIdx.x * call.problem.heads * call.problem.key_columns, pool);
 }
 
 template <class T, bool kSums>

@@ -51,7 +51,7 @@ __device__ __forceinline__ SpreadTerms value_terms(const BackwardCall& call, int
 template <class T>
 class PlainGradientPool {
  public:
-  static constexpr int kProductSlots = 1;
+  static constexpr int kProductSlots = 1, kSlotNumbers = 0, kOwnHeads = 0;
 
   __device__ PlainGradientPool(const BackwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -62,9 +62,12 @@ class PlainGradientPool {
         gradient_(call.memory.find<float>(call.value_factor, shared)),
         query_(call.memory.find<float>(call.query_factor, shared)),
         sums_(call.memory.find<float>(call.query_sums, shared)),
+        weights_(call.memory.find<float>(call.weights, shared)),
+        gradients_(call.memory.find<float>(call.products, shared)),
+        score_sums_(call.memory.find<float>(call.score_sums, shared)),
         wants_query_(call.wants_query()) {}
 
-  __device__ int slot_numbers() const { return 0; }
+  __device__ int rows() const { return heads_; }
   __device__ void load_gradient(const BackwardCall& call, int64_t b) {
     load_gradient_rows(call, b, rows_, values_.padded, values_.padded, gradient_);
   }
@@ -76,22 +79,35 @@ class PlainGradientPool {
     for (int i = static_cast<int>(threadIdx.x); i < heads_ * key_padded_; i += kAttentionThreads)
       sums_[i] = 0.0f;
   }
-  __device__ void multiply(const T* values, float* products) const {
-    multiply_plain(values, values_, tile_.tokens, gradient_, heads_, products);
+  __device__ void clear_scores() {
+    for (int i = static_cast<int>(threadIdx.x); i < heads_ * kWarpSize; i += kAttentionThreads)
+      score_sums_[i] = 0.0f;
   }
-  __device__ void put(int j, float weight, float dz, float* weights, float* products) const {
+  __device__ void multiply(const T* values) const {
+    multiply_plain(values, values_, tile_.tokens, gradient_, heads_, gradients_);
+  }
+  __device__ void add_score(int, int j, float ds) {
+    score_sums_[j * kWarpSize + threadIdx.x % kWarpSize] += ds;
+  }
+  // Requires: all threads have added theirs.
+  __device__ void sum_scores(const GradientStates& states) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    for_own_heads<0>(heads_, [&](int, int j) {
+      const double sum = warp_sum(static_cast<double>(score_sums_[j * kWarpSize + lane]));
+      if (lane == 0) states.score_sum[j] = sum;
+    });
+  }
+  __device__ void put(int j, float weight, float dz) const {
     const int at = j * kScoreStride + static_cast<int>(threadIdx.x) % kWarpSize;
-    weights[at] = weight;
-    products[at] = dz;
+    weights_[at] = weight;
+    gradients_[at] = dz;
   }
-  __device__ void add(const T* keys, const float* gradients) {
-    pool_plain(gradients, nullptr, keys, tile_.keys, tile_.tokens, heads_, sums_);
+  __device__ void add(const T* keys) {
+    pool_plain(gradients_, nullptr, keys, tile_.keys, tile_.tokens, heads_, sums_);
   }
-  __device__ void spread(const BackwardCall& call, const Piece& piece, int64_t first, const Stage<T>&,
-                         const float* weights, const float* gradients) const {
-    spread_rows(call, key_terms<T>(call, piece.sequence), piece, first, weights, gradients, key_padded_);
-    spread_rows(call, value_terms<T>(call, piece.sequence), piece, first, weights, gradients,
-                values_.padded);
+  __device__ void spread(const BackwardCall& call, const TileHeader& header) const {
+    spread_rows(call, key_terms<T>(call, header.piece.sequence), header, key_padded_);
+    spread_rows(call, value_terms<T>(call, header.piece.sequence), header, values_.padded);
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -117,20 +133,19 @@ class PlainGradientPool {
         for (int v = 0; v < kTogether; ++v) sums[u][v] = __fmaf_rn(of_token[u], numbers[v], sums[u][v]);
     }
   }
-  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const Piece& piece,
-                              int64_t first, const float* weights, const float* gradients,
+  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
                               int padded) const {
     if (terms.rows == nullptr) return;
     const int vectors = padded / kTogether, items = vectors * (tile_.tokens / kGroup);
     for (int item = static_cast<int>(threadIdx.x); item < items; item += kAttentionThreads) {
       const int k = item % vectors * kTogether, t = item / vectors * kGroup;
       float sums[kGroup][kTogether] = {};
-      if (terms.of_weights) add_products(weights, gradient_, padded, t, k, sums);
-      if (terms.of_scores) add_products(gradients, query_, padded, t, k, sums);
+      if (terms.of_weights) add_products(weights_, gradient_, padded, t, k, sums);
+      if (terms.of_scores) add_products(gradients_, query_, padded, t, k, sums);
 #pragma unroll
       for (int u = 0; u < kGroup; ++u) {
-        if (first + t + u >= piece.last) continue;
-        T* row = terms.template row<T>(first + t + u) + k;
+        if (header.first + t + u >= header.piece.last) continue;
+        T* row = terms.template row<T>(header.first + t + u) + k;
 #pragma unroll
         for (int v = 0; v < kTogether; ++v) {
           if (k + v >= terms.columns) continue;
@@ -145,7 +160,7 @@ class PlainGradientPool {
   const int heads_, rows_;
   const RowShape& values_;
   const int key_padded_;
-  float *gradient_, *query_, *sums_;
+  float *gradient_, *query_, *sums_, *weights_, *gradients_, *score_sums_;
   const bool wants_query_;
 };
 
@@ -153,8 +168,9 @@ class PlainGradientPool {
 template <int kHeadTiles, int kPairs>
 class TensorGradientPool {
  public:
-  static constexpr int kProductSlots = kColumnParts;
   static constexpr int kRows = 16 * kHeadTiles;
+  static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kScoreStride;
+  static constexpr int kOwnHeads = kRows / kAttentionWarps;
 
   __device__ TensorGradientPool(const BackwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -164,12 +180,10 @@ class TensorGradientPool {
         gradient_(call.memory.find<BFloat>(call.value_factor, shared)),
         query_(call.memory.find<BFloat>(call.query_factor, shared)),
         weights_(call.memory.find<BFloat>(call.gradients, shared)),
-        dz_(weights_ + kRows * kScoreStride) {
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * kRows * kScoreStride; i += kAttentionThreads)
-      weights_[i] = BFloat{};
-  }
+        dz_(weights_ + kRows * kScoreStride),
+        products_(call.memory.find<float>(call.products, shared)) {}
 
-  __device__ int slot_numbers() const { return kRows * kScoreStride; }
+  __device__ int rows() const { return kRows; }
   __device__ int query_stride() const { return key_padded_ + 8; }
   __device__ void load_gradient(const BackwardCall& call, int64_t b) {
     load_gradient_rows(call, b, kRows, values_.padded, values_.stride, gradient_);
@@ -183,21 +197,31 @@ class TensorGradientPool {
 #pragma unroll
       for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
   }
-  __device__ void multiply(const BFloat* values, float* products) const {
-    multiply_tensor<BFloat, kHeadTiles>(values, values_, tile_.tokens, gradient_, nullptr, products);
+  __device__ void clear_scores() {
+#pragma unroll
+    for (int i = 0; i < kOwnHeads; ++i) score_sums_[i] = 0.0f;
   }
-  __device__ void put(int j, float weight, float dz, float*, float*) const {
+  __device__ void multiply(const BFloat* values) const {
+    multiply_tensor<BFloat, kHeadTiles>(values, values_, tile_.tokens, gradient_, nullptr, products_);
+  }
+  __device__ void add_score(int i, int, float ds) { score_sums_[i] += ds; }
+  __device__ void sum_scores(const GradientStates& states) const {
+    for_own_heads<kOwnHeads>(kRows, [&](int i, int j) {
+      const double sum = warp_sum(static_cast<double>(score_sums_[i]));
+      if (threadIdx.x % kWarpSize == 0) states.score_sum[j] = sum;
+    });
+  }
+  __device__ void put(int j, float weight, float dz) const {
     const int at = j * kScoreStride + static_cast<int>(threadIdx.x) % kWarpSize;
     weights_[at] = rounded(weight, BFloat{});
     dz_[at] = rounded(dz, BFloat{});
   }
-  __device__ void add(const BFloat* keys, const float*) {
+  __device__ void add(const BFloat* keys) {
     pool_tensor<BFloat, kHeadTiles, kPairs>(dz_, keys, tile_.keys, tile_.tokens, sums_);
   }
-  __device__ void spread(const BackwardCall& call, const Piece& piece, int64_t first, const Stage<BFloat>&,
-                         const float*, const float*) const {
-    spread_rows(call, key_terms<BFloat>(call, piece.sequence), piece, first, key_padded_);
-    spread_rows(call, value_terms<BFloat>(call, piece.sequence), piece, first, values_.padded);
+  __device__ void spread(const BackwardCall& call, const TileHeader& header) const {
+    spread_rows(call, key_terms<BFloat>(call, header.piece.sequence), header, key_padded_);
+    spread_rows(call, value_terms<BFloat>(call, header.piece.sequence), header, values_.padded);
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -220,8 +244,8 @@ class TensorGradientPool {
       multiply_add(a, {{pairs[2], pairs[3]}}, sums[1], BFloat{});
     }
   }
-  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const Piece& piece,
-                              int64_t first, int padded) const {
+  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
+                              int padded) const {
     if (terms.rows == nullptr) return;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -238,26 +262,26 @@ class TensorGradientPool {
         for (int i = 0; i < 4; ++i)
           words[i] = pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
         if (call.gradient.accumulate || !in_pieces) {
-          put_numbers(call, terms, piece, first + t + lane / 4, k + 2 * (lane % 4), sums);
+          put_numbers(call, terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
           continue;
         }
         transpose_words(words);
-        const int64_t token = first + t + lane / 4 + lane % 4 / 2 * 8;
+        const int64_t token = header.first + t + lane / 4 + lane % 4 / 2 * 8;
         const int column = k + lane % 2 * 8;
-        if (token < piece.last && column < terms.columns)
+        if (token < header.piece.last && column < terms.columns)
           *reinterpret_cast<uint4*>(terms.row<BFloat>(token) + column) =
               uint4{words[0], words[1], words[2], words[3]};
       }
     }
   }
   // Number by number, of rows token and token + 8.
-  __device__ void put_numbers(const BackwardCall& call, const SpreadTerms& terms, const Piece& piece,
+  __device__ void put_numbers(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
                               int64_t token, int column, const FragmentC (&sums)[2]) const {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int64_t t = token + i / 2 % 2 * 8;
       const int k = column + i / 4 * 8 + i % 2;
-      if (t >= piece.last || k >= terms.columns) continue;
+      if (t >= header.piece.last || k >= terms.columns) continue;
       BFloat* to = terms.row<BFloat>(t) + k;
       const float before = call.gradient.accumulate ? to_float(*to) : 0.0f;
       *to = rounded(before + sums[i / 4].numbers[i % 4], BFloat{});
@@ -269,6 +293,8 @@ class TensorGradientPool {
   const RowShape& values_;
   const int key_padded_;
   BFloat *gradient_, *query_, *weights_, *dz_;
+  float* products_;
+  float score_sums_[kOwnHeads];  // of this lane's tokens
   FragmentC sums_[kHeadTiles][2 * kPairs];
 };
 

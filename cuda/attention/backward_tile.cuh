@@ -8,7 +8,7 @@
 // weights have gradients of their own.
 #pragma once
 
-#include "attention/memory.cuh"
+#include "attention/own_heads.cuh"
 
 namespace ec::cuda {
 
@@ -35,7 +35,8 @@ struct BackwardCall {
   Sequences sequences;
   TileShape tile;
   BlockMemory memory;
-  Place stages, states, scores, products, weights, gradients, across;
+  int64_t state_rows;
+  Place walk, stages, states, scores, products, weights, gradients, score_sums, across;
   Place value_factor, query_factor, query_sums;
   BackwardTerms terms;
   BackwardSlots slots;
@@ -86,19 +87,24 @@ struct GradientStates {
         row_term(correction + heads),
         origin(row_term + heads) {}
 
-  // first_walk: of sharp sequences, over what begin would correct by.
-  __device__ void begin(const BackwardCall& call, const Share& share, const Piece& piece, bool first_walk) {
+  // Of `rows` heads; those that there are not have no weights. sums: the walk over sharp sequences, for what
+  // the other corrects by.
+  __device__ void begin(const BackwardCall& call, const Share& share, const Piece& piece, int rows, bool sums) {
     const int64_t heads = call.problem.heads, b = piece.sequence;
-    for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
+    for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
+      if (j >= heads) {
+        lse[j] = HUGE_VALF;
+        inverse[j] = correction[j] = row_term[j] = origin[j] = 0.0f;
+        continue;
+      }
       const float given = call.gradient.lse[b * heads + j];
       // A head without a finite score has no weights: exp(s - infinity) is 0 whatever s is.
       lse[j] = given == -HUGE_VALF ? HUGE_VALF : given;
       origin[j] = score_origin_of(given);
       inverse[j] = inverse_temperature(call.problem, b, j);
       correction[j] = 1.0f;
-      row_term[j] = first_walk ? 0.0f : call.terms.row_term[b * heads + j];
-      score_sum[j] = weight_sum[j] = product_sum[j] = 0.0;
-      if (!first_walk && call.terms.sharp[b] != 0 && piece.last > piece.first) correct(call, share, piece, j);
+      row_term[j] = sums ? 0.0f : call.terms.row_term[b * heads + j];
+      if (!sums && call.terms.sharp[b] != 0) correct(call, share, piece, j);
     }
   }
 
@@ -123,161 +129,133 @@ struct GradientStates {
   }
 };
 
-// This lane's token of a tile.
-struct TileToken {
-  __device__ TileToken(const BackwardCall& call, const Piece& piece, int64_t first, const float* offsets)
-      : lane(static_cast<int>(threadIdx.x) % kWarpSize), t(first + lane) {
-    there = lane < call.tile.tokens && t < piece.last;
-    offset = there ? offsets[lane] : -HUGE_VALF;
-    counts = offset != -HUGE_VALF;
-    place = call.sequences.score_origin(piece.sequence) + t;
-  }
-
-  int lane;
-  int64_t t;
-  int64_t place;  // in arrays like scores, of head 0
-  float offset;
-  bool there, counts;
-};
-
 // What the warps tell each other of each token: [warp][lane].
 struct Across {
-  double squares[kAttentionWarps][kWarpSize];
-  float along[kAttentionWarps][kWarpSize], mask[kAttentionWarps][kWarpSize];
+  double squares[kAttentionWarps * kWarpSize];
+  float along[kAttentionWarps * kWarpSize], mask[kAttentionWarps * kWarpSize];
 };
 
-// scores[j][t] = a of the heads of this warp; returns 1 / |a|, and 0 in *passed where a token has no
-// direction and passes nothing back.
-__device__ __forceinline__ float activate_tile(const BackwardCall& call, const Piece& piece,
-                                               const TileToken& token, const float* saved, float* scores,
-                                               Across& across, float* passed) {
-  const AttentionProblem& problem = call.problem;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const int64_t bias =
-      call.sequences.origin(problem.bias.stride, piece.sequence) + token.t * problem.bias.stride[1];
-  double square = 0.0;
-  for (int j = warp; j < problem.heads; j += kAttentionWarps) {
-    float a = call.scored() ? saved[j * kScoreStride + token.lane] : 0.0f;
-    if (token.counts && problem.bias.data != nullptr)
-      a += static_cast<float>(number_at(problem.bias, bias + j * problem.bias.stride[2]));
-    if (problem.activation == Activation::kTanh) a = tanhf(a);
-    scores[j * kScoreStride + token.lane] = a;
-    square += static_cast<double>(a) * static_cast<double>(a);
-  }
-  *passed = 1.0f;
-  if (problem.norm != HeadNorm::kL2) return 1.0f;
-  across.squares[warp][token.lane] = square;
-  __syncthreads();
-  square = 0.0;
-  for (int i = 0; i < kAttentionWarps; ++i) square += across.squares[i][token.lane];
-  const double norm = sqrt(square);
-  const float length = static_cast<float>(1.0 / fmax(kLeastNorm, norm));
-  *passed = norm > kLeastNorm ? length : 0.0f;
-  return length;
-}
-
-// A of this lane's token, from a.
-__device__ __forceinline__ float weight_again(const TileToken& token, const GradientStates& states, int j,
-                                              float f, float* score) {
-  // Product and difference are rounded one by one, as lse itself was: huge equal scores cancel.
-  *score = (f + token.offset) * states.inverse[j];
-  const float difference = *score - states.lse[j];
-  const float exponent = difference > 0.0f ? 0.0f : difference;  // NaN stays
-  return token.counts ? expf(exponent) * states.correction[j] : 0.0f;
-}
-
-// dA of this lane's token: the sum of what the products' slots have, and the weights' own gradient.
-__device__ __forceinline__ float weight_gradient(const BackwardCall& call, const TileToken& token, int j,
-                                                 const float* products, int product_slots, int slot_numbers) {
+__device__ __forceinline__ float sum_across(const float* of_warps) {
   float sum = 0.0f;
-  if (!token.counts) return sum;
-  for (int slot = 0; slot < product_slots; ++slot)
-    sum += products[slot * slot_numbers + j * kScoreStride + token.lane];
-  if (call.gradient.grad_weights != nullptr)
-    sum += call.gradient.grad_weights[token.place + j * call.sequences.tokens];
+#pragma unroll
+  for (int i = 0; i < kAttentionWarps; ++i) sum += of_warps[i * kWarpSize + threadIdx.x % kWarpSize];
   return sum;
 }
 
-// From dA (products[slot][head][token]) and saved scores to the weights and dz of a tile, which put(j,
-// weight, dz) takes, and to what is wanted of each token. scores: scratch [head][kScoreStride].
-template <class Put>
-__device__ __forceinline__ void differentiate_tile(const BackwardCall& call, const Piece& piece,
-                                                   int64_t first, const float* offsets, const float* saved,
-                                                   int product_slots, int slot_numbers, float* products,
-                                                   float* weights, float* scores, Across& across,
-                                                   const GradientStates& states, const Put& put) {
-  const AttentionProblem& problem = call.problem;
-  const AttentionGradient& gradient = call.gradient;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const TileToken token(call, piece, first, offsets);
-  const bool normed = problem.norm == HeadNorm::kL2, bent = problem.activation == Activation::kTanh;
-  float passed;
-  const float length = activate_tile(call, piece, token, saved, scores, across, &passed);
-  float along = 0.0f, of_mask = 0.0f;
-  for (int j = warp; j < problem.heads; j += kAttentionWarps) {
-    const int at = j * kScoreStride + token.lane;
-    const float f = scores[at] * length;
-    float score;
-    const float weight = weight_again(token, states, j, f, &score);
-    const float of_weight = weight_gradient(call, token, j, products, product_slots, slot_numbers);
-    const float ds = token.counts ? weight * (of_weight + states.row_term[j]) : 0.0f;
-    const float df = ds * states.inverse[j];
-    weights[at] = weight;
-    products[at] = df;
-    along = __fmaf_rn(f, df, along);
-    of_mask += df;
-    if (gradient.grad_temperature == nullptr) continue;
-    // Where a score is -infinity its weight is 0, and so is the product.
-    const float above = score - states.origin[j];
-    const float sum = warp_sum(token.counts ? ds * (above < -kLargestFloat ? -kLargestFloat : above) : 0.0f);
-    if (token.lane == 0) states.score_sum[j] += static_cast<double>(sum);
-  }
-  if (normed || gradient.grad_mask != nullptr) {
-    across.along[warp][token.lane] = along;
-    across.mask[warp][token.lane] = of_mask;
-    __syncthreads();
-    along = of_mask = 0.0f;
-    for (int i = 0; i < kAttentionWarps; ++i) {
-      along += across.along[i][token.lane];
-      of_mask += across.mask[i][token.lane];
-    }
-  }
-  for (int j = warp; j < problem.heads; j += kAttentionWarps) {
-    const int at = j * kScoreStride + token.lane;
-    const float a = scores[at];
-    float dz = products[at];
-    if (normed) dz = (dz - a * length * along) * passed;
-    if (bent) dz *= 1.0f - a * a;
-    dz = token.counts ? dz : 0.0f;
-    if (token.there && gradient.grad_bias != nullptr)
-      gradient.grad_bias[token.place + j * call.sequences.tokens] = dz;
-    put(j, weights[at], dz);
-  }
-  if (warp == 0 && token.there && gradient.grad_mask != nullptr)
-    gradient.grad_mask[call.sequences.token_origin(piece.sequence) + token.t] = of_mask;
+// a of the heads of this warp into `own`; returns 1 / |a|, and in *passed 0 where a token has no direction
+// and passes nothing back.
+template <int kOwnHeads>
+__device__ __forceinline__ float activate_tile(const BackwardCall& call, int64_t b, const TileToken& token,
+                                               const float* saved, OwnNumbers<kOwnHeads>& own,
+                                               double* squares, float* passed) {
+  const int heads = static_cast<int>(call.problem.heads);
+  double square = 0.0;
+  for_own_heads<kOwnHeads>(heads, [&](int i, int j) {
+    const float z = call.scored() && j < heads ? saved[j * kScoreStride + token.lane] : 0.0f;
+    const float a = activated(call.problem, call.sequences, b, token, j, z);
+    own(i, j) = a;
+    square += static_cast<double>(a) * static_cast<double>(a);
+  });
+  return inverse_length(call.problem, square, squares, passed);
 }
 
-// The sums of A and of A dA of a tile, added to those of the states.
-__device__ __forceinline__ void sum_tile(const BackwardCall& call, const Piece& piece, int64_t first,
-                                         const float* offsets, const float* saved, int product_slots,
-                                         int slot_numbers, const float* products, float* scores,
-                                         Across& across, const GradientStates& states) {
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const TileToken token(call, piece, first, offsets);
+// A of this lane's token, from a score.
+__device__ __forceinline__ float weight_again(const TileToken& token, const GradientStates& states, int j,
+                                              float score) {
+  // The difference is rounded as lse itself was: huge equal scores cancel.
+  const float difference = score - states.lse[j];
+  const float exponent = difference > 0.0f ? 0.0f : difference;  // NaN stays
+  return token.counts() ? expf(exponent) * states.correction[j] : 0.0f;
+}
+
+// dA of this lane's token: the sum of what the products' slots have, and the weights' own gradient.
+template <class Pool>
+__device__ __forceinline__ float weight_gradient(const BackwardCall& call, const TileToken& token, int j,
+                                                 const float* products) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int slot = 0; slot < Pool::kProductSlots; ++slot)
+    sum += products[slot * Pool::kSlotNumbers + j * kScoreStride + token.lane];
+  if (call.gradient.grad_weights != nullptr && token.there && j < call.problem.heads)
+    sum += call.gradient.grad_weights[token.place + j * call.sequences.tokens];
+  return token.counts() ? sum : 0.0f;
+}
+
+// From dA (products[slot][head][token]) and saved scores to the weights and dz of a tile, which the pool
+// takes, and to what is wanted of each token. scores, weights: scratch [head][kScoreStride].
+template <class Pool>
+__device__ __forceinline__ void differentiate_tile(const BackwardCall& call, const TileHeader& header,
+                                                   const float* offsets, const float* saved, float* scores,
+                                                   float* weights, float* products, Across& across,
+                                                   const GradientStates& states, Pool& pool) {
+  constexpr int kOwn = Pool::kOwnHeads;
+  const AttentionProblem& problem = call.problem;
+  const AttentionGradient& gradient = call.gradient;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize, heads = static_cast<int>(problem.heads);
+  const int64_t b = header.piece.sequence;
+  const TileToken token(call.sequences, header, call.tile.tokens, offsets);
+  const bool normed = problem.norm == HeadNorm::kL2, bent = problem.activation == Activation::kTanh;
+  OwnNumbers<kOwn> own(scores), own_weights(weights), own_gradients(products);
   float passed;
-  const float length = activate_tile(call, piece, token, saved, scores, across, &passed);
-  for (int j = warp; j < call.problem.heads; j += kAttentionWarps) {
-    float score;
-    const float weight =
-        weight_again(token, states, j, scores[j * kScoreStride + token.lane] * length, &score);
-    const float of_weight = weight_gradient(call, token, j, products, product_slots, slot_numbers);
-    const double sum = warp_sum(static_cast<double>(weight));
-    const double product_sum =
-        warp_sum(token.counts ? static_cast<double>(weight) * static_cast<double>(of_weight) : 0.0);
-    if (token.lane != 0) continue;
-    states.weight_sum[j] += sum;
-    states.product_sum[j] += product_sum;
+  const float length = activate_tile<kOwn>(call, b, token, saved, own, across.squares, &passed);
+  float along = 0.0f, of_mask = 0.0f;
+  for_own_heads<kOwn>(heads, [&](int i, int j) {
+    const float f = own(i, j) * length, score = (f + token.offset) * states.inverse[j];
+    const float weight = weight_again(token, states, j, score);
+    const float of_weight = weight_gradient<Pool>(call, token, j, products);
+    const float ds = token.counts() ? weight * (of_weight + states.row_term[j]) : 0.0f;
+    const float df = ds * states.inverse[j];
+    own_weights(i, j) = weight;
+    own_gradients(i, j) = df;
+    along = __fmaf_rn(f, df, along);
+    of_mask += df;
+    // Where a score is -infinity its weight is 0, and so is the product.
+    const float above = score - states.origin[j];
+    if (gradient.grad_temperature != nullptr && token.counts())
+      pool.add_score(i, j, ds * (above < -kLargestFloat ? -kLargestFloat : above));
+  });
+  if (normed || gradient.grad_mask != nullptr) {
+    across.along[warp * kWarpSize + token.lane] = along;
+    across.mask[warp * kWarpSize + token.lane] = of_mask;
+    __syncthreads();
+    along = sum_across(across.along);
+    of_mask = sum_across(across.mask);
   }
+  for_own_heads<kOwn>(heads, [&](int i, int j) {
+    const float a = own(i, j);
+    float dz = own_gradients(i, j);
+    if (normed) dz = (dz - a * length * along) * passed;
+    if (bent) dz *= 1.0f - a * a;
+    dz = token.counts() ? dz : 0.0f;
+    if (token.there && gradient.grad_bias != nullptr && j < heads)
+      gradient.grad_bias[token.place + j * call.sequences.tokens] = dz;
+    pool.put(j, own_weights(i, j), dz);
+  });
+  if (warp == 0 && token.there && gradient.grad_mask != nullptr)
+    gradient.grad_mask[call.sequences.token_origin(b) + token.t] = of_mask;
+}
+
+// Sums of A and of A dA over a tile, added to those of the heads: [head][2].
+template <class Pool>
+__device__ __forceinline__ void sum_tile(const BackwardCall& call, const TileHeader& header,
+                                         const float* offsets, const float* saved, float* scores,
+                                         const float* products, Across& across, const GradientStates& states) {
+  constexpr int kOwn = Pool::kOwnHeads;
+  const int heads = static_cast<int>(call.problem.heads);
+  const TileToken token(call.sequences, header, call.tile.tokens, offsets);
+  OwnNumbers<kOwn> own(scores);
+  float passed;
+  const float length =
+      activate_tile<kOwn>(call, header.piece.sequence, token, saved, own, across.squares, &passed);
+  for_own_heads<kOwn>(heads, [&](int i, int j) {
+    const float score = (own(i, j) * length + token.offset) * states.inverse[j];
+    const auto weight = static_cast<double>(weight_again(token, states, j, score));
+    const auto of_weight = static_cast<double>(weight_gradient<Pool>(call, token, j, products));
+    const double sum = warp_sum(weight), product_sum = warp_sum(token.counts() ? weight * of_weight : 0.0);
+    if (token.lane != 0 || j >= heads) return;
+    states.weight_sum[j] = (header.starts ? 0.0 : states.weight_sum[j]) + sum;
+    states.product_sum[j] = (header.starts ? 0.0 : states.product_sum[j]) + product_sum;
+  });
 }
 
 }  // namespace ec::cuda

@@ -6,6 +6,7 @@
 namespace ec::cuda {
 namespace {
 
+constexpr float kMostBoundedHalf = 4.0f;  // exp(-2 * 4) is a normal number of float16
 constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
 
 // One call, laid out.
@@ -17,9 +18,10 @@ struct ForwardLayout {
     call.result = result;
     call.sequences = plan.sequences;
     fit = choose_tensor() || choose_plain();
+    call.most_bounded = most_bounded();
     const int64_t each = call.memory.shared_bytes <= kSharedOfTwo && !tensor ? 2 : 1;
     blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
-                                 each * multiprocessors));
+                                 each * multiprocessors / groups));
     const int64_t rows = 2 * blocks * problem.heads;
     call.slots = {arena.take<float>(rows * problem.value_columns), arena.take<float>(rows),
                   arena.take<double>(rows), arena.take<double>(rows)};
@@ -28,55 +30,68 @@ struct ForwardLayout {
       call.final_scale = arena.take<float>(problem.sequences * problem.heads);
     }
     call.memory.blocks =
-        arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
+        arena.take<unsigned char>(blocks * groups * static_cast<int64_t>(call.memory.block_bytes));
   }
 
   // Places of what both kinds of kernel need, the most used first.
-  BlockArena place_common(int tokens, int stages, int product_slots, int rows) {
-    const int64_t heads = call.problem.heads;
+  BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
     call.tile = tile_shape(call.problem, tokens, stages, call.problem.query.data != nullptr, 0);
+    call.state_rows = rows;
     BlockArena block(kMostShared);
+    call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.squares = block.take<double>(kAttentionWarps * kWarpSize);
-    call.scores = block.take<float>(int64_t{product_slots} * rows * kScoreStride);
-    call.states = block.take<unsigned char>(HeadStates::bytes(heads));
+    call.scores = block.take<float>(product_slots * rows * kScoreStride);
+    call.states = block.take<unsigned char>(HeadStates::bytes(rows));
     return block;
   }
   int pool_columns() const {
     return call.tile.values.columns == 0 ? call.tile.keys.padded : call.tile.values.padded;
   }
 
+  // Weights relative to the bound 1 must stay normal numbers of the kind in which they are pooled.
+  float most_bounded() const {
+    const AttentionProblem& problem = call.problem;
+    if (problem.mask.data != nullptr) return 0.0f;
+    if (problem.activation == Activation::kNone && problem.norm == HeadNorm::kNone) return 0.0f;
+    return tensor && problem.key.kind == NumberKind::kFloat16
+               ? kMostBoundedHalf
+               : static_cast<float>(1.0 / kLeastBoundedTemperature);
+  }
+
   bool choose_tensor() {
     const AttentionProblem& problem = call.problem;
     if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
     if (problem.heads < kLeastTensorHeads || problem.heads > kMostTensorHeads) return false;
-    const int rows = problem.heads <= 16 ? 16 : 32;
-    if (problem.value_columns > (rows == 16 ? 2048 : 1024)) return false;
+    const int rows = problem.heads <= 16 ? 16 : problem.heads <= 32 ? 32 : 64, group = min(rows, 32);
+    if (problem.value_columns > (group == 16 ? 2048 : 1024)) return false;
     for (const int tokens : {32, 16}) {
       for (const int stages : {3, 2}) {
         BlockArena block = place_common(tokens, stages, kColumnParts, rows);
         call.factor = block.take<BFloat>(int64_t{rows} * call.tile.keys.stride);
-        call.weights = block.take<BFloat>(int64_t{rows} * kScoreStride);
+        call.weights = block.take<BFloat>(int64_t{group} * kScoreStride);
         call.scale = block.take<float>(rows);
         call.memory = block.memory();
+        groups = rows / group;
         if (block.all_shared()) return tensor = true;
       }
     }
+    groups = 1;
     return false;
   }
 
   bool choose_plain() {
-    const int rows = static_cast<int>(round_up(call.problem.heads, kGroup));
+    const int64_t rows = round_up(call.problem.heads, kGroup);
     // First where all is near; then where only the tokens are.
     for (const bool all : {true, false}) {
       for (const int tokens : {32, 16, 8, 4}) {
         for (const int stages : {3, 2, 1}) {
           if (stages == 1 && (all || tokens > 4)) continue;
           BlockArena block = place_common(tokens, stages, 1, rows);
+          call.totals = block.take<float>(rows * kWarpSize);
           call.pooled = block.take<float>(call.problem.heads * pool_columns());
-          call.factor = block.take<float>(call.problem.query.data == nullptr
-                                              ? 0
-                                              : int64_t{rows} * call.tile.keys.padded);
+          call.factor =
+              block.take<float>(call.problem.query.data == nullptr ? 0 : rows * call.tile.keys.padded);
           call.memory = block.memory();
           if (all ? block.all_shared() && tokens >= 8 : call.stages.shared && call.squares.shared)
             return true;
@@ -90,31 +105,37 @@ struct ForwardLayout {
   Plan plan;
   ForwardCall call = {};
   bool tensor = false, fit = false;
-  int64_t blocks = 1;
+  int64_t blocks = 1;  // that share the tokens
+  int64_t groups = 1;  // of heads, with blocks of their own
 };
 
 template <class Kernel>
 void launch_attend(Kernel* kernel, const ForwardLayout& layout, Stream stream) {
   allow_shared(kernel, layout.call.memory.shared_bytes);
-  EC_LAUNCH(kernel, static_cast<unsigned>(layout.blocks), kAttentionThreads, layout.call.memory.shared_bytes,
-            stream, layout.call);
+  const Dim3 grid{static_cast<unsigned>(layout.blocks), static_cast<unsigned>(layout.groups), 1};
+  EC_LAUNCH(kernel, grid, kAttentionThreads, layout.call.memory.shared_bytes, stream, layout.call);
 }
 
 template <class T>
 void launch_tensor(const ForwardLayout& layout, Stream stream) {
   const int columns = layout.pool_columns();
-  if (layout.call.problem.heads <= 16) {
-    const auto kernel = columns <= 384    ? attend_tensor<T, 1, 3>
-                        : columns <= 768  ? attend_tensor<T, 1, 6>
-                        : columns <= 1024 ? attend_tensor<T, 1, 8>
-                                          : attend_tensor<T, 1, 16>;
-    launch_attend(kernel, layout, stream);
-  } else {
-    const auto kernel = columns <= 384   ? attend_tensor<T, 2, 3>
-                        : columns <= 768 ? attend_tensor<T, 2, 6>
-                                         : attend_tensor<T, 2, 8>;
-    launch_attend(kernel, layout, stream);
-  }
+  const int64_t heads = layout.call.problem.heads;
+  if (heads <= 16)
+    launch_attend(columns <= 384    ? attend_tensor<T, 1, 1, 3>
+                  : columns <= 768  ? attend_tensor<T, 1, 1, 6>
+                  : columns <= 1024 ? attend_tensor<T, 1, 1, 8>
+                                    : attend_tensor<T, 1, 1, 16>,
+                  layout, stream);
+  else if (heads <= 32)
+    launch_attend(columns <= 384   ? attend_tensor<T, 2, 2, 3>
+                  : columns <= 768 ? attend_tensor<T, 2, 2, 6>
+                                   : attend_tensor<T, 2, 2, 8>,
+                  layout, stream);
+  else
+    launch_attend(columns <= 384   ? attend_tensor<T, 4, 2, 3>
+                  : columns <= 768 ? attend_tensor<T, 4, 2, 6>
+                                   : attend_tensor<T, 4, 2, 8>,
+                  layout, stream);
 }
 
 template <class T>

@@ -16,68 +16,70 @@ namespace ec::cuda {
 // Of a piece: results where it is its whole sequence, else a slot.
 template <class T, class Pool>
 __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piece& piece,
-                                             const HeadStates& states, Pool& pool) {
+                                             const HeadStates& states, const Pool& pool) {
   const int64_t heads = call.problem.heads, columns = call.problem.value_columns;
-  if (piece.whole()) {
-    const int64_t row = piece.sequence * heads;
-    for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads)
+  const int64_t row = (piece.whole() ? piece.sequence : piece.slot(blockIdx.x)) * heads;
+  for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
+    if (!pool.writes(j)) continue;
+    if (piece.whole()) {
       finish_head(call, row + j, states.total[j], states.rounded_total[j], states.reference[j],
                   states.inverse[j], true);
-    pool.each([&](int j, int k, float a, float b) {
-      const double total = states.rounded_total[j];
-      const float scale = states.total[j] == 0.0 ? 0.0f : static_cast<float>(1.0 / total);
-      write_out<T>(call, row + j, k, a * scale, b * scale);
-    });
-    return;
-  }
-  const int64_t row = piece.slot(blockIdx.x) * heads;
-  for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
+      continue;
+    }
     call.slots.reference[row + j] = states.reference[j];
     call.slots.total[row + j] = states.total[j];
     call.slots.rounded_total[row + j] = states.rounded_total[j];
   }
-  pool.each([&](int j, int k, float a, float b) {
-    float* to = call.slots.pooled + (row + j) * columns + k;
-    if (k < columns) to[0] = a;
-    if (k + 1 < columns) to[1] = b;
-  });
+  if (piece.whole()) {
+    pool.each([&](int j, int k, float a, float b) {
+      const float scale =
+          states.total[j] == 0.0 ? 0.0f : static_cast<float>(1.0 / states.rounded_total[j]);
+      write_out<T>(call, row + j, k, a * scale, b * scale);
+    });
+  } else {
+    pool.each([&](int j, int k, float a, float b) {
+      float* to = call.slots.pooled + (row + j) * columns + k;
+      if (k < columns) to[0] = a;
+      if (k + 1 < columns) to[1] = b;
+    });
+  }
 }
 
 template <class T, class Pool>
 __device__ __forceinline__ void attend(const ForwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
   const AttentionProblem& problem = call.problem;
-  const Share share(call.sequences, gridDim.x);
-  unsigned char* stages = call.memory.find<unsigned char>(call.stages, shared);
-  TileCopies<T> copies(problem, call.sequences, share, call.tile, nullptr, nullptr, stages);
-  const HeadStates states(call.memory.find<unsigned char>(call.states, shared), problem.heads);
+  TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
+  TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), call.tile, nullptr, nullptr,
+                       walk, call.memory.find<unsigned char>(call.stages, shared));
+  const HeadStates states(call.memory.find<unsigned char>(call.states, shared), call.state_rows);
   double* squares = call.memory.find<double>(call.squares, shared);
   float* scores = call.memory.find<float>(call.scores, shared);
   Pool pool(call, shared);
-  PieceWalk pieces(call.sequences, share, blockIdx.x);
-  Piece piece;
-  int number = 0;
-  bool loaded = false;
-  while (pieces.next(piece)) {
-    begin_states(problem, piece.sequence, states);
-    if (problem.query.data != nullptr && (!loaded || problem.query_per_sequence))
-      pool.load(problem, piece.sequence);
-    loaded = true;
-    pool.clear();
-    for (int64_t first = piece.first; first < piece.last; first += call.tile.tokens) {
-      copies.take();
-      const Stage<T> stage(call.tile, stages, number);
-      number = number + 1 == call.tile.stages ? 0 : number + 1;
-      if (problem.query.data != nullptr) pool.multiply(stage.keys, scores);
+  bool loaded = problem.query.data == nullptr;
+  for (;;) {
+    copies.take();
+    const TileHeader& header = copies.header();
+    if (!header.present()) break;
+    if (header.starts) {
+      begin_states(call, header.piece.sequence, pool.rows(), states);
+      if (!loaded) pool.load(problem, header.piece.sequence);
+      loaded = problem.query.data == nullptr || !problem.query_per_sequence;
+      pool.clear();
       __syncthreads();
-      weigh_tile(call, piece, first, stage.offsets, Pool::kProductSlots, pool.slot_numbers(), scores, squares,
-                 states, [&](int j, float weight) { return pool.put(j, weight, scores); });
-      __syncthreads();
-      pool.add(stage.values, scores, states.shrink);
     }
+    const Stage<T> stage = copies.stage();
+    if (problem.query.data != nullptr) {
+      pool.multiply(stage.keys);
+      __syncthreads();
+    }
+    weigh_tile(call, header, stage.offsets, scores, squares, states, pool);
     __syncthreads();
-    finish_piece<T>(call, piece, states, pool);
+    pool.add(stage.values, states.shrink);
+    if (!header.stops) continue;
+    pool.sum_totals(states);
     __syncthreads();
+    finish_piece<T>(call, header.piece, states, pool);
   }
   async_wait<0>();
 }
@@ -88,10 +90,10 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   attend<T, PlainPool<T>>(call);
 }
 
-template <class T, int kHeadTiles, int kPairs>
+template <class T, int kScoreTiles, int kHeadTiles, int kPairs>
 __global__ void __launch_bounds__(kAttentionThreads, 1)
     attend_tensor(const __grid_constant__ ForwardCall call) {
-  attend<T, TensorPool<T, kHeadTiles, kPairs>>(call);
+  attend<T, TensorPool<T, kScoreTiles, kHeadTiles, kPairs>>(call);
 }
 
 }  // namespace ec::cuda

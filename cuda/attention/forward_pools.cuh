@@ -12,16 +12,19 @@ namespace ec::cuda {
 template <class T>
 class PlainPool {
  public:
-  static constexpr int kProductSlots = 1;
+  static constexpr int kProductSlots = 1, kSlotNumbers = 0, kOwnHeads = 0;
 
   __device__ PlainPool(const ForwardCall& call, unsigned char* shared)
       : tile_(call.tile),
         heads_(static_cast<int>(call.problem.heads)),
         values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
         factor_(call.memory.find<float>(call.factor, shared)),
-        pooled_(call.memory.find<float>(call.pooled, shared)) {}
+        pooled_(call.memory.find<float>(call.pooled, shared)),
+        totals_(call.memory.find<float>(call.totals, shared)),
+        scores_(call.memory.find<float>(call.scores, shared)) {}
 
-  __device__ int slot_numbers() const { return 0; }
+  __device__ int rows() const { return heads_; }
+  __device__ bool writes(int) const { return true; }
   __device__ void load(const AttentionProblem& problem, int64_t b) {
     const int rows = (heads_ + kGroup - 1) / kGroup * kGroup;
     load_query(problem, b, rows, tile_.keys.padded, tile_.keys.padded, factor_);
@@ -29,16 +32,28 @@ class PlainPool {
   __device__ void clear() {
     for (int i = static_cast<int>(threadIdx.x); i < heads_ * values_.padded; i += kAttentionThreads)
       pooled_[i] = 0.0f;
+    for (int i = static_cast<int>(threadIdx.x); i < heads_ * kWarpSize; i += kAttentionThreads)
+      totals_[i] = 0.0f;
   }
-  __device__ void multiply(const T* keys, float* scores) const {
-    multiply_plain(keys, tile_.keys, tile_.tokens, factor_, heads_, scores);
+  __device__ void multiply(const T* keys) const {
+    multiply_plain(keys, tile_.keys, tile_.tokens, factor_, heads_, scores_);
   }
-  __device__ float put(int j, float weight, float* scores) const {
-    scores[j * kScoreStride + threadIdx.x % kWarpSize] = weight;
-    return weight;
+  __device__ void put(int, int j, float weight, float shrink) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    scores_[j * kScoreStride + lane] = weight;
+    float& total = totals_[j * kWarpSize + lane];
+    total = __fmaf_rn(total, shrink, weight);
   }
-  __device__ void add(const T* values, const float* scores, const float* shrink) {
-    pool_plain(scores, shrink, values, values_, tile_.tokens, heads_, pooled_);
+  __device__ void add(const T* values, const float* shrink) {
+    pool_plain(scores_, shrink, values, values_, tile_.tokens, heads_, pooled_);
+  }
+  // Requires: all threads have put and added.
+  __device__ void sum_totals(const HeadStates& states) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    for_own_heads<0>(heads_, [&](int, int j) {
+      const double total = warp_sum(static_cast<double>(totals_[j * kWarpSize + lane]));
+      if (lane == 0) states.total[j] = states.rounded_total[j] = total;
+    });
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -54,51 +69,59 @@ class PlainPool {
   const TileShape& tile_;
   const int heads_;
   const RowShape& values_;
-  float *factor_, *pooled_;
+  float *factor_, *pooled_, *totals_, *scores_;
 };
 
-// With them: T has 16 bits, there are at most 16 kHeadTiles heads, and 128 kPairs columns of the values.
-template <class T, int kHeadTiles, int kPairs>
+// With them: T has 16 bits, there are at most 16 kScoreTiles heads, and 128 kPairs columns of the values.
+// Of more than 16 kHeadTiles heads blocks have a group each (blockIdx.y), to pool, and all to score.
+template <class T, int kScoreTiles, int kHeadTiles, int kPairs>
 class TensorPool {
  public:
-  static constexpr int kProductSlots = kColumnParts;
-  static constexpr int kRows = 16 * kHeadTiles;
+  static constexpr int kRows = 16 * kScoreTiles, kGroupRows = 16 * kHeadTiles;
+  static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kScoreStride;
+  static constexpr int kOwnHeads = kRows / kAttentionWarps;
 
   __device__ TensorPool(const ForwardCall& call, unsigned char* shared)
       : tile_(call.tile),
-        heads_(static_cast<int>(call.problem.heads)),
+        first_(static_cast<int>(blockIdx.y) * kGroupRows),
+        last_(min(static_cast<int>(call.problem.heads), first_ + kGroupRows)),
         values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
         factor_(call.memory.find<T>(call.factor, shared)),
         weights_(call.memory.find<T>(call.weights, shared)),
-        scale_(call.memory.find<float>(call.scale, shared)) {
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kScoreStride; i += kAttentionThreads)
+        scale_(call.memory.find<float>(call.scale, shared)),
+        scores_(call.memory.find<float>(call.scores, shared)) {
+    for (int i = static_cast<int>(threadIdx.x); i < kGroupRows * kScoreStride; i += kAttentionThreads)
       weights_[i] = T{};
   }
 
-  __device__ int slot_numbers() const { return kRows * kScoreStride; }
+  __device__ int rows() const { return kRows; }
+  // Whether results of this head are written by this block.
+  __device__ bool writes(int j) const { return j >= first_ && j < last_; }
   __device__ void load(const AttentionProblem& problem, int64_t b) {
     load_scaled_query(problem, b, kRows, tile_.keys, factor_, scale_);
   }
   __device__ void clear() {
 #pragma unroll
+    for (int i = 0; i < kOwnHeads; ++i) totals_[i] = rounded_totals_[i] = 0.0f;
+#pragma unroll
     for (int h = 0; h < kHeadTiles; ++h)
 #pragma unroll
       for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
   }
-  __device__ void multiply(const T* keys, float* scores) const {
-    multiply_tensor<T, kHeadTiles>(keys, tile_.keys, tile_.tokens, factor_, scale_, scores);
+  __device__ void multiply(const T* keys) const {
+    multiply_tensor<T, kScoreTiles>(keys, tile_.keys, tile_.tokens, factor_, scale_, scores_);
   }
-  __device__ float put(int j, float weight, float*) const {
+  __device__ void put(int i, int j, float weight, float shrink) {
     const T number = rounded(weight, T{});
-    weights_[j * kScoreStride + threadIdx.x % kWarpSize] = number;
-    return to_float(number);
+    if (writes(j)) weights_[(j - first_) * kScoreStride + threadIdx.x % kWarpSize] = number;
+    totals_[i] = __fmaf_rn(totals_[i], shrink, weight);
+    rounded_totals_[i] = __fmaf_rn(rounded_totals_[i], shrink, to_float(number));
   }
-  __device__ void add(const T* values, const float*, const float* shrink) {
-    const int row = static_cast<int>(threadIdx.x) % kWarpSize / 4;
+  __device__ void add(const T* values, const float* shrink) {
+    const int row = first_ + static_cast<int>(threadIdx.x) % kWarpSize / 4;
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h) {
-      const int low = 16 * h + row, high = low + 8;
-      const float times[2] = {low < heads_ ? shrink[low] : 1.0f, high < heads_ ? shrink[high] : 1.0f};
+      const float times[2] = {shrink[row + 16 * h], shrink[row + 16 * h + 8]};
       if (times[0] == 1.0f && times[1] == 1.0f) continue;
 #pragma unroll
       for (int i = 0; i < 2 * kPairs; ++i)
@@ -107,17 +130,28 @@ class TensorPool {
     }
     pool_tensor<T, kHeadTiles, kPairs>(weights_, values, values_, tile_.tokens, sums_);
   }
+  __device__ void sum_totals(const HeadStates& states) const {
+    for_own_heads<kOwnHeads>(kRows, [&](int i, int j) {
+      const double total = warp_sum(static_cast<double>(totals_[i])),
+                   rounded_total = warp_sum(static_cast<double>(rounded_totals_[i]));
+      if (threadIdx.x % kWarpSize != 0) return;
+      states.total[j] = total;
+      states.rounded_total[j] = rounded_total;
+    });
+  }
   template <class Put>
   __device__ void each(const Put& put) const {
-    each_sum<kHeadTiles, kPairs>(sums_, heads_, values_.padded, put);
+    each_sum<kHeadTiles, kPairs>(sums_, last_ - first_, values_.padded,
+                                 [&](int j, int k, float a, float b) { put(first_ + j, k, a, b); });
   }
 
  private:
   const TileShape& tile_;
-  const int heads_;
+  const int first_, last_;  // heads of this block
   const RowShape& values_;
   T *factor_, *weights_;
-  float* scale_;
+  float *scale_, *scores_;
+  float totals_[kOwnHeads], rounded_totals_[kOwnHeads];  // of this lane's tokens
   FragmentC sums_[kHeadTiles][2 * kPairs];
 };
 

@@ -2,7 +2,7 @@
 // What the kernels of the forward share: the call, and the weights of one tile.
 #pragma once
 
-#include "attention/memory.cuh"
+#include "attention/own_heads.cuh"
 
 namespace ec::cuda {
 
@@ -32,8 +32,11 @@ struct ForwardCall {
   Sequences sequences;
   TileShape tile;
   BlockMemory memory;
-  Place stages, states, squares, scores, factor, pooled;
-  Place weights, scale;  // of tensor cores
+  Place walk, stages, states, squares, scores, factor;
+  Place pooled, totals;   // without tensor cores
+  Place weights, scale;   // with them
+  int64_t state_rows;
+  float most_bounded;     // inverse temperature with which scores need no reference but 1; 0: none
   ForwardSlots slots;
   // [sequence][head]: what weights that are asked for are made of in the end.
   float *final_reference, *final_scale;
@@ -69,75 +72,74 @@ __device__ __forceinline__ void write_out(const ForwardCall& call, int64_t row, 
   }
 }
 
-// The weights of a tile from its products: scores[slot][head][token]. put(j, weight) takes the weight of
-// this lane's token and returns it as rounded.
-template <class Put>
-__device__ __forceinline__ void weigh_tile(const ForwardCall& call, const Piece& piece, int64_t first,
-                                           const float* offsets, int product_slots, int slot_numbers,
-                                           float* scores, double* squares, const HeadStates& states,
-                                           const Put& put) {
-  const AttentionProblem& problem = call.problem;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
-            warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const int heads = static_cast<int>(problem.heads);
-  const int64_t t = first + lane, step = call.sequences.tokens;
-  const bool there = lane < call.tile.tokens && t < piece.last;
-  const float offset = there ? offsets[lane] : -HUGE_VALF;
-  const bool counts = offset != -HUGE_VALF;
-  const int64_t place = call.sequences.score_origin(piece.sequence) + t;
-  const int64_t bias = call.sequences.origin(problem.bias.stride, piece.sequence) + t * problem.bias.stride[1];
-  double square = 0.0;
-  for (int j = warp; j < heads; j += kAttentionWarps) {
-    float* at = scores + j * kScoreStride + lane;
-    float a = 0.0f;
-    if (counts && problem.query.data != nullptr)
-      for (int slot = 0; slot < product_slots; ++slot) a += at[slot * slot_numbers];
-    if (there && call.result.scores != nullptr) call.result.scores[place + j * step] = a;
-    if (counts && problem.bias.data != nullptr)
-      a += static_cast<float>(number_at(problem.bias, bias + j * problem.bias.stride[2]));
-    if (problem.activation == Activation::kTanh) a = tanhf(a);
-    *at = a;
-    square += static_cast<double>(a) * static_cast<double>(a);
-  }
-  float length = 1.0f;  // inverted
-  if (problem.norm == HeadNorm::kL2) {
-    squares[warp * kWarpSize + lane] = square;
-    __syncthreads();
-    square = 0.0;
-    for (int i = 0; i < kAttentionWarps; ++i) square += squares[i * kWarpSize + lane];
-    length = static_cast<float>(1.0 / fmax(kLeastNorm, sqrt(square)));
-  }
+// Moves the references of heads whose scores have grown far above them; f: of this lane's token.
+template <int kOwnHeads>
+__device__ __forceinline__ void raise_references(int heads, OwnNumbers<kOwnHeads>& f,
+                                                 const HeadStates& states) {
   const float slack = kReferenceSlack / 2.0f / static_cast<float>(kLog2E);
-  for (int j = warp; j < heads; j += kAttentionWarps) {
-    const float f = counts ? scores[j * kScoreStride + lane] * length + offset : -HUGE_VALF;
-    if (there && call.result.weights != nullptr) call.result.weights[place + j * step] = f;
-    const float inverse = states.inverse[j], largest = warp_max(f);
-    float reference = states.reference[j], shrink = 1.0f;
-    if ((largest - reference) * inverse > slack) {
-      shrink = expf((reference - largest) * inverse);
-      reference = largest;
-    }
-    const float above = f - (reference == -HUGE_VALF ? 0.0f : reference);
-    const float weight = counts ? exp2f(above * inverse * static_cast<float>(kLog2E)) : 0.0f;
-    const float pooled_weight = put(j, weight);
-    const float sum = warp_sum(weight), pooled_sum = warp_sum(pooled_weight);
-    if (lane != 0) continue;
-    states.reference[j] = reference;
-    states.shrink[j] = shrink;
-    states.total[j] = states.total[j] * static_cast<double>(shrink) + static_cast<double>(sum);
-    states.rounded_total[j] =
-        states.rounded_total[j] * static_cast<double>(shrink) + static_cast<double>(pooled_sum);
-  }
+  for_own_heads<kOwnHeads>(heads, [&](int i, int j) {
+    const float largest = warp_max(f(i, j)), inverse = states.inverse[j], before = states.reference[j];
+    const bool raised = (largest - before) * inverse > slack;
+    if (threadIdx.x % kWarpSize != 0) return;
+    states.shrink[j] = raised ? expf((before - largest) * inverse) : 1.0f;
+    if (raised) states.reference[j] = largest;
+  });
+  __syncwarp();
 }
 
-// The state of a sequence without tokens.
-__device__ __forceinline__ void begin_states(const AttentionProblem& problem, int64_t b,
+// The weights of a tile from its products: scores[slot][head][token].
+template <class Pool>
+__device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHeader& header,
+                                           const float* offsets, float* scores, double* squares,
+                                           const HeadStates& states, Pool& pool) {
+  constexpr int kOwn = Pool::kOwnHeads;
+  const AttentionProblem& problem = call.problem;
+  const int heads = static_cast<int>(problem.heads);
+  const int64_t step = call.sequences.tokens;
+  const TileToken token(call.sequences, header, call.tile.tokens, offsets);
+  OwnNumbers<kOwn> own(scores);
+  double square = 0.0;
+  for_own_heads<kOwn>(heads, [&](int i, int j) {
+    float z = 0.0f;
+    if (problem.query.data != nullptr) {
+#pragma unroll
+      for (int slot = 0; slot < Pool::kProductSlots; ++slot)
+        z += scores[slot * Pool::kSlotNumbers + j * kScoreStride + token.lane];
+    }
+    z = token.counts() ? z : 0.0f;
+    if (token.there && call.result.scores != nullptr && pool.writes(j))
+      call.result.scores[token.place + j * step] = z;
+    const float a = activated(problem, call.sequences, header.piece.sequence, token, j, z);
+    own(i, j) = a;
+    square += static_cast<double>(a) * static_cast<double>(a);
+  });
+  float passed;
+  const float length = inverse_length(problem, square, squares, &passed);
+  bool bounded = true;
+  for_own_heads<kOwn>(heads, [&](int i, int j) {
+    float& f = own(i, j);
+    f = token.counts() ? f * length + token.offset : -HUGE_VALF;
+    if (token.there && call.result.weights != nullptr && pool.writes(j))
+      call.result.weights[token.place + j * step] = f;
+    bounded = bounded && states.inverse[j] <= call.most_bounded;
+  });
+  if (!bounded) raise_references<kOwn>(heads, own, states);
+  for_own_heads<kOwn>(heads, [&](int i, int j) {
+    const float reference = states.reference[j];
+    const float above = own(i, j) - (reference == -HUGE_VALF ? 0.0f : reference);
+    const float power = exp2f(above * states.inverse[j] * static_cast<float>(kLog2E));
+    pool.put(i, j, token.counts() ? power : 0.0f, states.shrink[j]);
+  });
+}
+
+// The state of a sequence without tokens, of heads that there are not too.
+__device__ __forceinline__ void begin_states(const ForwardCall& call, int64_t b, int rows,
                                              const HeadStates& states) {
-  for (int j = static_cast<int>(threadIdx.x); j < problem.heads; j += kAttentionThreads) {
-    states.inverse[j] = inverse_temperature(problem, b, j);
-    states.reference[j] = -HUGE_VALF;
+  for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
+    const float inverse = j < call.problem.heads ? inverse_temperature(call.problem, b, j) : 0.0f;
+    states.inverse[j] = inverse;
+    states.reference[j] = inverse <= call.most_bounded ? 1.0f : -HUGE_VALF;
     states.shrink[j] = 1.0f;
-    states.total[j] = states.rounded_total[j] = 0.0;
   }
 }
 

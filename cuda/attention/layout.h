@@ -9,7 +9,7 @@ namespace ec::cuda {
 constexpr size_t kAttentionAlignment = 256;
 constexpr size_t kMostShared = size_t{227} << 10;
 constexpr size_t kSharedOfTwo = size_t{112} << 10;  // where two blocks have room on a multiprocessor
-constexpr int kLeastTensorHeads = 5, kMostTensorHeads = 32;
+constexpr int kLeastTensorHeads = 5, kMostTensorHeads = 64;
 
 inline int64_t round_up(int64_t a, int64_t step) { return (a + step - 1) / step * step; }
 

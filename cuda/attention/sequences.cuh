@@ -99,34 +99,33 @@ struct Piece {
   __device__ int64_t slot(int64_t block) const { return 2 * block + (begins ? 1 : 0); }
 };
 
-// The pieces of a block, in order; all threads alike. Sequences without places are pieces without tokens.
-class PieceWalk {
- public:
+// The pieces of a block, in order. Sequences without places are pieces without tokens.
+struct PieceWalk {
+  PieceWalk() = default;
+  // By all lanes of a warp.
   __device__ PieceWalk(const Sequences& sequences, const Share& share, int64_t block)
-      : sequences_(sequences),
-        low_(block * share.size),
-        high_(min(low_ + share.size, share.total)),
-        // The last block has the sequences without places that end the line, too.
-        limit_(low_ + share.size + (block == share.most ? 1 : 0)) {
-    at_ = low_ > share.total ? sequences.count : first_from(sequences, low_);
-    begin_ = sequences.begin(at_);
-    if (low_ >= share.total || at_ == 0 || begin_ <= low_) return;
-    begin_ = sequences.begin(--at_);  // it has begun before
+      : low(block * share.size),
+        high(min(low + share.size, share.total)),
+        limit(low + share.size + (block == share.most ? 1 : 0)) {
+    at = low > share.total ? sequences.count : first_from(sequences, low);
+    begin = sequences.begin(at);
+    if (low >= share.total || at == 0 || begin <= low) return;
+    begin = sequences.begin(--at);  // it has begun before
   }
 
-  __device__ bool next(Piece& piece) {
-    if (at_ >= sequences_.count || begin_ >= limit_) return false;
-    const int64_t end = sequences_.begin(at_ + 1), first = sequences_.first(at_) - begin_;
-    const int64_t from = max(begin_, low_), to = max(from, min(end, high_));
-    piece = {at_, first + from, first + to, begin_ >= low_, end <= high_};
-    ++at_;
-    begin_ = end;
+  __device__ bool next(const Sequences& sequences, Piece& piece) {
+    if (at >= sequences.count || begin >= limit) return false;
+    const int64_t end = sequences.begin(at + 1), first = sequences.first(at) - begin;
+    const int64_t from = max(begin, low), to = max(from, min(end, high));
+    piece = {at, first + from, first + to, begin >= low, end <= high};
+    ++at;
+    begin = end;
     return true;
   }
 
- private:
-  const Sequences& sequences_;
-  int64_t low_, high_, limit_, at_, begin_;
+  int64_t low, high;  // places of the block
+  int64_t limit;      // of where its sequences begin: the last has those without places at the end, too
+  int64_t at, begin;  // the next sequence
 };
 
 // The sequence that a block begins and another goes on with, if there is one; else count. There are fewer

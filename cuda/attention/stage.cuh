@@ -47,6 +47,15 @@ __device__ __forceinline__ void copy_row(const T* from, bool present, const RowS
   }
 }
 
+// One tile of a piece. Of a sequence without places there is one, without tokens.
+struct TileHeader {
+  Piece piece;  // of a sequence below 0 where there are no more
+  int64_t first;
+  bool starts, stops;  // with the piece
+
+  __device__ bool present() const { return piece.sequence >= 0; }
+};
+
 template <class T>
 struct Stage {
   T *keys, *values;  // the same where the keys are the values
@@ -64,82 +73,121 @@ struct Stage {
   }
 };
 
-// Tiles of a block's pieces, in order, copied to one stage after the other.
+// The walk of a block over its tiles, in shared memory: one thread goes on with it, ahead of the others.
+// Registers are for sums.
+struct TileWalk {
+  static constexpr unsigned kHeaders = 4;  // more than there are stages
+
+  PieceWalk pieces;
+  TileHeader headers[kHeaders];  // of tile i: number i % kHeaders
+
+  // Header number i, after number i - 1. only: [sequence], those to be walked; null: all.
+  __device__ void step(const Sequences& sequences, const int* only, int tile_tokens, unsigned i) {
+    TileHeader header = headers[(i - 1) % kHeaders];
+    header.starts = header.stops;
+    header.first += tile_tokens;
+    if (header.starts) {
+      do {
+        if (!pieces.next(sequences, header.piece)) header.piece.sequence = -1;
+      } while (only != nullptr && header.present() && only[header.piece.sequence] == 0);
+      header.first = header.piece.first;
+    }
+    header.stops = !header.present() || header.first + tile_tokens >= header.piece.last;
+    headers[i % kHeaders] = header;
+  }
+};
+
+// Tiles of a block, in order, copied to one stage after the other.
 template <class T>
 class TileCopies {
  public:
-  // saved: scores to be copied along, or null. only: [sequence], those to be walked; null: all.
+  // By all threads; the others' memory is not touched before the first take. saved: scores to be copied
+  // along, or null.
   __device__ TileCopies(const AttentionProblem& problem, const Sequences& sequences, const Share& share,
-                        const TileShape& shape, const float* saved, const int* only, unsigned char* memory)
+                        const TileShape& shape, const float* saved, const int* only, TileWalk& walk,
+                        unsigned char* memory)
       : problem_(problem),
         sequences_(sequences),
         shape_(shape),
         saved_(saved),
         only_(only),
-        memory_(memory),
-        pieces_(sequences, share, blockIdx.x) {
-    for (int i = 0; i < shape.stages - 1; ++i) next();
+        walk_(walk),
+        memory_(memory) {
+    if (threadIdx.x < kWarpSize) {
+      const PieceWalk pieces(sequences, share, blockIdx.x);
+      if (threadIdx.x == 0) {
+        walk_.pieces = pieces;
+        walk_.headers[TileWalk::kHeaders - 1].stops = true;
+        for (int i = 0; i < shape.stages; ++i) step(static_cast<unsigned>(i));
+      }
+    }
+    __syncthreads();
+    for (int i = 0; i < shape.stages - 1; ++i) copy(static_cast<unsigned>(i), i);
   }
 
   // Until all threads have the next tile; none may need the one before any more.
   __device__ void take() {
-    if (shape_.stages == 1) {
+    const int ahead = shape_.stages - 1;
+    if (ahead == 0) {
       __syncthreads();
-      next();
+      copy(taken_, 0);
       async_wait<0>();
       __syncthreads();
-      return;
+    } else {
+      if (ahead == 1)
+        async_wait<0>();
+      else
+        async_wait<1>();
+      __syncthreads();
+      copy(taken_ + static_cast<unsigned>(ahead), stage_ == 0 ? ahead : stage_ - 1);
     }
-    if (shape_.stages == 2)
-      async_wait<0>();
-    else
-      async_wait<1>();
-    __syncthreads();
-    next();
+    if (threadIdx.x == 0) step(taken_ + static_cast<unsigned>(shape_.stages));
+    ++taken_;
+    now_ = stage_;
+    stage_ = stage_ + 1 == shape_.stages ? 0 : stage_ + 1;
   }
 
+  // Of what was taken.
+  __device__ const TileHeader& header() const { return walk_.headers[(taken_ - 1) % TileWalk::kHeaders]; }
+  __device__ Stage<T> stage() const { return Stage<T>(shape_, memory_, now_); }
+
  private:
-  // Starts one more tile. A group each time, so that waiting counts right.
-  __device__ void next() {
-    while (at_ >= piece_.last) {
-      if (!pieces_.next(piece_)) {
-        piece_.last = at_ = 0;
-        async_commit();
-        return;
-      }
-      at_ = only_ == nullptr || only_[piece_.sequence] != 0 ? piece_.first : piece_.last;
-    }
-    copy(at_, min(piece_.last, at_ + shape_.tokens));
-    at_ += shape_.tokens;
-    number_ = number_ + 1 == shape_.stages ? 0 : number_ + 1;
+  __device__ void step(unsigned i) { walk_.step(sequences_, only_, shape_.tokens, i); }
+
+  // Starts tile i. A group each time, so that waiting counts right.
+  __device__ void copy(unsigned i, int stage_number) {
+    const TileHeader& header = walk_.headers[i % TileWalk::kHeaders];
+    if (header.present()) copy_tokens(header, Stage<T>(shape_, memory_, stage_number));
     async_commit();
   }
 
-  __device__ void copy(int64_t first, int64_t last) {
-    const Stage<T> stage(shape_, memory_, number_);
+  __device__ void copy_tokens(const TileHeader& header, const Stage<T>& stage) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
-    const int64_t b = piece_.sequence;
-    const T* keys = static_cast<const T*>(problem_.key.data) + sequences_.origin(problem_.key.stride, b);
-    const Numbers& value = problem_.value.data == nullptr ? problem_.key : problem_.value;
-    const T* values = static_cast<const T*>(value.data) + sequences_.origin(value.stride, b);
-    for (int i = warp; i < shape_.tokens; i += kAttentionWarps) {
-      const int64_t t = first + i;
-      float offset = 0.0f;
-      const bool counts = t < last && kept(problem_, sequences_, b, t, &offset);
-      if (lane == 0) stage.offsets[i] = counts ? offset : -HUGE_VALF;
-      if (shape_.keys.columns > 0)
-        copy_row(keys + (counts ? t : 0) * problem_.key.stride[1], counts, shape_.keys,
-                 stage.keys + i * shape_.keys.stride);
-      if (shape_.values.columns > 0)
-        copy_row(values + (counts ? t : 0) * value.stride[1], counts, shape_.values,
-                 stage.values + i * shape_.values.stride);
-    }
+    const int64_t b = header.piece.sequence, first = header.first, last = header.piece.last;
+    float offset = 0.0f;
+    const bool own = lane < shape_.tokens && first + lane < last &&
+                     kept(problem_, sequences_, b, first + lane, &offset);
+    const unsigned counts = __ballot_sync(kAllLanes, own);
+    if (warp == 0) stage.offsets[lane] = own ? offset : -HUGE_VALF;
+    if (shape_.keys.columns > 0) copy_rows(problem_.key, shape_.keys, b, first, counts, stage.keys);
+    if (shape_.values.columns > 0)
+      copy_rows(problem_.value.data == nullptr ? problem_.key : problem_.value, shape_.values, b, first,
+                counts, stage.values);
     if (saved_ == nullptr) return;
     const float* saved = saved_ + sequences_.score_origin(b) + first;
     for (int64_t j = warp; j < sequences_.heads; j += kAttentionWarps)
       async_copy_word(stage.saved + j * kScoreStride + lane, saved + j * sequences_.tokens + lane,
-                      lane < last - first);
+                      lane < shape_.tokens && first + lane < last);
+  }
+
+  __device__ void copy_rows(const Numbers& rows, const RowShape& row_shape, int64_t b, int64_t first,
+                            unsigned counts, T* to) {
+    const T* from = static_cast<const T*>(rows.data) + sequences_.origin(rows.stride, b);
+    for (int i = static_cast<int>(threadIdx.x) / kWarpSize; i < shape_.tokens; i += kAttentionWarps) {
+      const bool present = (counts >> i & 1u) != 0;
+      copy_row(from + (present ? first + i : 0) * rows.stride[1], present, row_shape, to + i * row_shape.stride);
+    }
   }
 
   const AttentionProblem& problem_;
@@ -147,11 +195,10 @@ class TileCopies {
   const TileShape& shape_;
   const float* saved_;
   const int* only_;
+  TileWalk& walk_;
   unsigned char* memory_;
-  PieceWalk pieces_;
-  Piece piece_ = {0, 0, 0, false, false};
-  int64_t at_ = 0;
-  int number_ = 0;
+  unsigned taken_ = 0;  // tiles
+  int stage_ = 0, now_ = 0;
 };
 
 }  // namespace ec::cuda

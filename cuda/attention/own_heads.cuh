@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scores of a tile by heads: warp w has heads w, w + 8, ..., and lane t token t of the tile.
+#pragma once
+
+#include "attention/memory.cuh"
+
+namespace ec::cuda {
+
+// body(i, j) of the i-th head j of this warp; j may be beyond `heads` where their number is known.
+template <int kOwnHeads, class Body>
+__device__ __forceinline__ void for_own_heads(int heads, const Body& body) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  if constexpr (kOwnHeads > 0) {
+#pragma unroll
+    for (int i = 0; i < kOwnHeads; ++i) body(i, warp + kAttentionWarps * i);
+  } else {
+    for (int j = warp; j < heads; j += kAttentionWarps) body(0, j);
+  }
+}
+
+// What each lane holds of the heads of its warp: in registers, or, of any number, in rows of a tile.
+template <int kOwnHeads>
+struct OwnNumbers {
+  __device__ explicit OwnNumbers(float*) {}
+  __device__ float& operator()(int i, int) { return numbers[i]; }
+  float numbers[kOwnHeads];
+};
+template <>
+struct OwnNumbers<0> {
+  __device__ explicit OwnNumbers(float* rows) : own(rows + threadIdx.x % kWarpSize) {}
+  __device__ float& operator()(int, int j) { return own[j * kScoreStride]; }
+  float* own;
+};
+
+// 1 / |a| of this lane's token, from its warp's share of the squares.
+__device__ __forceinline__ float inverse_length(const AttentionProblem& problem, double square,
+                                                double* squares, float* passed) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  *passed = 1.0f;
+  if (problem.norm != HeadNorm::kL2) return 1.0f;
+  squares[warp * kWarpSize + lane] = square;
+  __syncthreads();
+  square = 0.0;
+#pragma unroll
+  for (int i = 0; i < kAttentionWarps; ++i) square += squares[i * kWarpSize + lane];
+  // Without tanh, squares may be beyond float32.
+  const float norm = problem.activation == Activation::kTanh ? sqrtf(static_cast<float>(square))
+                                                             : static_cast<float>(sqrt(square));
+  const float length = 1.0f / fmaxf(static_cast<float>(kLeastNorm), norm);
+  *passed = norm > static_cast<float>(kLeastNorm) ? length : 0.0f;
+  return length;
+}
+
+// This lane's token of a tile.
+struct TileToken {
+  __device__ TileToken(const Sequences& sequences, const TileHeader& header, int tile_tokens,
+                       const float* offsets)
+      : lane(static_cast<int>(threadIdx.x) % kWarpSize),
+        t(header.first + lane),
+        place(sequences.score_origin(header.piece.sequence) + t),
+        offset(offsets[lane]),
+        there(lane < tile_tokens && t < header.piece.last) {}
+  __device__ bool counts() const { return offset != -HUGE_VALF; }
+
+  int lane;
+  int64_t t;
+  int64_t place;  // in arrays like scores, of head 0
+  float offset;
+  bool there;
+};
+
+// z of a head with its bias, through the activation.
+__device__ __forceinline__ float activated(const AttentionProblem& problem, const Sequences& sequences,
+                                           int64_t b, const TileToken& token, int j, float z) {
+  const Numbers& bias = problem.bias;
+  if (bias.data != nullptr && token.counts() && j < problem.heads) {
+    const int64_t at = sequences.origin(bias.stride, b) + token.t * bias.stride[1] + j * bias.stride[2];
+    z += static_cast<float>(number_at(bias, at));
+  }
+  return problem.activation == Activation::kTanh ? tanhf(z) : z;
+}
+
+}  // namespace ec::cuda
