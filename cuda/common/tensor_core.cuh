@@ -42,6 +42,15 @@ __device__ __forceinline__ void load_matrices(const void* row, unsigned (&pairs)
                : "memory");
 }
 
+// The same of the matrices' transposes: numbers 2 (l % 4) and + 1 of column l / 4.
+__device__ __forceinline__ void load_matrices_transposed(const void* row, unsigned (&pairs)[4]) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+               : "r"(address)
+               : "memory");
+}
+
 // 16 bytes to shared memory, some time before async_wait for their group returns. from is not read where
 // `present` is false: zeros are written.
 __device__ __forceinline__ void async_copy(void* to, const void* from, bool present) {
@@ -102,6 +111,22 @@ inline void load_matrices(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM)
     std::memcpy(&pairs[matrix],
                 given + static_cast<size_t>(from) * emulation::kMostLaneBytes + 4 * (emulation::lane() % 4),
                 4);
+  }
+}
+
+inline void load_matrices_transposed(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
+    emulation::refuse("a row of a matrix is not on 16 bytes", EC_HERE);
+  const unsigned char* given = emulation::meet(0xffffffffu, row, 16, EC_HERE);
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    uint16_t numbers[2];
+    for (int i = 0; i < 2; ++i) {
+      const int from = 8 * matrix + 2 * (emulation::lane() % 4) + i;
+      std::memcpy(
+          &numbers[i],
+          given + static_cast<size_t>(from) * emulation::kMostLaneBytes + 2 * (emulation::lane() / 4), 2);
+    }
+    pairs[matrix] = numbers[0] | static_cast<unsigned>(numbers[1]) << 16;
   }
 }
 

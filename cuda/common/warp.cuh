@@ -22,4 +22,10 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
+__device__ __forceinline__ double warp_max(double value) {
+  for (int step = kWarpSize / 2; step > 0; step /= 2)
+    value = fmax(value, __shfl_xor_sync(kAllLanes, value, step));
+  return value;
+}
+
 }  // namespace ec::cuda
