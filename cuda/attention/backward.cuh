@@ -95,8 +95,8 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
     if (kSums) {
       sum_tile<Pool>(call, header, stage.offsets, stage.saved, scores, products, across, states);
     } else {
-      differentiate_tile(call, header, stage.offsets, stage.saved, scores, weights, products, across, states,
-                         pool);
+      differentiate_tile(call, header, stage.offsets, stage.saved, scores, weights, products, across,
+                         states, pool);
       __syncthreads();
       if (call.wants_query()) pool.add(stage.keys);
       pool.spread(call, header);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a block of the backward multiplies with, pools into, and writes the gradients of tokens from, without
-// and with tensor cores.
+// What a block of the backward multiplies with, pools into, and writes the gradients of tokens from,
+// without and with tensor cores.
 #pragma once
 
 #include "attention/backward_tile.cuh"
@@ -11,8 +11,8 @@ namespace ec::cuda {
 
 // to[j][k] = d loss / d out of `rows` heads, zeros beyond what there is. By all threads.
 template <class F>
-__device__ __forceinline__ void load_gradient_rows(const BackwardCall& call, int64_t b, int rows, int padded,
-                                                   int stride, F* to) {
+__device__ __forceinline__ void load_gradient_rows(const BackwardCall& call, int64_t b, int rows,
+                                                   int padded, int stride, F* to) {
   const Numbers& grad = call.gradient.grad_out;
   for (int i = static_cast<int>(threadIdx.x); i < rows * padded; i += kAttentionThreads) {
     const int j = i / padded, k = i % padded;
@@ -38,7 +38,8 @@ __device__ __forceinline__ SpreadTerms key_terms(const BackwardCall& call, int64
   const int columns = static_cast<int>(call.problem.key_columns);
   T* rows = static_cast<T*>(call.gradient.grad_key);
   if (rows != nullptr) rows += call.sequences.token_origin(b) * columns;
-  return {reinterpret_cast<unsigned char*>(rows), columns, call.problem.value.data == nullptr, call.scored()};
+  return {reinterpret_cast<unsigned char*>(rows), columns, call.problem.value.data == nullptr,
+          call.scored()};
 }
 template <class T>
 __device__ __forceinline__ SpreadTerms value_terms(const BackwardCall& call, int64_t b) {
@@ -236,10 +237,10 @@ class TensorGradientPool {
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h) {
       FragmentA a;  // matrices: 8 heads, their second 8 tokens, then the next heads
-      load_transposed(tile + (16 * h + lane % 8 + lane / 16 * 8) * kScoreStride + t + lane / 8 % 2 * 8,
-                      a.pairs);
+      load_matrices_transposed(
+          tile + (16 * h + lane % 8 + lane / 16 * 8) * kScoreStride + t + lane / 8 % 2 * 8, a.pairs);
       unsigned pairs[4];
-      load_transposed(factor + (16 * h + lane % 16) * stride + k + lane / 16 * 8, pairs);
+      load_matrices_transposed(factor + (16 * h + lane % 16) * stride + k + lane / 16 * 8, pairs);
       multiply_add(a, {{pairs[0], pairs[1]}}, sums[0], BFloat{});
       multiply_add(a, {{pairs[2], pairs[3]}}, sums[1], BFloat{});
     }
@@ -249,8 +250,7 @@ class TensorGradientPool {
     if (terms.rows == nullptr) return;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
-    const bool in_pieces =
-        terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
+    const bool in_pieces = terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
     for (int t = 0; t < tile_.tokens; t += 16) {
       for (int k = warp * kPairColumns; k < padded; k += kAttentionWarps * kPairColumns) {
         FragmentC sums[2] = {};
@@ -260,7 +260,8 @@ class TensorGradientPool {
         unsigned words[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          words[i] = pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
+          words[i] =
+              pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
         if (call.gradient.accumulate || !in_pieces) {
           put_numbers(call, terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
           continue;

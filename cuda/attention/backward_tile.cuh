@@ -24,9 +24,9 @@ struct BackwardTerms {
 
 // Of parts of sequences, and (query of all sequences) of blocks.
 struct BackwardSlots {
-  double* sums;          // [slot][head][2], as above
-  double* score_sums;    // [slot][head]
-  float* query;          // [slot, or block][head][key column]
+  double* sums;        // [slot][head][2], as above
+  double* score_sums;  // [slot][head]
+  float* query;        // [slot, or block][head][key column]
 };
 
 struct BackwardCall {
@@ -87,9 +87,10 @@ struct GradientStates {
         row_term(correction + heads),
         origin(row_term + heads) {}
 
-  // Of `rows` heads; those that there are not have no weights. sums: the walk over sharp sequences, for what
-  // the other corrects by.
-  __device__ void begin(const BackwardCall& call, const Share& share, const Piece& piece, int rows, bool sums) {
+  // Of `rows` heads; those that there are not have no weights. sums: the walk over sharp sequences, for
+  // what the other corrects by.
+  __device__ void begin(const BackwardCall& call, const Share& share, const Piece& piece, int rows,
+                        bool sums) {
     const int64_t heads = call.problem.heads, b = piece.sequence;
     for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
       if (j >= heads) {
@@ -239,7 +240,8 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
 template <class Pool>
 __device__ __forceinline__ void sum_tile(const BackwardCall& call, const TileHeader& header,
                                          const float* offsets, const float* saved, float* scores,
-                                         const float* products, Across& across, const GradientStates& states) {
+                                         const float* products, Across& across,
+                                         const GradientStates& states) {
   constexpr int kOwn = Pool::kOwnHeads;
   const int heads = static_cast<int>(call.problem.heads);
   const TileToken token(call.sequences, header, call.tile.tokens, offsets);

@@ -32,8 +32,7 @@ __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piec
   }
   if (piece.whole()) {
     pool.each([&](int j, int k, float a, float b) {
-      const float scale =
-          states.total[j] == 0.0 ? 0.0f : static_cast<float>(1.0 / states.rounded_total[j]);
+      const float scale = states.total[j] == 0.0 ? 0.0f : static_cast<float>(1.0 / states.rounded_total[j]);
       write_out<T>(call, row + j, k, a * scale, b * scale);
     });
   } else {
@@ -50,8 +49,8 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
   const AttentionProblem& problem = call.problem;
   TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
-  TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), call.tile, nullptr, nullptr,
-                       walk, call.memory.find<unsigned char>(call.stages, shared));
+  TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), call.tile, nullptr,
+                       nullptr, walk, call.memory.find<unsigned char>(call.stages, shared));
   const HeadStates states(call.memory.find<unsigned char>(call.states, shared), call.state_rows);
   double* squares = call.memory.find<double>(call.squares, shared);
   float* scores = call.memory.find<float>(call.scores, shared);

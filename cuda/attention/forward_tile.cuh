@@ -33,10 +33,10 @@ struct ForwardCall {
   TileShape tile;
   BlockMemory memory;
   Place walk, stages, states, squares, scores, factor;
-  Place pooled, totals;   // without tensor cores
-  Place weights, scale;   // with them
+  Place pooled, totals;  // without tensor cores
+  Place weights, scale;  // with them
   int64_t state_rows;
-  float most_bounded;     // inverse temperature with which scores need no reference but 1; 0: none
+  float most_bounded;  // inverse temperature with which scores need no reference but 1; 0: none
   ForwardSlots slots;
   // [sequence][head]: what weights that are asked for are made of in the end.
   float *final_reference, *final_scale;

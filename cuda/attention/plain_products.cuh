@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of a tile of tokens with the heads, without tensor cores: any kind of number, any count of heads.
-// All threads of a block take part; rows are as in stage.cuh, factors and sums float32 [head][padded], and
-// scores and weights [head][kScoreStride]. Reads heads up to a multiple of kTogether, writes none beyond.
+// Products of a tile of tokens with the heads, without tensor cores: any kind of number, any count of
+// heads. All threads of a block take part; rows are as in stage.cuh, factors and sums float32
+// [head][padded], and scores and weights [head][kScoreStride]. Reads heads up to a multiple of kTogether,
+// writes none beyond.
 //
 // Numerics: float32 sums of 32 partial sums (multiply), or over the tokens of a tile in their order.
 #pragma once
@@ -65,7 +66,8 @@ __device__ __forceinline__ void multiply_plain(const T* tile, const RowShape& sh
   }
 }
 
-// pooled[j] = shrink[j] * pooled[j] + the sum over the tokens of weights[j][t] * tile[t]; shrink may be null.
+// pooled[j] = shrink[j] * pooled[j] + the sum over the tokens of weights[j][t] * tile[t]; shrink may be
+// null.
 template <class T>
 __device__ __forceinline__ void pool_plain(const float* weights, const float* shrink, const T* tile,
                                            const RowShape& shape, int tokens, int heads, float* pooled) {
@@ -84,8 +86,7 @@ __device__ __forceinline__ void pool_plain(const float* weights, const float* sh
 #pragma unroll
         for (int i = 0; i < kGroup; ++i)
 #pragma unroll
-          for (int v = 0; v < kTogether; ++v)
-            sums[i][v] = __fmaf_rn(weight[i][u], numbers[v], sums[i][v]);
+          for (int v = 0; v < kTogether; ++v) sums[i][v] = __fmaf_rn(weight[i][u], numbers[v], sums[i][v]);
       }
     }
 #pragma unroll

@@ -2,11 +2,11 @@
 // Products of a tile of 16-bit tokens with the heads on the tensor cores: heads are the 16 rows of a
 // fragment (zeros beyond those that there are), tokens or columns the others.
 //
-// For scores, 4 pairs of warps have a quarter of the columns each, and one of a pair 16 tokens: parts of the
-// sums go to a slot of their own. For what is pooled, each warp has columns of its own, whose sums stay in
-// its registers: 16 of them at a time, number warp + 8 i.
-// Memory: tiles as in stage.cuh; factors [head][stride], stride as that of the keys; weights
-// [head][kScoreStride], whose rows of 80 bytes meet in no bank either.
+// For scores, 4 pairs of warps have a quarter of the columns each, and one of a pair 16 tokens: parts of
+// the sums go to a slot of their own. For what is pooled, each warp has columns of its own, whose sums stay
+// in its registers: 16 of them at a time, number warp + 8 i. Memory: tiles as in stage.cuh; factors
+// [head][stride], stride as that of the keys; weights [head][kScoreStride], whose rows of 80 bytes meet in
+// no bank either.
 #pragma once
 
 #include "attention/memory.cuh"
@@ -48,16 +48,16 @@ __device__ __forceinline__ void multiply_tensor(const T* tile, const RowShape& s
       const float times = scale == nullptr ? 1.0f : scale[head];
 #pragma unroll
       for (int n = 0; n < 2; ++n)
-        *reinterpret_cast<float2*>(to + head * kScoreStride + 8 * n) = float2{
-            sums[h][n].numbers[2 * half] * times, sums[h][n].numbers[2 * half + 1] * times};
+        *reinterpret_cast<float2*>(to + head * kScoreStride + 8 * n) =
+            float2{sums[h][n].numbers[2 * half] * times, sums[h][n].numbers[2 * half + 1] * times};
     }
   }
 }
 
 // sums of this warp's columns += weights * tile.
 template <class T, int kHeadTiles, int kPairs>
-__device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, const RowShape& shape, int tokens,
-                                            FragmentC (&sums)[kHeadTiles][2 * kPairs]) {
+__device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, const RowShape& shape,
+                                            int tokens, FragmentC (&sums)[kHeadTiles][2 * kPairs]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
   for (int t = 0; t < tokens; t += 16) {
@@ -71,7 +71,7 @@ __device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, con
       const int k = (warp + kAttentionWarps * i) * kPairColumns;
       if (k >= shape.padded) continue;
       unsigned pairs[4];
-      load_transposed(rows + k, pairs);
+      load_matrices_transposed(rows + k, pairs);
       const FragmentB b[2] = {{{pairs[0], pairs[1]}}, {{pairs[2], pairs[3]}}};
 #pragma unroll
       for (int h = 0; h < kHeadTiles; ++h) {
@@ -107,8 +107,9 @@ __device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 *
 
 // scale[j], and the factor of head j divided by it: a power of two that brings the numbers of the head to
 // where float16 has all its digits. A warp each.
-static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b, int rows,
-                                                         const RowShape& shape, Half* to, float* scale) {
+static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b,
+                                                         int rows, const RowShape& shape, Half* to,
+                                                         float* scale) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const Numbers& query = problem.query;
   for (int j = static_cast<int>(threadIdx.x) / kWarpSize; j < rows; j += kAttentionWarps) {
@@ -129,8 +130,9 @@ static __device__ __forceinline__ void load_scaled_query(const AttentionProblem&
     if (lane == 0) scale[j] = power;
   }
 }
-static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b, int rows,
-                                                         const RowShape& shape, BFloat* to, float* scale) {
+static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b,
+                                                         int rows, const RowShape& shape, BFloat* to,
+                                                         float* scale) {
   load_query(problem, b, rows, shape.padded, shape.stride, to);
   for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) scale[j] = 1.0f;
 }

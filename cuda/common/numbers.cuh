@@ -109,11 +109,16 @@ struct AnyRows {
   int64_t count, stride, columns;  // stride: in numbers, between rows
   NumberKind kind;
 
+  // Requires: not float64.
   __device__ float number(int64_t i, int64_t k) const {
     const int64_t at = i * stride + k;
     if (kind == NumberKind::kFloat32) return static_cast<const float*>(data)[at];
     if (kind == NumberKind::kFloat16) return to_float(static_cast<const Half*>(data)[at]);
     return to_float(static_cast<const BFloat*>(data)[at]);
+  }
+  __device__ double wide_number(int64_t i, int64_t k) const {
+    if (kind == NumberKind::kFloat64) return static_cast<const double*>(data)[i * stride + k];
+    return static_cast<double>(number(i, k));
   }
 };
 

@@ -23,7 +23,9 @@ using Dim3 = dim3;
 // Whether a launch, or what prepares one, has failed; last_failure (device.h) says how and forgets it.
 inline bool launches_failed() { return cudaPeekAtLastError() != cudaSuccess; }
 
-inline void clear(void* memory, size_t bytes, Stream stream) { cudaMemsetAsync(memory, 0, bytes, stream); }
+inline void fill(void* memory, int byte, size_t bytes, Stream stream) {
+  cudaMemsetAsync(memory, byte, bytes, stream);
+}
 // Beyond 48 KB a kernel has to ask for what its blocks share.
 template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
@@ -51,7 +53,7 @@ T* shared_array(size_t count) {
 using Stream = void*;
 using Dim3 = emulation::Size3;
 
-inline void clear(void* memory, size_t bytes, Stream) { std::memset(memory, 0, bytes); }
+inline void fill(void* memory, int byte, size_t bytes, Stream) { std::memset(memory, byte, bytes); }
 template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
   emulation::allowed_shared(reinterpret_cast<const void*>(kernel)) = bytes;
@@ -77,6 +79,8 @@ void launch(void (*kernel)(Parameters...), const Dim3& grid, const Dim3& block, 
 #endif
 
 namespace ec::cuda {
+
+inline void clear(void* memory, size_t bytes, Stream stream) { fill(memory, 0, bytes, stream); }
 
 // What the threads of a block share, as one struct.
 template <class T>

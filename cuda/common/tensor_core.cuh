@@ -9,8 +9,8 @@
 
 namespace ec::cuda {
 
-// Of a (16 rows, 16 columns): rows l / 4 and l / 4 + 8 by turns, columns 2 (l % 4) and + 8, pairs of bf16 or
-// of float16.
+// Of a (16 rows, 16 columns): rows l / 4 and l / 4 + 8 by turns, columns 2 (l % 4) and + 8, pairs of bf16
+// or of float16.
 struct FragmentA {
   unsigned pairs[4];
 };
@@ -55,8 +55,8 @@ __device__ __forceinline__ void load_matrices(const void* row, unsigned (&pairs)
                : "memory");
 }
 
-// The same, each matrix transposed: numbers l / 4 of rows 2 (l % 4) and + 1.
-__device__ __forceinline__ void load_transposed(const void* row, unsigned (&pairs)[4]) {
+// The same of the matrices' transposes: numbers 2 (l % 4) and + 1 of column l / 4.
+__device__ __forceinline__ void load_matrices_transposed(const void* row, unsigned (&pairs)[4]) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
@@ -147,21 +147,19 @@ inline void load_matrices(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM)
   }
 }
 
-inline void load_transposed(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM) {
+inline void load_matrices_transposed(const void* row, unsigned (&pairs)[4], EC_CALLED_FROM) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
     emulation::refuse("a row of a matrix is not on 16 bytes", EC_HERE);
   const unsigned char* given = emulation::meet(0xffffffffu, row, 16, EC_HERE);
   for (int matrix = 0; matrix < 4; ++matrix) {
-    unsigned pair = 0;
-    for (int half = 0; half < 2; ++half) {
-      const int from = 8 * matrix + 2 * (emulation::lane() % 4) + half;
-      uint16_t number;
+    uint16_t numbers[2];
+    for (int i = 0; i < 2; ++i) {
+      const int from = 8 * matrix + 2 * (emulation::lane() % 4) + i;
       std::memcpy(
-          &number,
+          &numbers[i],
           given + static_cast<size_t>(from) * emulation::kMostLaneBytes + 2 * (emulation::lane() / 4), 2);
-      pair |= static_cast<unsigned>(number) << 16 * half;
     }
-    pairs[matrix] = pair;
+    pairs[matrix] = numbers[0] | static_cast<unsigned>(numbers[1]) << 16;
   }
 }
 

@@ -37,4 +37,10 @@ __device__ __forceinline__ void transpose_words(unsigned (&words)[4]) {
   }
 }
 
+__device__ __forceinline__ double warp_max(double value) {
+  for (int step = kWarpSize / 2; step > 0; step /= 2)
+    value = fmax(value, __shfl_xor_sync(kAllLanes, value, step));
+  return value;
+}
+
 }  // namespace ec::cuda

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Cosine depth on the GPU: D(x, F) = 2 - E[1 - cos(x, H)] = 1 + x . s / (|x| W), with s the weighted sum of
-// the corpus's unit rows and W the sum of the weights (depth_math.h). Where rows are scored in their own
-// corpus, each leaves itself out: s . x / |x| and W without its own weight.
+// the corpus's unit rows and W the sum of the weights, both of a group (depth_math.h). Where rows are
+// scored in their own corpus, each leaves itself out: s without its own unit row, and W without its own
+// weight.
 //
 // Three kernels, each row read once by each of the first and the last (by the first, rows wider than
-// kMostStripVectors vectors once for each strip): sums of unit rows of each block; their sum over the
-// blocks; a dot product for each row. Numerics: float32 over the rows of a warp, the warps of a block and
-// the columns of a lane; float64 over the blocks, and from a row's dot product on. Rows whose squares leave
-// the range of float32 are scaled first. A row of zeros, or with a number that is not finite, makes its own
-// depth NaN, in the corpus all depths.
+// kMostStripVectors vectors once for each strip; by the last, once for each group, but from the cache):
+// sums of unit rows of each segment; their sum over the segments; a dot product for each row and group.
+// Numerics: unit rows in float32, all sums in float64, so that a row with most of the weight does not cost
+// the others their digits. Rows whose squares leave the range of float32 are scaled first. A row of zeros,
+// or with a number that is not finite, makes its own depths NaN, in the corpus all depths in its group.
 #pragma once
 
 #include "depth/unit_rows.cuh"
@@ -17,23 +18,23 @@ namespace ec::cuda {
 
 constexpr int kCosineWarps = 8;
 constexpr int kCosineThreads = kCosineWarps * kWarpSize;
-constexpr int kMostStripVectors = 16;  // of kWarpColumns, that lanes hold in registers
+constexpr int kMostStripVectors = 8;  // of kWarpColumns, that lanes hold in registers
 
-// partial[block][column] = sum of weight * row / |row| over the rows of the block, for one strip of columns
-// (blockIdx.y); partial_weight[block] = the sum of those weights.
-// Memory: shared, one float for each column of the strip, and a double for each warp.
+// partial[segment][column] = sum of weight * row / |row| over the rows of the segment, for one strip of
+// columns (blockIdx.y).
+// Memory: shared, one double for each column of the strip.
 template <class T, int kVectors, bool kWhole>
 __global__ void __launch_bounds__(kCosineThreads, 1)
-    sum_unit_rows(Rows<T> rows, const float* weights, float* partial, double* partial_weight) {
+    sum_unit_rows(Rows<T> rows, Groups groups, const Segment* segments, const float* weights,
+                  double* partial) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int first = static_cast<int>(blockIdx.y) * kVectors * kWarpColumns;
   const int last = min(rows.columns, first + kVectors * kWarpColumns);
-  float sum[kVectors][kTogether] = {};
-  double total = 0.0;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCosineWarps + warp; i < rows.count;
-       i += static_cast<int64_t>(gridDim.x) * kCosineWarps) {
-    const T* row = rows.row(i);
+  const Segment segment = segments[blockIdx.x];
+  double sum[kVectors][kTogether] = {};
+  for (int64_t i = segment.begin + warp; i < segment.end; i += kCosineWarps) {
+    const T* row = rows.row(groups.row(i));
     float numbers[kVectors][kTogether];
     float square = 0.0f;
 #pragma unroll
@@ -49,16 +50,14 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
       for (int k = 0; k < kTogether; ++k) square += others[k] * others[k];
     }
     const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
-    const float weight = weights == nullptr ? 1.0f : weights[i];
-    total += static_cast<double>(weight);
+    const double weight = static_cast<double>(weights[i]);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v)
-      for (int k = 0; k < kTogether; ++k) sum[v][k] += weight * scaling.unit(numbers[v][k]);
+      for (int k = 0; k < kTogether; ++k)
+        sum[v][k] = __fma_rn(weight, static_cast<double>(scaling.unit(numbers[v][k])), sum[v][k]);
   }
   // Warp by warp, so that the order of the sums is one.
-  double* of_warps = shared_array<double>(kCosineWarps + (last - first + 1) / 2);
-  float* of_block = reinterpret_cast<float*>(of_warps + kCosineWarps);
-  if (lane == 0) of_warps[warp] = total;
+  double* of_block = shared_array<double>(static_cast<size_t>(last - first));
   for (int turn = 0; turn < kCosineWarps; ++turn) {
     if (turn == warp) {
 #pragma unroll
@@ -71,80 +70,76 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
     }
     __syncthreads();
   }
-  float* to = partial + static_cast<int64_t>(blockIdx.x) * rows.columns + first;
+  double* to = partial + static_cast<int64_t>(blockIdx.x) * rows.columns + first;
   for (int at = static_cast<int>(threadIdx.x); at < last - first; at += kCosineThreads)
     to[at] = of_block[at];
-  if (threadIdx.x == 0 && blockIdx.y == 0) {
-    double sum_of_warps = 0.0;
-    for (int turn = 0; turn < kCosineWarps; ++turn) sum_of_warps += of_warps[turn];
-    partial_weight[blockIdx.x] = sum_of_warps;
-  }
 }
 
-// direction[column] = the sum over the blocks; *total the sum of the weights. One thread a column.
+// directions[group][column] = the sum over the segments of the group. One thread a number.
 static __global__ void __launch_bounds__(kCosineThreads, 1)
-    add_blocks(const float* partial, const double* partial_weight, int blocks, int columns,
-               float* direction, double* total) {
-  const int at = static_cast<int>(blockIdx.x) * kCosineThreads + static_cast<int>(threadIdx.x);
-  if (at < columns) {
-    double sum = 0.0;
-    for (int block = 0; block < blocks; ++block)
-      sum += static_cast<double>(partial[static_cast<int64_t>(block) * columns + at]);
-    direction[at] = static_cast<float>(sum);
-  }
-  if (at == 0) {
-    double sum = 0.0;
-    for (int block = 0; block < blocks; ++block) sum += partial_weight[block];
-    *total = sum;
-  }
+    add_segments(const double* partial, const int64_t* first_segment, int64_t groups, int columns,
+                 double* directions) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kCosineThreads + threadIdx.x;
+  if (at >= groups * columns) return;
+  const int64_t group = at / columns, column = at - group * columns;
+  double sum = 0.0;
+  for (int64_t segment = first_segment[group]; segment < first_segment[group + 1]; ++segment)
+    sum += partial[segment * columns + column];
+  directions[at] = sum;
 }
 
-// depths[i] of rows, or (where that is not null) cosines_of_rows[i] = sum of weight * cos over the corpus.
-// own_weights: where the rows are the corpus; null and leave_out: weights of 1.
+// What rows are scored against. Where `own`, the rows are the corpus, and positions are those of `groups`.
+struct Directions {
+  const double *sums, *totals;  // of each group
+  bool own;
+  Groups groups;
+  const float* own_weights;
+
+  __device__ int64_t row(int64_t position) const { return own ? groups.row(position) : position; }
+};
+
+// Depths of rows or, where that is not null, cosines[position][group] = sum of weight * cos over the group.
+// A warp for each row, and kScoredGroups groups of blockIdx.y.
+constexpr int kScoredGroups = 32;
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kCosineThreads, 1)
-    score_cosine(Rows<T> rows, const float* direction, const double* total, const float* own_weights,
-                 bool leave_out, float* depths, double* cosines_of_rows) {
+    score_cosine(Rows<T> rows, Directions directions, Depths depths, double* cosines) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int64_t first_group = static_cast<int64_t>(blockIdx.y) * kScoredGroups,
+                last_group = min(directions.groups.count, first_group + kScoredGroups);
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCosineWarps + warp; i < rows.count;
        i += static_cast<int64_t>(gridDim.x) * kCosineWarps) {
-    const T* row = rows.row(i);
-    float square = 0.0f, along = 0.0f;
+    const int64_t row_number = directions.row(i);
+    const T* row = rows.row(row_number);
+    float square = 0.0f;
     for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
-      float numbers[kTogether], of_direction[kTogether];
+      float numbers[kTogether];
       load_columns<kWhole>(row, at, rows.columns, numbers);
-      load_columns<kWhole>(direction, at, rows.columns, of_direction);
-      for (int k = 0; k < kTogether; ++k) {
-        square += numbers[k] * numbers[k];
-        along += numbers[k] * of_direction[k];
-      }
+      for (int k = 0; k < kTogether; ++k) square += numbers[k] * numbers[k];
     }
-    square = warp_sum(square);
-    const Scaling scaling = scaling_of<kWhole>(row, rows.columns, square);
-    const bool scaled = scaling.first != 1.0f;
-    if (scaled) {  // products may have overflowed as squares did
-      along = 0.0f;
+    const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
+    const int64_t own_group = directions.own ? directions.groups.group_of(i) : -1;
+    for (int64_t group = first_group; group < last_group; ++group) {
+      const double own = group == own_group ? static_cast<double>(directions.own_weights[i]) : 0.0;
+      const double* direction = directions.sums + group * rows.columns;
+      double along = 0.0;
       for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
-        float numbers[kTogether], of_direction[kTogether];
+        float numbers[kTogether];
         load_columns<kWhole>(row, at, rows.columns, numbers);
-        load_columns<kWhole>(direction, at, rows.columns, of_direction);
-        for (int k = 0; k < kTogether; ++k) along += scaling.unit(numbers[k]) * of_direction[k];
+        for (int k = 0; k < kTogether && at + k < rows.columns; ++k) {
+          const double unit = static_cast<double>(scaling.unit(numbers[k]));
+          along = __fma_rn(unit, __fma_rn(-own, unit, direction[at + k]), along);
+        }
       }
+      along = warp_sum(along);
+      if (lane != 0) continue;
+      const double weight = directions.totals[group] - own;
+      if (cosines != nullptr)
+        cosines[i * directions.groups.count + group] = along;
+      else  // a row alone in its group has no depth
+        depths.store(row_number, group, weight > 0.0 ? 1.0 + along / weight : not_a_number());
     }
-    double cosines =
-        static_cast<double>(warp_sum(along)) * (scaled ? 1.0 : static_cast<double>(scaling.second));
-    double weight = *total;
-    if (leave_out) {
-      const double own = own_weights == nullptr ? 1.0 : static_cast<double>(own_weights[i]);
-      cosines -= own;
-      weight -= own;
-    }
-    if (lane != 0) continue;
-    if (cosines_of_rows != nullptr)
-      cosines_of_rows[i] = cosines;
-    else  // a row alone in its corpus has no depth
-      depths[i] = weight > 0.0 ? static_cast<float>(1.0 + cosines / weight) : __uint_as_float(kNotANumber);
   }
 }
 

@@ -1,83 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "depth/depth.h"
 
-#include "depth/cosine.cuh"
-#include "depth/pairwise.cuh"
+#include "depth/check.cuh"
+#include "depth/layout.h"
 
 namespace ec::cuda {
 namespace {
 
-constexpr int kBlocksEach = 4;   // of a multiprocessor, that read rows
-constexpr int kWavesWanted = 4;  // of blocks of pairs, so that the last one matters little
-constexpr size_t kAlignment = 256;
-
-// Hands out arrays of a workspace one after another; without a start it only measures.
-class Arena {
- public:
-  explicit Arena(void* start) : start_(static_cast<unsigned char*>(start)) {}
-  template <class T>
-  T* take(int64_t count) {
-    unsigned char* found = start_ == nullptr ? nullptr : start_ + used_;
-    used_ += (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    return reinterpret_cast<T*>(found);
-  }
-  size_t used() const { return used_; }
-
- private:
-  unsigned char* start_;
-  size_t used_ = 0;
-};
-
-int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// One call, laid out.
-struct Layout {
-  Layout(const DepthProblem& given, int multiprocessors, void* workspace)
-      : problem(given),
-        own(given.own_corpus),
-        corpus(own ? given.rows : given.corpus),
-        pairs(given.metric != Metric::kCosine),
-        padded(ceiling(corpus.columns, kStep) * kStep),
-        unit_stride(given.strict ? 2 * padded : padded),
-        row_tiles(ceiling(given.rows.count, kTile)),
-        arena(workspace) {
-    const int64_t tiles = ceiling(corpus.count, kTile), wanted = int64_t{kWavesWanted} * multiprocessors;
-    shares = min(tiles, max(int64_t{1}, ceiling(wanted, max(int64_t{1}, row_tiles))));
-    sum_blocks = blocks_for(corpus.count, multiprocessors);
-    score_blocks = blocks_for(given.rows.count, multiprocessors);
-    total = arena.take<double>(1);
-    missing = arena.take<int>(1);
-    partial_weight = arena.take<double>(sum_blocks);
-    direction = arena.take<float>(corpus.columns);
-    partial = arena.take<float>(sum_blocks * corpus.columns);
-    if (!pairs) return;
-    cosines = arena.take<double>(given.rows.count);
-    sums = arena.take<PairSums>(shares * given.rows.count);
-    row_scalings = arena.take<Scaling>(given.rows.count);
-    row_units = arena.take<BFloat>(given.rows.count * unit_stride);
-    other_scalings = own ? row_scalings : arena.take<Scaling>(corpus.count);
-    other_units = own ? row_units : arena.take<BFloat>(corpus.count * unit_stride);
-  }
-
-  // As many as keep the device busy, and no more than there are rows for.
-  static int64_t blocks_for(int64_t rows, int multiprocessors) {
-    return max(int64_t{1}, min(ceiling(rows, kCosineWarps), int64_t{kBlocksEach} * multiprocessors));
-  }
-
-  const DepthProblem& problem;
-  const bool own;
-  const AnyRows& corpus;
-  const bool pairs;
-  const int64_t padded, unit_stride, row_tiles;
-  Arena arena;
-  int64_t shares, sum_blocks, score_blocks;
-  double *total, *partial_weight, *cosines = nullptr;
-  int* missing;
-  float *direction, *partial;
-  Scaling *row_scalings = nullptr, *other_scalings = nullptr;
-  PairSums* sums = nullptr;
-  BFloat *row_units = nullptr, *other_units = nullptr;
-};
+constexpr int64_t kMostBlocks = 0x7fffffff;
 
 template <class Body>
 void with_numbers(NumberKind kind, const Body& body) {
@@ -94,94 +24,239 @@ Rows<T> rows_of(const AnyRows& rows) {
   return {static_cast<const T*>(rows.data), rows.count, rows.stride, static_cast<int>(rows.columns)};
 }
 
-template <class T, int kVectors>
-void launch_sums(const Rows<T>& rows, const Layout& layout, Stream stream) {
-  const int width = kVectors * kWarpColumns, strip = min(rows.columns, width);
-  const size_t shared = (kCosineWarps + static_cast<size_t>(strip + 1) / 2) * sizeof(double);
-  const Dim3 grid{static_cast<unsigned>(layout.sum_blocks),
-                  static_cast<unsigned>(ceiling(rows.columns, width)), 1};
-  const auto kernel =
-      whole_vectors(rows) ? sum_unit_rows<T, kVectors, true> : sum_unit_rows<T, kVectors, false>;
-  EC_LAUNCH(kernel, grid, kCosineThreads, shared, stream, rows, layout.problem.weights, layout.partial,
-            layout.partial_weight);
-}
+// Kernels of one call, in their order.
+class Run {
+ public:
+  Run(const Layout& layout, Stream stream) : layout_(layout), problem_(layout.problem), stream_(stream) {}
 
-// The weighted sum of the corpus's unit rows into direction, and of the weights into total.
-void sum_corpus(const Layout& layout, Stream stream) {
-  with_numbers(layout.corpus.kind, [&](auto number) {
-    using T = decltype(number);
-    const Rows<T> rows = rows_of<T>(layout.corpus);
-    const int64_t vectors = ceiling(rows.columns, kWarpColumns);
-    const auto launch = vectors <= 1   ? launch_sums<T, 1>
-                        : vectors <= 2 ? launch_sums<T, 2>
-                        : vectors <= 4 ? launch_sums<T, 4>
-                        : vectors <= 8 ? launch_sums<T, 8>
-                                       : launch_sums<T, kMostStripVectors>;
-    launch(rows, layout, stream);
-  });
-  const int columns = static_cast<int>(layout.corpus.columns);
-  const auto blocks = static_cast<unsigned>(ceiling(columns, kCosineThreads));
-  EC_LAUNCH(add_blocks, blocks, kCosineThreads, 0, stream, layout.partial, layout.partial_weight,
-            static_cast<int>(layout.sum_blocks), columns, layout.direction, layout.total);
-}
+  void start() {
+    if (layout_.angular) {
+      narrow(problem_.rows, layout_.rows);
+      if (!layout_.own) narrow(problem_.corpus, layout_.corpus);
+      write_plan(layout_.of_sums);
+    }
+    if (layout_.pairs) write_plan(layout_.of_pairs);
+    prepare_weights();
+    if (layout_.pairs) {
+      if (layout_.angular)
+        round_all();
+      else
+        move_all();
+    }
+    weigh_groups();
+    if (layout_.angular) {
+      sum_corpus();
+      score_rows();
+    }
+    if (layout_.spatial)
+      score_spatial();
+    else if (layout_.pairs)
+      score_pairs();
+  }
 
-void score_rows(const Layout& layout, Stream stream) {
-  with_numbers(layout.problem.rows.kind, [&](auto number) {
-    using T = decltype(number);
-    const Rows<T> rows = rows_of<T>(layout.problem.rows);
-    const auto kernel = whole_vectors(rows) ? score_cosine<T, true> : score_cosine<T, false>;
-    const auto blocks = static_cast<unsigned>(layout.score_blocks);
-    EC_LAUNCH(kernel, blocks, kCosineThreads, 0, stream, rows, layout.direction, layout.total,
-              layout.own ? layout.problem.weights : nullptr, layout.own, layout.problem.depths,
-              layout.cosines);
-  });
-}
+ private:
+  static unsigned blocks(int64_t count) { return static_cast<unsigned>(count); }
 
-void round_rows(const Layout& layout, const AnyRows& given, BFloat* units, Scaling* scalings, int* missing,
-                int64_t blocks, Stream stream) {
-  with_numbers(given.kind, [&](auto number) {
-    using T = decltype(number);
-    const Rows<T> rows = rows_of<T>(given);
-    const auto kernel = whole_vectors(rows) ? round_unit_rows<T, true> : round_unit_rows<T, false>;
-    EC_LAUNCH(kernel, static_cast<unsigned>(blocks), kCosineThreads, 0, stream, rows,
-              static_cast<int>(layout.padded), layout.problem.strict, units, scalings, missing);
-  });
-}
+  void narrow(const AnyRows& wide, const AnyRows& to) const {
+    if (wide.kind != NumberKind::kFloat64) return;
+    EC_LAUNCH(narrow_rows, blocks(layout_.blocks_for(wide.count)), kCheckThreads, 0, stream_, wide,
+              const_cast<float*>(static_cast<const float*>(to.data)), to.stride);
+  }
 
-void score_pairs(const Layout& layout, Stream stream) {
-  const DepthProblem& problem = layout.problem;
-  clear(layout.missing, sizeof(int), stream);
-  round_rows(layout, layout.corpus, layout.other_units, layout.other_scalings, layout.missing,
-             layout.sum_blocks, stream);
-  if (!layout.own)
-    round_rows(layout, problem.rows, layout.row_units, layout.row_scalings, nullptr, layout.score_blocks,
-               stream);
-  const PairProblem pairs = {{layout.row_units, layout.row_scalings, problem.rows},
-                             {layout.other_units, layout.other_scalings, layout.corpus},
-                             static_cast<int>(layout.padded),
-                             problem.strict,
-                             problem.weights,
-                             layout.own,
-                             layout.sums};
-  const Dim3 grid{static_cast<unsigned>(layout.row_tiles), static_cast<unsigned>(layout.shares), 1};
-  const auto kernel =
-      problem.metric == Metric::kArc ? sum_pairs<PairMetric::kArc> : sum_pairs<PairMetric::kChord>;
-  allow_shared(kernel, sizeof(PairShared));
-  EC_LAUNCH(kernel, grid, kPairThreads, sizeof(PairShared), stream, pairs);
-  const PairFinish finish = {problem.metric == Metric::kArc ? PairMetric::kArc : PairMetric::kChord,
-                             problem.rows.count,
-                             layout.sums,
-                             static_cast<int>(layout.shares),
-                             layout.cosines,
-                             layout.total,
-                             layout.own ? problem.weights : nullptr,
-                             layout.own,
-                             problem.strict,
-                             layout.row_scalings,
-                             layout.missing,
-                             problem.depths};
-  const auto blocks = static_cast<unsigned>(ceiling(problem.rows.count, kPairThreads));
-  EC_LAUNCH(finish_pairs, blocks, kPairThreads, 0, stream, finish);
+  void write_plan(const Plan& plan) const {
+    int64_t segment = 0;
+    for (int64_t first = 0; first < problem_.groups; first += kGroupsTogether) {
+      const auto count = static_cast<int>(min(problem_.groups - first, int64_t{kGroupsTogether}));
+      GroupStarts starts = {};
+      int64_t next = segment;
+      for (int i = 0; i <= count; ++i) {
+        starts.starts[i] = problem_.starts != nullptr ? problem_.starts[first + i]
+                           : i == 0                   ? 0
+                                                      : layout_.corpus.count;
+        if (i < count) next += plan.cut.segments(layout_.group_rows(first + i));
+      }
+      EC_LAUNCH(write_segments, 1, kGroupsTogether, 0, stream_, starts, first, count, segment, plan.cut,
+                plan.table, layout_.starts);
+      segment = next;
+    }
+  }
+
+  void prepare_weights() const {
+    const int64_t count = layout_.corpus.count;
+    const Weights weights = {problem_.weights, problem_.weights_kind, problem_.weights_stride};
+    const unsigned grid = blocks(min(max(int64_t{1}, ceiling(count, kWeightThreads)),
+                                     int64_t{kBlocksEach} * layout_.multiprocessors));
+    clear(layout_.exponents, 3 * sizeof(int), stream_);
+    if (weights.data != nullptr)
+      EC_LAUNCH(find_largest_weight, grid, kWeightThreads, 0, stream_, weights, count, layout_.exponents);
+    EC_LAUNCH(scale_weights, grid, kWeightThreads, 0, stream_, weights, layout_.groups(), count,
+              layout_.exponents, layout_.weights);
+  }
+
+  void weigh_groups() const {
+    const Plan& plan = layout_.weighed();
+    EC_LAUNCH(sum_weights, blocks(plan.segments), kWeightThreads,
+              kWeightThreads / kWarpSize * sizeof(double), stream_, plan.table.all, layout_.weights,
+              plan.weights);
+    EC_LAUNCH(add_weights, blocks(ceiling(problem_.groups, kWeightThreads)), kWeightThreads, 0, stream_,
+              plan.table.first, problem_.groups, plan.weights, layout_.totals);
+  }
+
+  template <class T, int kVectors>
+  void launch_sums(const Rows<T>& rows) const {
+    const int width = kVectors * kWarpColumns, strip = min(rows.columns, width);
+    const Dim3 grid{blocks(layout_.of_sums.segments), blocks(ceiling(rows.columns, width)), 1};
+    const auto kernel =
+        whole_vectors(rows) ? sum_unit_rows<T, kVectors, true> : sum_unit_rows<T, kVectors, false>;
+    EC_LAUNCH(kernel, grid, kCosineThreads, static_cast<size_t>(strip) * sizeof(double), stream_, rows,
+              layout_.groups(), layout_.of_sums.table.all, layout_.weights, layout_.partial);
+  }
+
+  // The weighted sums of the unit rows of each group.
+  void sum_corpus() const {
+    with_numbers(layout_.corpus.kind, [&](auto number) {
+      using T = decltype(number);
+      const Rows<T> rows = rows_of<T>(layout_.corpus);
+      const int64_t vectors = ceiling(rows.columns, kWarpColumns);
+      if (vectors <= 1)
+        launch_sums<T, 1>(rows);
+      else if (vectors <= 2)
+        launch_sums<T, 2>(rows);
+      else if (vectors <= 4)
+        launch_sums<T, 4>(rows);
+      else
+        launch_sums<T, kMostStripVectors>(rows);
+    });
+    const int columns = static_cast<int>(layout_.corpus.columns);
+    EC_LAUNCH(add_segments, blocks(ceiling(problem_.groups * columns, kCosineThreads)), kCosineThreads, 0,
+              stream_, layout_.partial, layout_.of_sums.table.first, problem_.groups, columns,
+              layout_.directions);
+  }
+
+  Depths depths() const {
+    return {problem_.depths, problem_.rows.kind == NumberKind::kFloat64, problem_.groups};
+  }
+
+  void score_rows() const {
+    const Directions directions = {layout_.directions, layout_.totals, layout_.own, layout_.groups(),
+                                   layout_.weights};
+    with_numbers(layout_.rows.kind, [&](auto number) {
+      using T = decltype(number);
+      const Rows<T> rows = rows_of<T>(layout_.rows);
+      const auto kernel = whole_vectors(rows) ? score_cosine<T, true> : score_cosine<T, false>;
+      const Dim3 grid{blocks(layout_.row_blocks), blocks(ceiling(problem_.groups, kScoredGroups)), 1};
+      EC_LAUNCH(kernel, grid, kCosineThreads, 0, stream_, rows, directions, depths(), layout_.cosines);
+    });
+  }
+
+  void round_rows(const AnyRows& given, const Groups& groups, BFloat* units, Scaling* scalings,
+                  float* weights) const {
+    with_numbers(given.kind, [&](auto number) {
+      using T = decltype(number);
+      const Rows<T> rows = rows_of<T>(given);
+      const auto kernel = whole_vectors(rows) ? round_unit_rows<T, true> : round_unit_rows<T, false>;
+      EC_LAUNCH(kernel, blocks(layout_.blocks_for(given.count)), kCosineThreads, 0, stream_, rows, groups,
+                static_cast<int>(layout_.padded), problem_.strict, units, scalings, weights);
+    });
+  }
+  void round_all() const {
+    round_rows(layout_.corpus, layout_.groups(), layout_.other_numbers, layout_.other_scalings,
+               layout_.weights);
+    if (!layout_.own)
+      round_rows(layout_.rows, layout_.row_groups(), layout_.row_numbers, layout_.row_scalings, nullptr);
+  }
+
+  Move move() const { return {layout_.center, layout_.exponents + 1}; }
+  void move_rows(const AnyRows& given, const Groups& groups, BFloat* numbers, float* squares,
+                 float* weights) const {
+    EC_LAUNCH(pack_moved_rows, blocks(layout_.blocks_for(given.count)), kMoveThreads, 0, stream_, given,
+              groups, move(), static_cast<int>(layout_.padded), numbers, squares, weights);
+  }
+  void move_all() const {
+    EC_LAUNCH(find_center, blocks(ceiling(layout_.corpus.columns, kCenterColumns)), kMoveThreads,
+              sizeof(CenterShared), stream_, layout_.corpus, move());
+    EC_LAUNCH(find_reach, blocks(layout_.corpus_blocks), kMoveThreads, 0, stream_, layout_.corpus, move());
+    if (!layout_.own)
+      EC_LAUNCH(find_reach, blocks(layout_.row_blocks), kMoveThreads, 0, stream_, layout_.rows, move());
+    move_rows(layout_.corpus, layout_.groups(), layout_.other_numbers, layout_.other_squares,
+              layout_.weights);
+    if (!layout_.own)
+      move_rows(layout_.rows, layout_.row_groups(), layout_.row_numbers, layout_.row_squares, nullptr);
+  }
+
+  PackedRows packed(const BFloat* numbers) const {
+    return {numbers, static_cast<int>(layout_.padded), layout_.products};
+  }
+
+  template <PairMetric kMetric>
+  void launch_pairs() const {
+    const PairSide rows = {packed(layout_.row_numbers), layout_.row_scalings, layout_.row_squares,
+                           layout_.rows, layout_.row_groups().order};
+    const PairSide others = {packed(layout_.other_numbers), layout_.other_scalings, layout_.other_squares,
+                             layout_.corpus, problem_.order};
+    const PairProblem pairs = {
+        rows,   others,       layout_.of_pairs.table.all, layout_.weights, layout_.own,
+        move(), layout_.sums, layout_.row_tiles};
+    allow_shared(sum_pairs<kMetric>, sizeof(PairShared));
+    EC_LAUNCH(sum_pairs<kMetric>, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
+              sizeof(PairShared), stream_, pairs);
+    const PairFinish finish = {rows,
+                               layout_.groups(),
+                               layout_.of_pairs.table,
+                               layout_.sums,
+                               layout_.cosines,
+                               layout_.totals,
+                               layout_.own ? layout_.weights : nullptr,
+                               move(),
+                               depths()};
+    EC_LAUNCH(finish_pairs<kMetric>, blocks(ceiling(layout_.rows.count * problem_.groups, kPairThreads)),
+              kPairThreads, 0, stream_, finish);
+  }
+  void score_pairs() const {
+    if (problem_.metric == Metric::kChord)
+      launch_pairs<PairMetric::kChord>();
+    else if (problem_.metric == Metric::kArc)
+      launch_pairs<PairMetric::kArc>();
+    else
+      launch_pairs<PairMetric::kL2>();
+  }
+
+  void score_spatial() const {
+    const SpatialFinish finish = {
+        packed(layout_.row_numbers), layout_.groups(), layout_.rows.count, layout_.own,
+        layout_.row_squares,         layout_.weights,  layout_.totals,     layout_.vectors,
+        layout_.weight_sums,         depths()};
+    const SpatialProblem spatial = {packed(layout_.other_numbers),
+                                    layout_.rows,
+                                    layout_.corpus,
+                                    layout_.of_pairs.table.all,
+                                    layout_.of_pairs.segments,
+                                    layout_.slots,
+                                    layout_.row_tiles,
+                                    layout_.other_squares,
+                                    layout_.weights,
+                                    move(),
+                                    finish};
+    allow_shared(sum_directions, sizeof(SpatialShared));
+    EC_LAUNCH(sum_directions, blocks(layout_.row_tiles * layout_.slots), kPairThreads,
+              sizeof(SpatialShared), stream_, spatial);
+    if (!layout_.splits()) return;
+    EC_LAUNCH(finish_spatial, blocks(ceiling(layout_.rows.count * problem_.groups, kPairWarps)),
+              kPairThreads, 0, stream_, finish, layout_.of_pairs.table.first);
+  }
+
+  const Layout& layout_;
+  const DepthProblem& problem_;
+  const Stream stream_;
+};
+
+bool fits(const Layout& layout) {
+  const int64_t groups = layout.problem.groups;
+  return layout.rows.count <= kMostBlocks * kPairWarps / groups &&
+         layout.corpus.columns <= kMostBlocks * kCosineThreads / groups &&
+         layout.of_sums.segments <= kMostBlocks &&
+         layout.of_pairs.segments <= kMostBlocks / layout.row_tiles &&
+         ceiling(groups, kScoredGroups) <= 65535;
 }
 
 }  // namespace
@@ -193,9 +268,29 @@ size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors) {
 bool run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream) {
   if (problem.rows.count == 0) return true;
   const Layout layout(problem, multiprocessors, workspace);
-  sum_corpus(layout, stream);
-  score_rows(layout, stream);
-  if (layout.pairs) score_pairs(layout, stream);
+  if (!fits(layout)) return false;
+  Run(layout, stream).start();
+  return !launches_failed();
+}
+
+bool find_bad_rows(const AnyRows& rows, bool zeros_are_bad, int multiprocessors, int64_t* found,
+                   Stream stream) {
+  fill(found, 0xff, sizeof(int64_t), stream);
+  if (rows.count == 0) return !launches_failed();
+  const int64_t blocks =
+      min(ceiling(rows.count, kCheckThreads / kWarpSize), int64_t{kBlocksEach} * multiprocessors);
+  EC_LAUNCH(check_rows, static_cast<unsigned>(blocks), kCheckThreads, 0, stream, rows, zeros_are_bad,
+            reinterpret_cast<unsigned long long*>(found));
+  return !launches_failed();
+}
+
+bool find_bad_weights(const void* weights, NumberKind kind, int64_t stride, int64_t count,
+                      int multiprocessors, int64_t* found, Stream stream) {
+  fill(found, 0xff, sizeof(int64_t), stream);
+  if (count == 0) return !launches_failed();
+  const int64_t blocks = min(ceiling(count, kCheckThreads), int64_t{kBlocksEach} * multiprocessors);
+  EC_LAUNCH(check_weights, static_cast<unsigned>(blocks), kCheckThreads, 0, stream,
+            Weights{weights, kind, stride}, count, reinterpret_cast<unsigned long long*>(found));
   return !launches_failed();
 }
 

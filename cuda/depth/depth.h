@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Depths of arrays on the GPU, on the caller's stream and in the caller's workspace.
+//
+// A number that is not finite, and for the angular metrics (cosine, chord, arc) a row of zeros, makes
+// depths NaN: in x those of its own row, in the corpus, as a weight that is negative or not finite does,
+// all those in its group. A group without weight, and a row alone in its own group, have NaN. find_bad_rows
+// and find_bad_weights say where the first one is.
 #pragma once
 
 #include <cstddef>
@@ -9,21 +14,42 @@
 
 namespace ec::cuda {
 
-enum class Metric { kCosine, kChord, kArc };
+enum class Metric { kCosine, kChord, kArc, kL2, kSpatial };
 
 struct DepthProblem {
   Metric metric;
   AnyRows rows;
-  bool own_corpus;       // the rows are their own corpus, and each leaves itself out
-  AnyRows corpus;        // else
-  const float* weights;  // of the corpus; may be null
-  bool strict;           // chord and arc: float32 products, else bf16
-  float* depths;         // [rows]
+  bool own_corpus;  // the rows are their own corpus, and each leaves itself out of its own group
+  AnyRows corpus;   // else
+  bool strict;      // chord and arc: float32 products, else bf16
+  void* depths;     // [rows][groups], double where the rows are float64, else float
+
+  // Weights of the corpus, float32 or float64, in any unit; may be null.
+  const void* weights = nullptr;
+  NumberKind weights_kind = NumberKind::kFloat32;
+  int64_t weights_stride = 1;  // in numbers
+
+  // Rows order[starts[g] .. starts[g + 1]) of the corpus are group g.
+  int64_t groups = 1;
+  const int64_t* starts = nullptr;  // on the host, [groups + 1], from 0 to the rows; null: one group
+  const int64_t* order = nullptr;   // on the device, each row once; null: rows as they are
 };
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors);
-// Starts kernels, and returns whether all could be started. Requires: shapes that fit, a workspace of that
-// size on a boundary of 256 bytes.
+// Starts kernels, and returns whether all could be started; what the problem has on the host is not read
+// later. Requires: shapes that fit, at most 65536 columns, a workspace of that size on a boundary of 256
+// bytes.
 bool run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream);
+
+enum class BadValue : int64_t { kNotFinite = 0, kZero = 1, kWeight = 2 };
+constexpr int64_t kBadValues = 4;  // *found = row * kBadValues + its BadValue
+constexpr int64_t kNoneFound = -1;
+
+// *found (on the device) = the first bad row, or kNoneFound. zeros_are_bad: for the angular metrics.
+bool find_bad_rows(const AnyRows& rows, bool zeros_are_bad, int multiprocessors, int64_t* found,
+                   Stream stream);
+// The same of `count` weights.
+bool find_bad_weights(const void* weights, NumberKind kind, int64_t stride, int64_t count,
+                      int multiprocessors, int64_t* found, Stream stream);
 
 }  // namespace ec::cuda

@@ -2,13 +2,11 @@
 // Lengths of rows, and rows of unit length in bf16 for the tensor cores.
 #pragma once
 
-#include "common/numbers.cuh"
-#include "common/warp.cuh"
+#include "depth/segments.cuh"
 
 namespace ec::cuda {
 
 constexpr int kWarpColumns = kWarpSize * kTogether;  // that a warp loads at once
-constexpr unsigned kNotANumber = 0x7fc00000u;        // its bits
 
 // What a sum of squares may be, so that neither overflow nor underflow has cost digits; and what brings the
 // numbers of other rows into that range.
@@ -45,22 +43,32 @@ __device__ __forceinline__ unsigned bfloat_bits(float a) {
   return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
 
+// Numbers as bf16, and what that leaves of them.
+__device__ __forceinline__ void split_four(const float (&numbers)[kTogether], unsigned (&bits)[kTogether],
+                                           unsigned (&rest)[kTogether]) {
+  for (int k = 0; k < kTogether; ++k) {
+    bits[k] = bfloat_bits(numbers[k]);
+    rest[k] = bfloat_bits(numbers[k] - __uint_as_float(bits[k] << 16));
+  }
+}
+
 __device__ __forceinline__ void store_four(const unsigned (&bits)[kTogether], BFloat* to) {
   *reinterpret_cast<uint2*>(to) = uint2{bits[0] | bits[1] << 16, bits[2] | bits[3] << 16};
 }
 
-// unit[i][0 .. padded) = row i / |row i| in bf16, zeros behind its columns, and all zeros where it has no
-// direction, which *missing (may be null) counts; strict: then its rest, in bf16 too. A warp each; padded:
-// a multiple of 4.
+// unit[position][0 .. padded) = row / |row| in bf16, zeros behind its columns, and all zeros where it has
+// no direction, in which case its weight (weights may be null) becomes NaN; strict: then its rest, in bf16
+// too. A warp each; padded: a multiple of 4.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(256, 1)
-    round_unit_rows(Rows<T> rows, int padded, bool strict, BFloat* unit, Scaling* scalings, int* missing) {
+    round_unit_rows(Rows<T> rows, Groups groups, int padded, bool strict, BFloat* unit, Scaling* scalings,
+                    float* weights) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t stride = strict ? 2 * padded : padded;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize;
        i < rows.count; i += warps) {
-    const T* row = rows.row(i);
+    const T* row = rows.row(groups.row(i));
     float square = 0.0f;
     for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
       float numbers[kTogether];
@@ -72,18 +80,15 @@ __global__ void __launch_bounds__(256, 1)
     for (int at = lane * kTogether; at < padded; at += kWarpColumns) {
       float numbers[kTogether];
       load_columns<kWhole>(row, at, rows.columns, numbers);
+      for (int k = 0; k < kTogether; ++k) numbers[k] = directed ? scaling.unit(numbers[k]) : 0.0f;
       unsigned bits[kTogether], rest[kTogether];
-      for (int k = 0; k < kTogether; ++k) {
-        const float number = directed ? scaling.unit(numbers[k]) : 0.0f;
-        bits[k] = bfloat_bits(number);
-        rest[k] = bfloat_bits(number - __uint_as_float(bits[k] << 16));
-      }
+      split_four(numbers, bits, rest);
       store_four(bits, unit + i * stride + at);
       if (strict) store_four(rest, unit + i * stride + padded + at);
     }
     if (lane == 0) {
       scalings[i] = scaling;
-      if (!directed && missing != nullptr) atomicAdd(missing, 1);
+      if (!directed && weights != nullptr) weights[i] = __uint_as_float(kNotANumber);
     }
   }
 }

@@ -1,145 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of depth on the emulation, against loops in double.
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
+// The kernels of depth on the emulation, against loops in double: numbers of every kind, width, layout and
+// size, and bad ones.
 #include <utility>
-#include <vector>
 
-#include "depth/depth.h"
-#include "native/check.h"
-#include "native/numbers.h"
+#include "depth_model.h"
+
+using namespace depth_model;
 
 namespace {
 
-using ec::cuda::AnyRows;
-using ec::cuda::DepthProblem;
-using ec::cuda::Metric;
-using ec::cuda::NumberKind;
-
-constexpr int kMultiprocessors = 2;
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-using Values = std::vector<double>;  // [row][column]
-
-// Rows of a kind, a few numbers apart and not from an aligned place where asked.
-struct Array {
-  Array(const Values& values, int64_t columns, NumberKind kind, int64_t gap, int64_t start)
-      : stored(dtype(kind), spread(values, columns, gap, start)),
-        matrix{stored.bytes.data() + start * numbers::size_of(dtype(kind)),
-               static_cast<int64_t>(values.size()) / columns, columns + gap, columns, kind} {}
-
-  static ec_dtype dtype(NumberKind kind) {
-    return kind == NumberKind::kFloat32   ? EC_FLOAT32
-           : kind == NumberKind::kFloat16 ? EC_FLOAT16
-                                          : EC_BFLOAT16;
-  }
-  static Values spread(const Values& values, int64_t columns, int64_t gap, int64_t start) {
-    Values all(static_cast<size_t>(start), 7.0);
-    for (size_t i = 0; i < values.size(); ++i) {
-      all.push_back(values[i]);
-      if ((i + 1) % static_cast<size_t>(columns) == 0)
-        all.insert(all.end(), static_cast<size_t>(gap), kNaN);
-    }
-    return all;
-  }
-
-  // As they are stored, where there is no gap.
-  Values values(int64_t columns) const {
-    Values found;
-    for (int64_t i = 0; i < matrix.count * columns; ++i) found.push_back(stored[static_cast<size_t>(i)]);
-    return found;
-  }
-
-  numbers::Array stored;
-  AnyRows matrix;
-};
-
-double distance(Metric metric, const double* a, const double* b, int64_t columns) {
-  double ab = 0.0, aa = 0.0, bb = 0.0, square = 0.0;
-  for (int64_t k = 0; k < columns; ++k) ab += a[k] * b[k], aa += a[k] * a[k], bb += b[k] * b[k];
-  for (int64_t k = 0; k < columns; ++k) {
-    const double difference = a[k] / std::sqrt(aa) - b[k] / std::sqrt(bb);
-    square += difference * difference;
-  }
-  if (metric == Metric::kCosine) return 1.0 - ab / std::sqrt(aa) / std::sqrt(bb);
-  return metric == Metric::kChord ? std::sqrt(square)
-                                  : 2.0 * std::asin(std::fmin(1.0, std::sqrt(square) / 2.0));
-}
-
-Values model(Metric metric, const Values& rows, const Values* corpus, const std::vector<float>& weights,
-             int64_t columns) {
-  const Values& others = corpus == nullptr ? rows : *corpus;
-  const auto count = [&](const Values& values) { return static_cast<int64_t>(values.size()) / columns; };
-  Values depths;
-  for (int64_t i = 0; i < count(rows); ++i) {
-    double sum = 0.0, total = 0.0;
-    for (int64_t j = 0; j < count(others); ++j) {
-      if (corpus == nullptr && i == j) continue;
-      const double weight = weights.empty() ? 1.0 : static_cast<double>(weights[static_cast<size_t>(j)]);
-      sum += weight * distance(metric, &rows[static_cast<size_t>(i * columns)],
-                               &others[static_cast<size_t>(j * columns)], columns);
-      total += weight;
-    }
-    depths.push_back((metric == Metric::kArc ? std::acos(-1.0) : 2.0) - sum / total);
-  }
-  return depths;
-}
-
-Values random_rows(int64_t count, int64_t columns, unsigned seed, double scale = 1.0) {
-  Values values = numbers::Source(seed).some(count * columns);
-  for (double& value : values) value = scale * (value + 0.125);
-  for (int64_t i = 0; i < count; ++i) {  // no rows of zeros
-    double& first = values[static_cast<size_t>(i * columns)];
-    first = first == 0.0 ? scale : first;
-  }
-  return values;
-}
-
-std::vector<float> depths_of(Metric metric, const Array& rows, const Array* corpus,
-                             const std::vector<float>& weights = {}, bool strict = true) {
-  std::vector<float> depths(static_cast<size_t>(rows.matrix.count), -1.0f);
-  const DepthProblem problem = {metric,
-                                rows.matrix,
-                                corpus == nullptr,
-                                corpus == nullptr ? AnyRows{} : corpus->matrix,
-                                weights.empty() ? nullptr : weights.data(),
-                                strict,
-                                depths.data()};
-  const size_t bytes = ec::cuda::depth_workspace_bytes(problem, kMultiprocessors);
-  // Exactly as much as was asked for, on a boundary as Torch's and CuPy's allocators give it.
-  const std::unique_ptr<void, decltype(&std::free)> workspace(std::aligned_alloc(256, bytes), &std::free);
-  std::memset(workspace.get(), 0xff, bytes);
-  CHECK(ec::cuda::run_depth(problem, kMultiprocessors, workspace.get(), nullptr));
-  return depths;
-}
-
-void agree(Metric metric, const std::vector<float>& got, const Values& wanted, double tolerance = 2e-6) {
-  CHECK(got.size() == wanted.size());
-  double worst = 0.0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double error = std::fabs(static_cast<double>(got[i]) - wanted[i]);
-    worst = std::fmax(worst, std::isnan(error) ? 1e9 : error);
-  }
-  CHECK(worst <= tolerance);
-  if (worst > tolerance) std::fprintf(stderr, "metric %d: %g\n", static_cast<int>(metric), worst);
-}
-
-constexpr Metric kMetrics[] = {Metric::kCosine, Metric::kChord, Metric::kArc};
-
-void every_width_kind_and_layout() {
+void cosine_of_every_width_kind_and_layout() {
   for (const int64_t columns : {1, 3, 4, 31, 128, 129, 384, 1028, 2500}) {
-    for (const NumberKind kind : {NumberKind::kFloat32, NumberKind::kFloat16, NumberKind::kBFloat16}) {
+    for (const NumberKind kind :
+         {NumberKind::kFloat32, NumberKind::kFloat16, NumberKind::kBFloat16, NumberKind::kFloat64}) {
       const Values rows = random_rows(9, columns, 1), corpus = random_rows(37, columns, 2);
       for (const auto& [gap, start] : {std::pair<int64_t, int64_t>{0, 0}, {4, 4}, {3, 1}}) {
         const Array x(rows, columns, kind, gap, start), y(corpus, columns, kind, gap, start);
-        agree(Metric::kCosine, depths_of(Metric::kCosine, x, &y),
-              model(Metric::kCosine, rows, &corpus, {}, columns));
-        agree(Metric::kCosine, depths_of(Metric::kCosine, y, nullptr),
-              model(Metric::kCosine, corpus, nullptr, {}, columns));
+        agree({Metric::kCosine, &x, &y});
+        agree({Metric::kCosine, &y});
       }
     }
   }
@@ -147,31 +25,38 @@ void every_width_kind_and_layout() {
 
 void pairs_of_several_tiles() {
   const int64_t columns = 40;
-  const Values rows = random_rows(140, columns, 3), corpus = random_rows(200, columns, 4);
-  const Array x(rows, columns, NumberKind::kFloat32, 0, 0), y(corpus, columns, NumberKind::kFloat16, 3, 1);
-  std::vector<float> weights;
-  for (int i = 0; i < 200; ++i) weights.push_back(static_cast<float>(i % 5) * 3.0f);
+  const Array x(random_rows(140, columns, 3), columns),
+      y(random_rows(200, columns, 4), columns, NumberKind::kFloat16, 3, 1);
+  Values weights;
+  for (int i = 0; i < 200; ++i) weights.push_back(i % 5 * 3.0);
   for (const Metric metric : kMetrics) {
-    agree(metric, depths_of(metric, x, &y), model(metric, rows, &corpus, {}, columns));
-    agree(metric, depths_of(metric, y, nullptr, weights), model(metric, corpus, nullptr, weights, columns));
-    // Of bf16, the correction leaves what is not linear, the less the more pairs there are.
-    agree(metric, depths_of(metric, x, &y, {}, false), model(metric, rows, &corpus, {}, columns), 3e-5);
-    agree(metric, depths_of(metric, y, nullptr, weights, false),
-          model(metric, corpus, nullptr, weights, columns), 3e-5);
+    agree({metric, &x, &y});
+    agree({metric, &y, nullptr, weights});
+  }
+  // Of bf16, the correction leaves what is not linear, the less the more pairs there are.
+  for (const Metric metric : kAngular) {
+    Call call = {metric, &x, &y};
+    agree(metric, depths_of({metric, &x, &y, {}, NumberKind::kFloat32, {}, 1, false}), model(call), 3e-5);
+    call = {metric, &y, nullptr, weights};
+    agree(metric, depths_of({metric, &y, nullptr, weights, NumberKind::kFloat32, {}, 1, false}),
+          model(call), 3e-5);
   }
 }
 
 void pairs_of_every_width() {
-  for (const int64_t columns : {1, 5, 31, 32, 33, 96, 100, 400}) {
-    const Values rows = random_rows(5, columns, 5), corpus = random_rows(20, columns, 6);
-    const Array x(rows, columns, NumberKind::kBFloat16, 0, 0),
-        y(corpus, columns, NumberKind::kFloat32, 0, 0);
-    for (const Metric metric : {Metric::kChord, Metric::kArc})
-      agree(metric, depths_of(metric, x, &y), model(metric, rows, &corpus, {}, columns));
+  for (const int64_t columns : {1, 5, 31, 32, 33, 96, 100, 300}) {
+    const Array x(random_rows(5, columns, 5), columns, NumberKind::kBFloat16),
+        y(random_rows(20, columns, 6), columns),
+        z(random_rows(20, columns, 6), columns, NumberKind::kFloat64, 1, 1);
+    for (const Metric metric : kMetrics) {
+      if (metric == Metric::kCosine) continue;
+      agree({metric, &x, &y});
+      if (columns == 33) agree({metric, &x, &z}), agree({metric, &z, &x});
+    }
   }
 }
 
-// Where bf16 has lost the distance.
+// Where products have lost the distance.
 void near_and_opposite_pairs() {
   const int64_t columns = 64;
   Values rows = random_rows(40, columns, 7);
@@ -184,82 +69,118 @@ void near_and_opposite_pairs() {
       if (i >= 20 && i < 30) number = -first * (k == i ? 1.001 : 1.0);
     }
   }
-  const Array x(rows, columns, NumberKind::kFloat32, 0, 0);
-  const Values stored = x.values(columns);
-  for (const Metric metric : kMetrics)
-    agree(metric, depths_of(metric, x, nullptr), model(metric, stored, nullptr, {}, columns));
+  for (const NumberKind kind : {NumberKind::kFloat32, NumberKind::kFloat64}) {
+    const Array x(rows, columns, kind);
+    for (const Metric metric : kMetrics) agree({metric, &x});
+  }
 }
 
-void any_length_will_do() {
+void directions_of_any_length() {
   const int64_t columns = 200;
   for (const double scale : {1e-36, 1e-20, 1e15, 1e36}) {
-    const Values rows = random_rows(9, columns, 8), large = random_rows(9, columns, 8, scale);
-    const Array x(large, columns, NumberKind::kFloat32, 0, 0);
-    for (const Metric metric : kMetrics)
-      agree(metric, depths_of(metric, x, nullptr), model(metric, rows, nullptr, {}, columns));
+    const Array x(random_rows(9, columns, 8, scale), columns);
+    for (const Metric metric : kAngular) agree({metric, &x}, 1.0 / scale);
+  }
+  for (const double scale : {1e-300, 1e-200, 1e200, 1e300}) {
+    const Array x(random_rows(9, columns, 8, scale), columns, NumberKind::kFloat64);
+    for (const Metric metric : kAngular) agree({metric, &x}, 1.0 / scale);
   }
 }
 
 // As far as their own digits go: of numbers that small, a few are left.
 void denormal_numbers_have_directions() {
-  const int64_t columns = 64;
-  const Array x(random_rows(9, columns, 13, 1e-40), columns, NumberKind::kFloat32, 0, 0);
-  const Values stored = x.values(columns);
-  for (const Metric metric : kMetrics)
-    agree(metric, depths_of(metric, x, nullptr), model(metric, stored, nullptr, {}, columns));
+  const Array x(random_rows(9, 64, 13, 1e-40), 64);
+  for (const Metric metric : kAngular) agree({metric, &x}, 1e40);
 }
 
 void bad_rows_harm_themselves_alone() {
   const int64_t columns = 40;
-  const Values good = random_rows(12, columns, 9), corpus = random_rows(20, columns, 10);
+  const Values good = random_rows(12, columns, 9);
+  const Array x_good(good, columns), y(random_rows(20, columns, 10), columns);
   Values rows = good;
   std::fill(rows.begin() + 2 * columns, rows.begin() + 3 * columns, 0.0);
   rows[static_cast<size_t>(5 * columns + 17)] = kNaN;
   rows[static_cast<size_t>(7 * columns + 39)] = -std::numeric_limits<double>::infinity();
-  const Array x(rows, columns, NumberKind::kFloat32, 0, 0), y(corpus, columns, NumberKind::kFloat32, 0, 0);
-  for (const Metric metric : kMetrics) {
-    const Values wanted = model(metric, good, &corpus, {}, columns);
-    const std::vector<float> got = depths_of(metric, x, &y);
-    for (size_t i = 0; i < got.size(); ++i) {
-      if (i == 2 || i == 5 || i == 7)
-        CHECK(std::isnan(got[i]));
+  for (const NumberKind kind : {NumberKind::kFloat32, NumberKind::kFloat64}) {
+    const Array x(rows, columns, kind);
+    for (const Metric metric : kMetrics) {
+      const bool angular = metric != Metric::kL2 && metric != Metric::kSpatial;
+      Values wanted = model({metric, &x_good, &y});
+      wanted[5] = wanted[7] = kNaN;
+      if (angular)
+        wanted[2] = kNaN;
       else
-        CHECK(std::fabs(static_cast<double>(got[i]) - wanted[i]) <= 2e-6);
+        wanted[2] = model({metric, &x, &y})[2];  // a row of zeros is one as others
+      agree(metric, depths_of({metric, &x, &y}), wanted, tolerance(metric));
+      for (const double depth : depths_of({metric, &y, &x})) CHECK(std::isnan(depth));
+      for (const double depth : depths_of({metric, &x})) CHECK(std::isnan(depth));
     }
-    for (const float depth : depths_of(metric, y, &x)) CHECK(std::isnan(depth));
   }
 }
 
 void few_rows() {
-  const Values one = random_rows(1, 8, 11), none;
-  const Array x(one, 8, NumberKind::kFloat32, 0, 0), y(none, 8, NumberKind::kFloat32, 0, 0);
+  const Array x(random_rows(1, 8, 11), 8), none({}, 8);
   for (const Metric metric : kMetrics) {
-    agree(metric, depths_of(metric, x, &x), model(metric, one, &one, {}, 8));
-    CHECK(std::isnan(depths_of(metric, x, nullptr)[0]));  // a row alone in its own corpus
-    CHECK(depths_of(metric, y, &x).empty());
+    agree({metric, &x, &x});
+    CHECK(std::isnan(depths_of({metric, &x})[0]));  // a row alone in its own corpus
+    CHECK(std::isnan(depths_of({metric, &x, &none})[0]));
+    CHECK(depths_of({metric, &none, &x}).empty());
   }
 }
 
 void launches_repeat() {
-  const Values rows = random_rows(150, 50, 12);
-  const Array x(rows, 50, NumberKind::kFloat32, 0, 0);
+  const Array x(random_rows(150, 50, 12), 50);
   for (const Metric metric : kMetrics) {
-    const std::vector<float> first = depths_of(metric, x, nullptr);
-    CHECK(depths_of(metric, x, nullptr) == first);
+    const Values first = depths_of({metric, &x});
+    CHECK(depths_of({metric, &x}) == first);
+  }
+}
+
+void bad_values_are_found() {
+  Values rows = random_rows(300, 7, 14);
+  const auto found_in = [](const Array& x, bool angular) {
+    int64_t found = 77;
+    CHECK(ec::cuda::find_bad_rows(x.matrix, angular, kMultiprocessors, &found, nullptr));
+    return found;
+  };
+  const auto record = [](int64_t row, ec::cuda::BadValue bad) {
+    return row * ec::cuda::kBadValues + static_cast<int64_t>(bad);
+  };
+  for (const NumberKind kind : {NumberKind::kFloat32, NumberKind::kFloat16, NumberKind::kFloat64}) {
+    Values bad = rows;
+    CHECK(found_in(Array(bad, 7, kind, 1, 1), true) == ec::cuda::kNoneFound);
+    bad[250 * 7 + 6] = kNaN;
+    bad[260 * 7] = std::numeric_limits<double>::infinity();
+    CHECK(found_in(Array(bad, 7, kind, 1, 1), true) == record(250, ec::cuda::BadValue::kNotFinite));
+    std::fill_n(bad.begin() + 33 * 7, 7, 0.0);
+    CHECK(found_in(Array(bad, 7, kind, 1, 1), true) == record(33, ec::cuda::BadValue::kZero));
+    CHECK(found_in(Array(bad, 7, kind, 1, 1), false) == record(250, ec::cuda::BadValue::kNotFinite));
+  }
+  Values weights(500, 0.5);
+  for (const double wrong : {1.0, -1e-30, kNaN, std::numeric_limits<double>::infinity()}) {
+    weights[400] = weights[401] = wrong;
+    for (const NumberKind kind : {NumberKind::kFloat32, NumberKind::kFloat64}) {
+      const Array stored(weights, 1, kind, 1);
+      int64_t found = 77;
+      CHECK(
+          ec::cuda::find_bad_weights(stored.matrix.data, kind, 2, 500, kMultiprocessors, &found, nullptr));
+      CHECK(found == (wrong == 1.0 ? ec::cuda::kNoneFound : record(400, ec::cuda::BadValue::kWeight)));
+    }
   }
 }
 
 }  // namespace
 
 int main() {
-  every_width_kind_and_layout();
+  cosine_of_every_width_kind_and_layout();
   pairs_of_several_tiles();
   pairs_of_every_width();
   near_and_opposite_pairs();
-  any_length_will_do();
+  directions_of_any_length();
   denormal_numbers_have_directions();
   bad_rows_harm_themselves_alone();
   few_rows();
   launches_repeat();
+  bad_values_are_found();
   return check::report();
 }

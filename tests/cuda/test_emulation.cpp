@@ -109,7 +109,7 @@ void copies_are_made_when_waited_for() {
 // Against plain loops: a (16 x 16) and b (16 x 8) of small whole numbers.
 void tensor_cores_multiply() {
   struct Tiles {
-    ec::cuda::BFloat a[16][16], b[8][16];  // b column by column
+    ec::cuda::BFloat a[16][16], b[8][16], b_rows[16][8];  // b column by column, and row by row
   };
   const auto number = [](int i, int k, int step) { return static_cast<float>((step * i + 3 * k) % 7 - 3); };
   launch(1, 32, sizeof(Tiles), [&] {
@@ -123,6 +123,12 @@ void tensor_cores_multiply() {
     ec::cuda::load_matrices(&shared.a[lane % 16][lane / 16 * 8], a.pairs);
     unsigned of_b[4];
     ec::cuda::load_matrices(&shared.b[lane % 8][lane / 8 % 2 * 8], of_b);
+    // From its rows, b's fragment is that of the transposes.
+    for (int i = lane; i < 16 * 8; i += 32) shared.b_rows[i / 8][i % 8] = shared.b[i % 8][i / 8];
+    __syncthreads();
+    unsigned transposed[4];
+    ec::cuda::load_matrices_transposed(&shared.b_rows[lane % 16][0], transposed);
+    for (int i = 0; i < 2; ++i) CHECK(transposed[i] == of_b[i]);
     ec::cuda::FragmentC c = {{1.0f, 1.0f, 1.0f, 1.0f}};
     ec::cuda::multiply_add(a, {{of_b[0], of_b[1]}}, c);
     for (int i = 0; i < 4; ++i) {

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// The corpus in order of groups, cut into segments that lie in one group each: the shares of blocks. A
+// position counts in that order, a row in the caller's array.
+#pragma once
+
+#include "common/numbers.cuh"
+#include "common/warp.cuh"
+
+namespace ec::cuda {
+
+constexpr unsigned kNotANumber = 0x7fc00000u;  // its bits
+
+struct Segment {
+  int64_t begin, end;  // positions
+  int64_t group;
+};
+
+// Which row stands where. order: null for rows in their own order.
+struct Groups {
+  const int64_t* order;
+  const int64_t* starts;  // [count + 1]
+  int64_t count;
+
+  __device__ int64_t row(int64_t position) const { return order == nullptr ? position : order[position]; }
+  __device__ int64_t group_of(int64_t position) const {
+    int64_t low = 0, high = count;  // starts[low] <= position < starts[high]
+    while (high - low > 1) {
+      const int64_t middle = low + (high - low) / 2;
+      (starts[middle] <= position ? low : high) = middle;
+    }
+    return low;
+  }
+};
+
+// How groups are cut: into parts of at most most_units units of rows, even to one unit; an empty group is
+// one empty segment.
+struct Cut {
+  int64_t unit, most_units;
+
+  __host__ __device__ int64_t units(int64_t rows) const { return (rows + unit - 1) / unit; }
+  __host__ __device__ int64_t segments(int64_t rows) const {
+    return max(int64_t{1}, (units(rows) + most_units - 1) / most_units);
+  }
+};
+
+struct SegmentTable {
+  Segment* all;
+  int64_t* first;  // [groups + 1], of each group
+};
+
+// Starts of groups travel as parameters of a kernel (4 KB): a copy from the host could wait for the stream,
+// and would have to find them unchanged later where it is captured in a graph.
+constexpr int kGroupsTogether = 448;
+struct GroupStarts {
+  int64_t starts[kGroupsTogether + 1];
+};
+
+// One thread a group. first_segment: of the first of these groups.
+static __global__ void __launch_bounds__(kGroupsTogether, 1)
+    write_segments(const __grid_constant__ GroupStarts given, int64_t first_group, int count,
+                   int64_t first_segment, Cut cut, SegmentTable to, int64_t* starts) {
+  const int own = static_cast<int>(threadIdx.x);
+  if (own >= count) return;
+  int64_t at = first_segment;
+  for (int i = 0; i < own; ++i) at += cut.segments(given.starts[i + 1] - given.starts[i]);
+  const int64_t begin = given.starts[own], rows = given.starts[own + 1] - begin;
+  const int64_t units = cut.units(rows), segments = cut.segments(rows);
+  for (int64_t s = 0; s < segments; ++s)
+    to.all[at + s] = {begin + units * s / segments * cut.unit,
+                      begin + min(rows, units * (s + 1) / segments * cut.unit), first_group + own};
+  const int64_t group = first_group + own;
+  starts[group] = begin, starts[group + 1] = begin + rows;  // the next one writes the same
+  to.first[group] = at, to.first[group + 1] = at + segments;
+}
+
+// Weights of any unit, by row of the corpus.
+struct Weights {
+  const void* data;  // null: 1 each
+  NumberKind kind;   // float32 or float64
+  int64_t stride;
+
+  __device__ double of(int64_t row) const {
+    if (kind == NumberKind::kFloat64) return static_cast<const double*>(data)[row * stride];
+    return static_cast<double>(static_cast<const float*>(data)[row * stride]);
+  }
+};
+
+__device__ __forceinline__ bool is_weight(double weight) {
+  return weight >= 0.0 && weight <= 1.7976931348623157e308;
+}
+
+constexpr int kWeightThreads = 256;
+// Exponents as positive numbers, so that memory cleared to 0 stands for none.
+constexpr int kExponentBias = 4096;
+
+// The binary exponent of a number that is not 0, biased; 0 of 0.
+__device__ __forceinline__ int biased_exponent(double number) {
+  return number == 0.0 ? 0 : ilogb(number) + kExponentBias;
+}
+
+// *largest = the largest biased exponent of a weight. Requires: *largest is 0 before.
+static __global__ void __launch_bounds__(kWeightThreads, 1)
+    find_largest_weight(Weights weights, int64_t count, int* largest) {
+  double most = 0.0;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kWeightThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kWeightThreads + threadIdx.x; i < count; i += step) {
+    const double weight = weights.of(i);
+    if (is_weight(weight)) most = fmax(most, weight);
+  }
+  most = warp_max(most);
+  if (threadIdx.x % kWarpSize == 0) atomicMax(largest, biased_exponent(most));
+}
+
+// scaled[position]: weights with the largest in [1, 2); NaN for what is none, which makes depths of its
+// group NaN. Packing does the same to weights of bad rows.
+static __global__ void __launch_bounds__(kWeightThreads, 1)
+    scale_weights(Weights weights, Groups groups, int64_t count, const int* largest, float* scaled) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kWeightThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kWeightThreads + threadIdx.x; i < count; i += step) {
+    if (weights.data == nullptr) {
+      scaled[i] = 1.0f;
+      continue;
+    }
+    const double weight = weights.of(groups.row(i));
+    scaled[i] = is_weight(weight) ? static_cast<float>(ldexp(weight, kExponentBias - *largest))
+                                  : __uint_as_float(kNotANumber);
+  }
+}
+
+// sums[segment] of its weights: one block a segment. In float64, lane by lane.
+static __global__ void __launch_bounds__(kWeightThreads, 1)
+    sum_weights(const Segment* segments, const float* weights, double* sums) {
+  double* of_warps = shared_array<double>(kWeightThreads / kWarpSize);
+  const Segment segment = segments[blockIdx.x];
+  double sum = 0.0;
+  for (int64_t i = segment.begin + threadIdx.x; i < segment.end; i += kWeightThreads)
+    sum += static_cast<double>(weights[i]);
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarpSize == 0) of_warps[threadIdx.x / kWarpSize] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < kWeightThreads / kWarpSize; ++i) sum += of_warps[i];
+  sums[blockIdx.x] = sum;
+}
+
+// totals[group] = the sum over its segments.
+static __global__ void __launch_bounds__(kWeightThreads, 1)
+    add_weights(const int64_t* first, int64_t groups, const double* sums, double* totals) {
+  const int64_t group = static_cast<int64_t>(blockIdx.x) * kWeightThreads + threadIdx.x;
+  if (group >= groups) return;
+  double sum = 0.0;
+  for (int64_t i = first[group]; i < first[group + 1]; ++i) sum += sums[i];
+  totals[group] = sum;
+}
+
+// Depths [row][group], double where x is float64.
+struct Depths {
+  void* to;
+  bool wide;
+  int64_t groups;
+
+  __device__ void store(int64_t row, int64_t group, double depth) const {
+    const int64_t at = row * groups + group;
+    if (wide)
+      static_cast<double*>(to)[at] = depth;
+    else
+      static_cast<float*>(to)[at] = static_cast<float>(depth);
+  }
+};
+
+__device__ __forceinline__ double not_a_number() {
+  return static_cast<double>(__uint_as_float(kNotANumber));
+}
+
+}  // namespace ec::cuda
