@@ -57,10 +57,6 @@ struct Problem {
   ec_attention_problem problem = {};
 };
 
-void* allocated(const py::object& allocate, int64_t bytes) {
-  return ecpy::pointer_of<void>(allocate(bytes).cast<uintptr_t>());
-}
-
 // results: out, lse, scores, weights, wide; 0 where not wanted.
 void attention_forward(const char* where, const ecpy::PlaceNumbers& place_numbers, const Problem& given,
                        const std::array<uintptr_t, 5>& results, const py::object& allocate) {
@@ -71,7 +67,7 @@ void attention_forward(const char* where, const ecpy::PlaceNumbers& place_number
   int64_t bytes = 0;
   ecpy::check_status(
       where, ec_cuda_attention_forward_workspace(&place, &given.problem, &result, &bytes, &error), error);
-  void* workspace = allocated(allocate, bytes);
+  void* workspace = ecpy::allocated(allocate, bytes);
   ecpy::check_status(where, ec_cuda_attention_forward(&place, &given.problem, &result, workspace, &error),
                      error);
 }
@@ -104,8 +100,9 @@ void attention_backward(const char* where, const ecpy::PlaceNumbers& place_numbe
   ec_error error = {};
   int64_t bytes = 0;
   ecpy::check_status(
-      where, ec_cuda_attention_backward_workspace(&place, &given.problem, &gradient, &bytes, &error), error);
-  void* workspace = allocated(allocate, bytes);
+      where, ec_cuda_attention_backward_workspace(&place, &given.problem, &gradient, &bytes, &error),
+      error);
+  void* workspace = ecpy::allocated(allocate, bytes);
   ecpy::check_status(
       where, ec_cuda_attention_backward(&place, &given.problem, &gradient, workspace, &error), error);
 }

@@ -6,7 +6,7 @@
 namespace ec::cuda {
 namespace {
 
-constexpr float kMostBoundedHalf = 4.0f;  // exp(-2 * 4) is a normal number of float16
+constexpr float kMostBoundedHalf = 4.0f;              // exp(-2 * 4) is a normal number of float16
 constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
 
 // One call, laid out.
@@ -142,7 +142,8 @@ template <class T>
 void launch_merge(const ForwardLayout& layout, Stream stream) {
   const int64_t numbers = layout.call.problem.heads * layout.call.problem.value_columns;
   const Dim3 grid{static_cast<unsigned>(min(layout.blocks, layout.call.problem.sequences)),
-                  static_cast<unsigned>(min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers)), 1};
+                  static_cast<unsigned>(min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers)),
+                  1};
   EC_LAUNCH(merge_slots<T>, grid, kAttentionThreads, 0, stream, layout.call, layout.blocks);
 }
 
@@ -174,8 +175,7 @@ bool run_attention_forward(const AttentionProblem& problem, const AttentionResul
   if (result.scores != nullptr || result.weights != nullptr) run_fill_gaps(layout.plan, gaps, stream);
   if (result.weights != nullptr) {
     const auto across = static_cast<unsigned>(min(problem.sequences, int64_t{1024}));
-    const auto along = static_cast<unsigned>(
-        max(int64_t{1}, min(int64_t{32}, 1024 / problem.sequences)));
+    const auto along = static_cast<unsigned>(max(int64_t{1}, min(int64_t{32}, 1024 / problem.sequences)));
     EC_LAUNCH(finish_weights, (Dim3{across, along, 1}), kAttentionThreads, 0, stream, layout.call);
   }
   return !launches_failed();

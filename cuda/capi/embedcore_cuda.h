@@ -31,10 +31,16 @@ EC_API const char* ec_cuda_build_info(void);  // version of the CUDA runtime and
 // ---- statistical depth ----------------------------------------------------------------------------
 
 typedef struct ec_cuda_depth_options {
-  ec_depth_metric metric;  // cosine, chord, arc
+  ec_depth_metric metric;  // cosine, chord, arc, L2, spatial
   // Chord and arc: EC_PRECISION_FLOAT32 splits each number in two for the tensor cores, BFLOAT16 does not.
   ec_precision precision;
-  const float* weights;  // one a corpus row; NULL: all 1
+  const void* weights;  // one a corpus row, float32 or float64, in any unit; NULL: all 1
+  ec_dtype weights_dtype;
+  int64_t weights_stride;  // elements
+  int64_t groups;          // >= 1
+  // Rows order[starts[g]] to order[starts[g + 1] - 1] of the corpus are group g.
+  const int64_t* starts;  // on the host: groups + 1, from 0 to the rows, not falling; NULL: one group
+  const int64_t* order;   // on the device, each row of the corpus once; NULL: rows as they are
 } ec_cuda_depth_options;
 
 // Bytes of scratch that ec_cuda_depth_score takes for arguments of these shapes and dtypes. Data pointers
@@ -43,12 +49,19 @@ EC_API ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_ma
                                          const ec_matrix* corpus, const ec_cuda_depth_options* options,
                                          int64_t* bytes, ec_error* error);
 
-// depths[x->rows]: as ec_depth_score (embedcore.h) for one group. corpus == NULL: the corpus is x, and each
-// row is left out. workspace: on a boundary of 256 bytes.
+// depths[x->rows][groups], double where x is float64, else float: as ec_depth_score (embedcore.h).
+// corpus == NULL: the corpus is x, and each row is left out of its own group. workspace: on a boundary of
+// 256 bytes.
 // Complexity: O((n + m) d) for cosine, O(n m d) else.
 EC_API ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x,
                                      const ec_matrix* corpus, const ec_cuda_depth_options* options,
-                                     void* workspace, float* depths, ec_error* error);
+                                     void* workspace, void* depths, ec_error* error);
+
+// Looks at the values of all arguments, waits for the stream, and names the first bad one. workspace: 24
+// bytes on a boundary of 8.
+EC_API ec_status ec_cuda_depth_check(const ec_cuda_place* place, const ec_matrix* x,
+                                     const ec_matrix* corpus, const ec_cuda_depth_options* options,
+                                     void* workspace, ec_error* error);
 
 // ---- low-rank attention ---------------------------------------------------------------------------
 // As ec_attention_forward and ec_attention_backward (embedcore.h), all arrays, lengths and offsets too, on

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <vector>
+
 #include "python/arrays.h"
 #include "python/raise.h"
 
@@ -12,27 +14,80 @@ namespace {
 
 using ecpy::MatrixNumbers;
 
-// allocate(bytes) gives the address of scratch memory that lives until the caller lets go of it.
-void depth_score(const char* where, const ecpy::PlaceNumbers& place_numbers, const MatrixNumbers& x_numbers,
-                 const std::optional<MatrixNumbers>& corpus_numbers, int metric, int precision,
-                 uintptr_t weights, uintptr_t depths, const py::object& allocate) {
-  const ec_cuda_place place = ecpy::place_of(place_numbers);
-  const ec_matrix x = ecpy::matrix_of(x_numbers);
-  ec_matrix corpus = {};
-  if (corpus_numbers) corpus = ecpy::matrix_of(*corpus_numbers);
-  const ec_matrix* among = corpus_numbers ? &corpus : nullptr;
-  const ec_cuda_depth_options options = {static_cast<ec_depth_metric>(metric),
-                                         static_cast<ec_precision>(precision),
-                                         ecpy::pointer_of<const float>(weights)};
+// Address, elements between numbers, dtype; address 0: not given.
+using VectorNumbers = std::tuple<uintptr_t, int64_t, int>;
+// Starts of the groups, and the address of the order of the corpus's rows.
+using Groups = std::tuple<std::vector<int64_t>, uintptr_t>;
+
+// The arguments of a call, as the C ABI takes them.
+class Arguments {
+ public:
+  Arguments(const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
+            const std::optional<MatrixNumbers>& corpus, int metric, int precision,
+            const VectorNumbers& weights, const std::optional<Groups>& groups)
+      : place_(ecpy::place_of(place)), x_(ecpy::matrix_of(x)), has_corpus_(corpus.has_value()) {
+    if (corpus) corpus_ = ecpy::matrix_of(*corpus);
+    options_.metric = static_cast<ec_depth_metric>(metric);
+    options_.precision = static_cast<ec_precision>(precision);
+    options_.weights = ecpy::pointer_of<const void>(std::get<0>(weights));
+    options_.weights_stride = std::get<1>(weights);
+    options_.weights_dtype = static_cast<ec_dtype>(std::get<2>(weights));
+    options_.groups = 1;
+    if (!groups) return;
+    starts_ = std::get<0>(*groups);
+    options_.groups = static_cast<int64_t>(starts_.size()) - 1;
+    options_.starts = starts_.data();
+    options_.order = ecpy::pointer_of<const int64_t>(std::get<1>(*groups));
+  }
+
+  const ec_cuda_place* place() const { return &place_; }
+  const ec_matrix* x() const { return &x_; }
+  const ec_matrix* corpus() const { return has_corpus_ ? &corpus_ : nullptr; }
+  const ec_cuda_depth_options* options() const { return &options_; }
+
+ private:
+  ec_cuda_place place_;
+  ec_matrix x_, corpus_ = {};
+  bool has_corpus_;
+  std::vector<int64_t> starts_;
+  ec_cuda_depth_options options_ = {};
+};
+
+void depth_score(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
+                 const std::optional<MatrixNumbers>& corpus, int metric, int precision,
+                 const VectorNumbers& weights, const std::optional<Groups>& groups, uintptr_t depths,
+                 const py::object& allocate) {
+  const Arguments given(place, x, corpus, metric, precision, weights, groups);
   ec_error error = {};
   int64_t bytes = 0;
-  ecpy::check_status(where, ec_cuda_depth_workspace(&place, &x, among, &options, &bytes, &error), error);
-  void* workspace = ecpy::pointer_of<void>(allocate(bytes).cast<uintptr_t>());
-  const ec_status status =
-      ec_cuda_depth_score(&place, &x, among, &options, workspace, ecpy::pointer_of<float>(depths), &error);
+  ecpy::check_status(
+      where,
+      ec_cuda_depth_workspace(given.place(), given.x(), given.corpus(), given.options(), &bytes, &error),
+      error);
+  void* workspace = ecpy::allocated(allocate, bytes);
+  const ec_status status = ec_cuda_depth_score(given.place(), given.x(), given.corpus(), given.options(),
+                                               workspace, ecpy::pointer_of<void>(depths), &error);
+  ecpy::check_status(where, status, error);
+}
+
+void depth_check(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
+                 const std::optional<MatrixNumbers>& corpus, int metric, const VectorNumbers& weights,
+                 const py::object& allocate) {
+  const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt);
+  ec_error error = {};
+  void* workspace = ecpy::allocated(allocate, 3 * sizeof(int64_t));
+  ec_status status = EC_OK;
+  {
+    const py::gil_scoped_release released;
+    status =
+        ec_cuda_depth_check(given.place(), given.x(), given.corpus(), given.options(), workspace, &error);
+  }
   ecpy::check_status(where, status, error);
 }
 
 }  // namespace
 
-void register_depth(py::module_& module) { module.def("depth_score", &depth_score); }
+void register_depth(py::module_& module) {
+  module.def("depth_score", &depth_score);
+  module.def("depth_check", &depth_check);
+}

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C ABI of depth on the GPU.
-#include <cinttypes>
-
 #include "common/device.h"
 #include "core/errors.h"
 #include "depth/depth.h"
@@ -10,82 +8,166 @@
 namespace ec::cuda {
 namespace {
 
-ec_status find_kind(const ec_matrix& matrix, const char* argument, NumberKind* kind, ec_error* error) {
-  switch (matrix.dtype) {
+NumberKind kind_of(ec_dtype dtype) {
+  switch (dtype) {
     case EC_FLOAT16:
-      *kind = NumberKind::kFloat16;
-      return EC_OK;
+      return NumberKind::kFloat16;
     case EC_BFLOAT16:
-      *kind = NumberKind::kBFloat16;
-      return EC_OK;
+      return NumberKind::kBFloat16;
     case EC_FLOAT32:
-      *kind = NumberKind::kFloat32;
-      return EC_OK;
+      return NumberKind::kFloat32;
     default:
-      return fail(error, EC_INVALID_TYPE, argument, -1,
-                  "'%s' must be float16, bfloat16 or float32 on the GPU; got float64", argument);
+      return NumberKind::kFloat64;
   }
 }
 
-ec_status check_options(const ec_cuda_depth_options& options, ec_error* error) {
-  if (options.metric < EC_DEPTH_COSINE || options.metric > EC_DEPTH_ARC)
-    return fail(
-        error, EC_UNSUPPORTED, "metric", -1,
-        "'metric' must be 'cosine', 'chord' or 'arc' on the GPU, which has no kernel for others yet");
-  if (options.precision != EC_PRECISION_FLOAT32 && options.precision != EC_PRECISION_BFLOAT16)
-    return fail(error, EC_INVALID_VALUE, "precision", -1,
-                "'precision' must be 'float32' or 'bfloat16' on the GPU");
-  return EC_OK;
+AnyRows rows_of(const ec_matrix& matrix) {
+  return {matrix.data, matrix.rows, matrix.row_stride, matrix.columns, kind_of(matrix.dtype)};
 }
 
-ec_status make_problem(const ec_matrix& x, const ec_matrix* corpus, const ec_cuda_depth_options& options,
-                       DepthProblem* problem, ec_error* error) {
-  ec_status status = check_options(options, error);
-  if (status == EC_OK) status = check_shapes(x, corpus, error);
-  NumberKind kind = NumberKind::kFloat32, corpus_kind = NumberKind::kFloat32;
-  if (status == EC_OK) status = find_kind(x, "x", &kind, error);
-  if (status == EC_OK && corpus != nullptr) status = find_kind(*corpus, "corpus", &corpus_kind, error);
-  if (status != EC_OK) return status;
-  const auto rows_of = [](const ec_matrix& matrix, NumberKind of) {
-    return AnyRows{matrix.data, matrix.rows, matrix.row_stride, matrix.columns, of};
-  };
-  const Metric metric = options.metric == EC_DEPTH_COSINE  ? Metric::kCosine
-                        : options.metric == EC_DEPTH_CHORD ? Metric::kChord
-                                                           : Metric::kArc;
-  *problem = {metric,
-              rows_of(x, kind),
-              corpus == nullptr,
-              corpus == nullptr ? AnyRows{} : rows_of(*corpus, corpus_kind),
-              options.weights,
-              options.precision == EC_PRECISION_FLOAT32,
-              nullptr};
-  return EC_OK;
+ec_status find_metric(ec_depth_metric metric, Metric* found, ec_error* error) {
+  switch (metric) {
+    case EC_DEPTH_COSINE:
+      *found = Metric::kCosine;
+      return EC_OK;
+    case EC_DEPTH_CHORD:
+      *found = Metric::kChord;
+      return EC_OK;
+    case EC_DEPTH_ARC:
+      *found = Metric::kArc;
+      return EC_OK;
+    case EC_DEPTH_L2:
+      *found = Metric::kL2;
+      return EC_OK;
+    case EC_DEPTH_SPATIAL:
+      *found = Metric::kSpatial;
+      return EC_OK;
+    default:
+      return fail(error, EC_UNSUPPORTED, "metric", -1,
+                  "'metric' must be cosine, chord, arc, L2 or spatial on the GPU; got ec_depth_metric %d",
+                  static_cast<int>(metric));
+  }
+}
+
+ec_status check_options(const ec_cuda_depth_options& options, int64_t corpus_rows, ec_error* error) {
+  if (options.precision != EC_PRECISION_FLOAT32 && options.precision != EC_PRECISION_BFLOAT16)
+    return fail(error, EC_INVALID_VALUE, "precision", -1,
+                "'precision' must be float32 or bfloat16 on the GPU; got ec_precision %d",
+                static_cast<int>(options.precision));
+  if (options.weights != nullptr && options.weights_dtype != EC_FLOAT32 &&
+      options.weights_dtype != EC_FLOAT64)
+    return fail(error, EC_INVALID_TYPE, "weights", -1, "'weights' must be float32 or float64");
+  if (options.groups < 1 || (options.groups > 1 && options.starts == nullptr))
+    return fail(error, EC_INVALID_VALUE, "groups", -1,
+                "'groups' must be at least 1, and more than one must have starts; got %lld",
+                static_cast<long long>(options.groups));
+  const int64_t* starts = options.starts;
+  if (starts == nullptr) return EC_OK;
+  bool right = starts[0] == 0 && starts[options.groups] == corpus_rows;
+  for (int64_t g = 0; right && g < options.groups; ++g) right = starts[g] <= starts[g + 1];
+  if (right) return EC_OK;
+  return fail(error, EC_INVALID_VALUE, "starts", -1,
+              "'starts' must rise from 0 to the number of corpus rows (%lld)",
+              static_cast<long long>(corpus_rows));
+}
+
+// A call in the form of the kernels.
+struct Prepared {
+  DepthProblem problem;
+  int multiprocessors = 0;
+
+  ec_status prepare(const ec_cuda_place& place, const ec_matrix& x, const ec_matrix* corpus,
+                    const ec_cuda_depth_options& options, ec_error* error) {
+    ec_status status = check_shapes(x, corpus, error);
+    if (status == EC_OK) status = check_options(options, corpus == nullptr ? x.rows : corpus->rows, error);
+    if (status == EC_OK) status = find_metric(options.metric, &problem.metric, error);
+    if (status != EC_OK) return status;
+    problem.rows = rows_of(x);
+    problem.own_corpus = corpus == nullptr;
+    problem.corpus = corpus == nullptr ? AnyRows{} : rows_of(*corpus);
+    problem.strict = options.precision == EC_PRECISION_FLOAT32;
+    problem.depths = nullptr;
+    problem.weights = options.weights;
+    problem.weights_kind = kind_of(options.weights_dtype);
+    problem.weights_stride = options.weights_stride;
+    problem.groups = options.groups;
+    problem.starts = options.starts;
+    problem.order = options.order;
+    return find_multiprocessors(place.device, &multiprocessors, error);
+  }
+
+  const AnyRows& corpus() const { return problem.own_corpus ? problem.rows : problem.corpus; }
+  bool angular() const { return problem.metric != Metric::kL2 && problem.metric != Metric::kSpatial; }
+};
+
+ec_status name_bad_value(int64_t found, const char* argument, ec_error* error) {
+  if (found == kNoneFound) return EC_OK;
+  const int64_t row = found / kBadValues;
+  const auto row_text = static_cast<long long>(row);
+  switch (static_cast<BadValue>(found % kBadValues)) {
+    case BadValue::kNotFinite:
+      return fail(error, EC_INVALID_VALUE, argument, row,
+                  "'%s' must be finite; row %lld holds a NaN or an infinite value", argument, row_text);
+    case BadValue::kZero:
+      return fail(error, EC_INVALID_VALUE, argument, row,
+                  "'%s' must not hold zero rows (they have no direction); row %lld is zero", argument,
+                  row_text);
+    default:
+      return fail(error, EC_INVALID_VALUE, argument, row,
+                  "'%s' must be finite and not negative; weight %lld is not", argument, row_text);
+  }
 }
 
 }  // namespace
 }  // namespace ec::cuda
 
+using ec::cuda::Prepared;
+using ec::cuda::Stream;
+
 ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_matrix* x, const ec_matrix* corpus,
                                   const ec_cuda_depth_options* options, int64_t* bytes, ec_error* error) {
-  ec::cuda::DepthProblem problem;
-  ec_status status = ec::cuda::make_problem(*x, corpus, *options, &problem, error);
-  int multiprocessors = 0;
-  if (status == EC_OK) status = ec::cuda::find_multiprocessors(place->device, &multiprocessors, error);
+  Prepared prepared;
+  const ec_status status = prepared.prepare(*place, *x, corpus, *options, error);
   if (status != EC_OK) return status;
-  *bytes = static_cast<int64_t>(ec::cuda::depth_workspace_bytes(problem, multiprocessors));
+  *bytes =
+      static_cast<int64_t>(ec::cuda::depth_workspace_bytes(prepared.problem, prepared.multiprocessors));
   return EC_OK;
 }
 
 ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x, const ec_matrix* corpus,
-                              const ec_cuda_depth_options* options, void* workspace, float* depths,
+                              const ec_cuda_depth_options* options, void* workspace, void* depths,
                               ec_error* error) {
-  ec::cuda::DepthProblem problem;
-  ec_status status = ec::cuda::make_problem(*x, corpus, *options, &problem, error);
-  int multiprocessors = 0;
-  if (status == EC_OK) status = ec::cuda::find_multiprocessors(place->device, &multiprocessors, error);
+  Prepared prepared;
+  const ec_status status = prepared.prepare(*place, *x, corpus, *options, error);
   if (status != EC_OK) return status;
-  problem.depths = depths;
+  prepared.problem.depths = depths;
   const ec::cuda::CurrentDevice current(place->device);
-  ec::cuda::run_depth(problem, multiprocessors, workspace, static_cast<ec::cuda::Stream>(place->stream));
+  ec::cuda::run_depth(prepared.problem, prepared.multiprocessors, workspace,
+                      static_cast<Stream>(place->stream));
   return ec::cuda::last_failure(error);
+}
+
+ec_status ec_cuda_depth_check(const ec_cuda_place* place, const ec_matrix* x, const ec_matrix* corpus,
+                              const ec_cuda_depth_options* options, void* workspace, ec_error* error) {
+  Prepared prepared;
+  ec_status status = prepared.prepare(*place, *x, corpus, *options, error);
+  if (status != EC_OK) return status;
+  const ec::cuda::DepthProblem& problem = prepared.problem;
+  const auto stream = static_cast<Stream>(place->stream);
+  const ec::cuda::CurrentDevice current(place->device);
+  auto* found = static_cast<int64_t*>(workspace);  // of x, of the corpus, of the weights
+  ec::cuda::find_bad_rows(problem.rows, prepared.angular(), prepared.multiprocessors, found, stream);
+  ec::cuda::find_bad_rows(prepared.corpus(), prepared.angular(), prepared.multiprocessors, found + 1,
+                          stream);
+  const bool weighted = problem.weights != nullptr;
+  if (weighted)
+    ec::cuda::find_bad_weights(problem.weights, problem.weights_kind, problem.weights_stride,
+                               prepared.corpus().count, prepared.multiprocessors, found + 2, stream);
+  status = ec::cuda::last_failure(error);
+  int64_t bad[3] = {ec::cuda::kNoneFound, ec::cuda::kNoneFound, ec::cuda::kNoneFound};
+  if (status == EC_OK) status = ec::cuda::read_back(bad, found, weighted ? 24 : 16, place->stream, error);
+  if (status == EC_OK) status = ec::cuda::name_bad_value(bad[0], "x", error);
+  if (status == EC_OK)
+    status = ec::cuda::name_bad_value(bad[1], problem.own_corpus ? "x" : "corpus", error);
+  return status == EC_OK ? ec::cuda::name_bad_value(bad[2], "weights", error) : status;
 }

@@ -31,4 +31,9 @@ T* pointer_of(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+// Scratch memory by Python's allocate(bytes), which gives an address; it lives until the caller lets go.
+inline void* allocated(const pybind11::object& allocate, int64_t bytes) {
+  return pointer_of<void>(allocate(bytes).cast<uintptr_t>());
+}
+
 }  // namespace ecpy

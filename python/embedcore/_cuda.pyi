@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 _Matrix = tuple[int, int, int, int, int]  # address, rows, columns, elements between rows, dtype
+_Vector = tuple[int, int, int]  # address, elements between numbers, dtype
 _Array = tuple[int, int, int, int, int]  # address, three strides in elements, dtype
 _Place = tuple[int, int]  # device, stream
 
@@ -15,8 +16,19 @@ def depth_score(
     corpus: _Matrix | None,
     metric: int,
     precision: int,
-    weights: int,
+    weights: _Vector,
+    groups: tuple[list[int], int] | None,
     depths: int,
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+def depth_check(
+    where: str,
+    place: _Place,
+    x: _Matrix,
+    corpus: _Matrix | None,
+    metric: int,
+    weights: _Vector,
     allocate: Callable[[int], int],
     /,
 ) -> None: ...

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["DTYPES", "Call", "Layout", "Library", "call_of"]
 
@@ -50,6 +51,12 @@ class Library(Protocol):
     def stream(self, device: int) -> int:
         """Return the handle of the stream that the library works on now."""
 
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """Return a copy of `array` for NumPy; this waits for the device."""
+
+    def from_host(self, array: NDArray[Any], device: int) -> Any:
+        """Return a copy of `array` on the device."""
+
 
 class _Torch:
     name = "torch.Tensor"
@@ -74,6 +81,14 @@ class _Torch:
     def stream(self, device: int) -> int:
         handle: int = sys.modules["torch"].cuda.current_stream(device).cuda_stream
         return handle
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        copy: NDArray[Any] = array.detach().cpu().numpy()
+        return copy
+
+    def from_host(self, array: NDArray[Any], device: int) -> Any:
+        torch = sys.modules["torch"]
+        return torch.from_numpy(array).to(torch.device("cuda", device))
 
 
 class _CuPy:
@@ -102,6 +117,15 @@ class _CuPy:
     def stream(self, device: int) -> int:
         handle: int = sys.modules["cupy"].cuda.get_current_stream(device).ptr
         return handle
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        copy: NDArray[Any] = sys.modules["cupy"].asnumpy(array)
+        return copy
+
+    def from_host(self, array: NDArray[Any], device: int) -> Any:
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(device):
+            return cupy.asarray(array)
 
 
 _LIBRARIES: list[Library] = [_Torch(), _CuPy()]
@@ -185,19 +209,29 @@ class Call:
         stride = layout.strides[0] if rows > 1 else columns
         return layout.address, rows, columns, stride, DTYPES[layout.dtype]
 
-    def vector(self, argument: str, array: Any, length: int, dtype: str) -> int:
-        """Return the address of a contiguous vector."""
-        layout = self.floats(argument, array, 1, rows=True)
+    def vector(self, argument: str, array: Any, length: int) -> tuple[int, int, int]:
+        """Return the numbers of a vector of float32 or float64, as the kernels take it."""
+        layout = self.floats(argument, array, 1)
         if layout.shape != (length,):
             raise ValueError(
                 f"{self.where}: '{argument}' must have one number for each row ({length}); got "
                 f"shape {layout.shape}."
             )
-        if layout.dtype != dtype:
+        if layout.dtype not in ("float32", "float64"):
             raise TypeError(
-                f"{self.where}: '{argument}' must be {dtype} on the GPU; got {layout.dtype}."
+                f"{self.where}: '{argument}' must be float32 or float64; got {layout.dtype}."
             )
-        return layout.address
+        return layout.address, layout.strides[0], DTYPES[layout.dtype]
+
+    def sent(self, array: NDArray[Any]) -> int:
+        """Return the address of a copy of a contiguous array of the host, kept as scratch is."""
+        copy = self._library.from_host(array, self._device)
+        self._kept.append(copy)
+        return self._library.layout(copy).address
+
+    def fetched(self, array: Any) -> Any:
+        """Return a copy for NumPy of an array on the device, for which this waits; else itself."""
+        return self._library.to_host(array) if self._library.owns(array) else array
 
     def made(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a new array for a result."""

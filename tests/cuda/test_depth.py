@@ -12,10 +12,12 @@ from embedcore import depth
 from oracle import depths as oracle
 from support.kinds import dtype_of
 
-METRICS = ("cosine", "chord", "arc")
-# float32, by split products: as on the CPU, where tests/depth/conftest.py derives it. bfloat16: the
-# bound of the documentation for corpora of a few rows.
-TOLERANCE = {"float32": 3.2e-6, "bfloat16": 5e-5}
+ANGULAR = ("cosine", "chord", "arc")
+METRICS = (*ANGULAR, "l2", "spatial")
+# Split products are as exact as float32 ones, and bounds those of the CPU: tests/depth/conftest.py
+# derives them. bfloat16: the bound of the documentation for corpora of a few rows.
+TOLERANCES = {"cosine": 6e-7, "chord": 3.2e-6, "arc": 3.2e-6, "l2": 3.2e-6, "spatial": 1.3e-5}
+BFLOAT16_TOLERANCE = 5e-5
 
 Array = np.ndarray[Any, Any]
 
@@ -25,10 +27,10 @@ def rows(count: int, columns: int, seed: int, dtype: Any = np.float32) -> Array:
     return values.astype(dtype)
 
 
-def agree(got: Any, expected: Array, tolerance: float = TOLERANCE["float32"]) -> None:
-    assert got.dtype == np.float32
+def agree(got: Any, expected: Array, metric: str, dtype: Any = np.float32) -> None:
+    assert got.dtype == dtype
     assert got.shape == expected.shape
-    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES[metric])
 
 
 def wide(x: Array) -> Array:
@@ -36,26 +38,51 @@ def wide(x: Array) -> Array:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_depths_are_those_of_the_oracle(kind: Any, metric: str, precision: str, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_depths_are_those_of_the_oracle(kind: Any, metric: str, dtype: str) -> None:
     x, corpus = rows(5, 24, 0, dtype_of(dtype)), rows(30, 24, 1, dtype_of(dtype))
-    got = depth.score(kind.to_device(x), kind.to_device(corpus), metric=metric, precision=precision)
-    expected = oracle.score(wide(x), wide(corpus), metric=metric)
-    agree(kind.to_host(got), expected, TOLERANCE[precision])
-    got = depth.score(kind.to_device(corpus), metric=metric, precision=precision)
+    result = np.float64 if dtype == "float64" else np.float32
+    for others in (corpus, None):
+        given = x if others is not None else corpus
+        there = None if others is None else kind.to_device(others)
+        got = depth.score(kind.to_device(given), there, metric=metric)
+        expected = oracle.score(
+            wide(given), None if others is None else wide(others), metric=metric
+        )
+        agree(kind.to_host(got), expected, metric, result)
+
+
+@pytest.mark.parametrize("metric", ["chord", "arc"])
+def test_bfloat16_products(kind: Any, metric: str) -> None:
+    corpus = rows(40, 24, 1)
+    got = kind.to_host(depth.score(kind.to_device(corpus), metric=metric, precision="bfloat16"))
     expected = oracle.score(wide(corpus), None, metric=metric)
-    agree(kind.to_host(got), expected, TOLERANCE[precision])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=BFLOAT16_TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", METRICS)
+def test_weighted_depths_are_those_of_the_cpu(kind: Any, metric: str, dtype: Any) -> None:
+    x, corpus = rows(17, 33, 2), rows(150, 33, 3)
+    weights = 1e30 * np.random.default_rng(4).random(300).astype(dtype)[::2]
+    there = kind.to_device(weights)
+    got = depth.score(kind.to_device(x), kind.to_device(corpus), metric=metric, weights=there)
+    agree(kind.to_host(got), depth.score(x, corpus, metric=metric, weights=weights), metric)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_depths_are_those_of_the_cpu(kind: Any, metric: str) -> None:
-    x, corpus = rows(17, 33, 2), rows(150, 33, 3)
-    weights = np.random.default_rng(4).random(150).astype(np.float32)
-    got = depth.score(
-        kind.to_device(x), kind.to_device(corpus), metric=metric, weights=kind.to_device(weights)
+def test_groups_are_those_of_the_cpu(kind: Any, metric: str) -> None:
+    x, corpus = rows(7, 20, 2), rows(60, 20, 3)
+    labels = np.random.default_rng(4).integers(0, 4, 60)
+    for there in (labels, kind.to_device(labels), labels.astype(str)):
+        got = depth.score(kind.to_device(x), kind.to_device(corpus), metric=metric, groups=there)
+        agree(kind.to_host(got), depth.score(x, corpus, metric=metric, groups=labels), metric)
+    got = depth.score(kind.to_device(corpus), metric=metric, groups=labels)
+    agree(kind.to_host(got), depth.score(corpus, metric=metric, groups=labels), metric)
+    got = depth.score(kind.to_device(corpus), metric=metric, offsets=[0, 30, 60])
+    agree(
+        kind.to_host(got), depth.score(corpus, metric=metric, offsets=np.array([0, 30, 60])), metric
     )
-    agree(kind.to_host(got), depth.score(x, corpus, metric=metric, weights=weights))
 
 
 def _rows_apart(x: Array) -> Array:
@@ -82,24 +109,45 @@ def test_strided_rows(
     else:
         given = seen(kind.to_device(stored(x)), 12)
     got = depth.score(given, metric=metric)
-    agree(kind.to_host(got), oracle.score(wide(x), None, metric=metric))
+    agree(kind.to_host(got), oracle.score(wide(x), None, metric=metric), metric)
 
 
 def test_result_goes_into_out(kind: Any) -> None:
     x, out = rows(6, 8, 6), kind.to_device(np.full(6, -1, np.float32))
     assert depth.score(kind.to_device(x), out=out) is out
-    agree(kind.to_host(out), oracle.score(wide(x), None, metric="cosine"))
+    agree(kind.to_host(out), oracle.score(wide(x), None, metric="cosine"), "cosine")
 
 
 def test_bad_rows_have_no_depth_and_harm_no_other(kind: Any) -> None:
     x, corpus = rows(6, 8, 7), rows(20, 8, 8)
     x[1], x[3, 2], x[4, 7] = 0.0, np.nan, np.inf
     for metric in METRICS:
+        bad = np.array([metric in ANGULAR, True, True])
         got = kind.to_host(depth.score(kind.to_device(x), kind.to_device(corpus), metric=metric))
-        assert np.isnan(got[[1, 3, 4]]).all()
-        agree(got[[0, 2, 5]], oracle.score(wide(x[[0, 2, 5]]), wide(corpus), metric=metric))
+        np.testing.assert_array_equal(np.isnan(got[[1, 3, 4]]), bad)
+        right = oracle.score(wide(x[[0, 2, 5]]), wide(corpus), metric=metric)
+        agree(got[[0, 2, 5]], right, metric)
         got = kind.to_host(depth.score(kind.to_device(corpus), kind.to_device(x), metric=metric))
         assert np.isnan(got).all()
+
+
+def test_check_names_the_first_bad_value(kind: Any) -> None:
+    x, corpus, weights = rows(6, 8, 7), rows(20, 8, 8), np.ones(20, np.float32)
+
+    def refused(words: str, **options: Any) -> None:
+        there = (kind.to_device(given) for given in (x, corpus, weights))
+        first, among, weighing = there
+        with pytest.raises(ValueError, match=f"^depth\\.score: {words}"):
+            depth.score(first, among, weights=weighing, check=True, **options)
+
+    depth.score(kind.to_device(x), kind.to_device(corpus), check=True)
+    weights[13] = -1.0
+    refused("'weights' must be finite and not negative; weight 13 is not")
+    corpus[9, 4], corpus[17, 0] = np.inf, np.nan
+    refused("'corpus' must be finite; row 9 holds a NaN or an infinite value")
+    x[5] = 0.0
+    refused(r"'x' must not hold zero rows \(they have no direction\); row 5 is zero")
+    refused("'corpus' must be finite; row 9 holds", metric="l2")
 
 
 def test_calls_repeat_bit_by_bit(kind: Any) -> None:
@@ -116,6 +164,8 @@ def test_calls_repeat_bit_by_bit(kind: Any) -> None:
         ({"weights": np.ones(3, np.float32)}, ValueError, r"'weights' must have one number for"),
         ({"weights": np.ones((4, 1), np.float32)}, ValueError, "'weights' must be a 1-D array"),
         ({"weights": np.ones(4, np.int32)}, TypeError, "'weights' must be float"),
+        ({"weights": np.ones(4, np.float16)}, TypeError, "'weights' must be float32 or float64;"),
+        ({"groups": np.ones(3, int)}, ValueError, "'groups' must have one label for each corpus"),
         ({"out": np.ones(3, np.float32)}, ValueError, r"'out' must have the shape \(4,\)"),
         ({"out": np.ones(4, np.float16)}, TypeError, "'out' must be float32; got float16"),
         ({"corpus": rows(4, 8, 0).astype(int)}, TypeError, "'corpus' must be float16, bfloat16"),

@@ -92,6 +92,13 @@ class EmulatedLibrary:
         assert device == 0
         return 0
 
+    def to_host(self, array: EmulatedArray) -> Array:
+        return array.memory.copy()
+
+    def from_host(self, array: Array, device: int) -> EmulatedArray:
+        assert device == 0
+        return EmulatedArray(array.copy())
+
 
 def build_emulated_module(folder: Path) -> ModuleType:
     """Compile the kernels and their binding as C++ over the emulation, and import them."""

@@ -5,30 +5,55 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._device import Call
+from ._groups import group_codes
 from ._metrics import NATIVE_METRIC, NATIVE_PRECISION
 
 WHERE = "depth.score"
 
-METRICS = ("cosine", "chord", "arc")
+METRICS = ("cosine", "chord", "arc", "l2", "spatial")
 _PRECISIONS = ("float32", "bfloat16")
+_FLOAT64 = 3
+_NO_WEIGHTS = (0, 1, 2)
 
 
 def score_on_device(
-    call: Call, x: Any, corpus: Any, metric: str, weights: Any, precision: str, out: Any
+    call: Call,
+    x: Any,
+    corpus: Any,
+    metric: str,
+    weights: Any,
+    groups: Any,
+    offsets: Any,
+    precision: str,
+    check: bool,
+    out: Any,
 ) -> Any:
     """Return the depths of `x`, which lies where `call` says; see `depth.score`."""
     _check_supported(metric, precision)
     rows = call.matrix("x", x)
     among = None if corpus is None else call.matrix("corpus", corpus)
     corpus_rows = (rows if among is None else among)[1]
-    weighing = 0 if weights is None else call.vector("weights", weights, corpus_rows, "float32")
-    result = call.made((rows[1],), "float32") if out is None else out
-    address = call.target("out", result, (rows[1],), "float32")
+    weighing = _NO_WEIGHTS if weights is None else call.vector("weights", weights, corpus_rows)
+    shape: tuple[int, ...] = (rows[1],)
+    parts = None
+    if groups is not None or offsets is not None:
+        codes, count = group_codes(WHERE, call.fetched(groups), call.fetched(offsets), corpus_rows)
+        order = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=count))])
+        parts, shape = (starts.tolist(), call.sent(order)), (rows[1], count)
+    dtype = "float64" if rows[-1] == _FLOAT64 else "float32"
+    result = call.made(shape, dtype) if out is None else out
+    address = call.target("out", result, shape, dtype)
+    native = NATIVE_METRIC[metric]
     call.kernels.depth_score(
-        WHERE, call.place(), rows, among, NATIVE_METRIC[metric], NATIVE_PRECISION[precision],
-        weighing, address, call.allocate,
+        WHERE, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
+        address, call.allocate,
     )  # fmt: skip
+    if check:
+        call.kernels.depth_check(WHERE, call.place(), rows, among, native, weighing, call.allocate)
     return result
 
 

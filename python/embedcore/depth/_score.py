@@ -43,6 +43,7 @@ def score(
     shrinkage: float | str = "auto",
     threads: int | None = None,
     progress: Progress = False,
+    check: bool = False,
     out: Any = None,
 ) -> Any:
     r"""Return the statistical depth of each row of `x` in a corpus: how central it is there.
@@ -50,8 +51,9 @@ def score(
     Parameters
     ----------
     x : array (n, d)
-        Embeddings: float16, bfloat16, float32 or float64; NumPy, Torch (CPU) or any DLPack
-        exporter. Rows may be strided; a last axis that is not contiguous is packed in scratch.
+        Embeddings: float16, bfloat16, float32 or float64; NumPy, Torch or any DLPack exporter on
+        the CPU; Torch or CuPy on a GPU (Notes), and then all arrays. Rows may be strided; a last
+        axis that is not contiguous is packed in scratch.
     corpus : array (m, d), optional
         The corpus F. Without it, the corpus is `x` and each row is left out of its own depth.
     metric : str, default "cosine"
@@ -103,6 +105,9 @@ def score(
         Default: :func:`embedcore.get_num_threads`.
     progress : bool or callable, default False
         ``True`` shows a bar (needs tqdm); a callable gets the fraction done.
+    check : bool, default False
+        For arrays on a GPU: wait for the result, and raise where values are refused. On the CPU
+        they always are.
     out : array (n,) or (n, G), optional
         Where the result goes; C-contiguous, of the dtype below.
 
@@ -131,6 +136,13 @@ def score(
     does not depend on `threads` (``mahalanobis`` and ``ai_irw`` use NumPy's linear algebra, which
     has its own).
 
+    On a GPU the call starts kernels on the current stream of the array's library, takes scratch
+    from it, and returns at once; it may be captured into a CUDA graph. There, ``cosine``,
+    ``chord``, ``arc``, ``l2`` and ``spatial`` have kernels, ``precision="int8"`` has none, and
+    `threads` and `progress` mean nothing. Without `check`, a row that would be refused has NaN for
+    its own depths, and in the corpus makes those of its group NaN. Labels and offsets come from the
+    host, or are fetched, which waits for the device.
+
     References
     ----------
     Seegmiller and Preum, Statistical Depth for Ranking and Characterizing Transformer-Based Text
@@ -157,7 +169,9 @@ def score(
     wanted = 0 if threads is None else integer(_WHERE, "threads", threads, minimum=1, maximum=1024)
     call = call_of(_WHERE, "x", x, corpus=corpus, weights=weights, out=out)
     if call is not None:
-        return score_on_device(call, x, corpus, metric, weights, precision, out)
+        return score_on_device(
+            call, x, corpus, metric, weights, groups, offsets, precision, check, out
+        )
     labels, count = None, 1
     if groups is not None or offsets is not None:
         labels, count = group_codes(_WHERE, groups, offsets, _corpus_rows(x, corpus))
