@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "Call", "Layout", "Library", "call_of"]
+__all__ = ["DTYPES", "Call", "Layout", "Library", "call_of", "on_host", "take_rows"]
 
 # Numbers that the C ABI gives the dtypes.
 DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
@@ -52,10 +52,13 @@ class Library(Protocol):
         """Return the handle of the stream that the library works on now."""
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """Return a copy of `array` for NumPy; this waits for the device."""
+        """Return a copy of `array` for NumPy, bfloat16 as float32; this waits for the device."""
 
     def from_host(self, array: NDArray[Any], device: int) -> Any:
         """Return a copy of `array` on the device."""
+
+    def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
+        """Return some rows of `array`, in this order."""
 
 
 class _Torch:
@@ -83,12 +86,17 @@ class _Torch:
         return handle
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        copy: NDArray[Any] = array.detach().cpu().numpy()
+        torch = sys.modules["torch"]
+        wide = array.float() if array.dtype is torch.bfloat16 else array  # NumPy has none
+        copy: NDArray[Any] = wide.detach().cpu().numpy()
         return copy
 
     def from_host(self, array: NDArray[Any], device: int) -> Any:
         torch = sys.modules["torch"]
         return torch.from_numpy(array).to(torch.device("cuda", device))
+
+    def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
+        return array[self.from_host(rows, array.device.index)]
 
 
 class _CuPy:
@@ -126,6 +134,10 @@ class _CuPy:
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(device):
             return cupy.asarray(array)
+
+    def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
+        with sys.modules["cupy"].cuda.Device(array.device.id):
+            return array[self.from_host(rows, array.device.id)]
 
 
 _LIBRARIES: list[Library] = [_Torch(), _CuPy()]
@@ -229,10 +241,6 @@ class Call:
         self._kept.append(copy)
         return self._library.layout(copy).address
 
-    def fetched(self, array: Any) -> Any:
-        """Return a copy for NumPy of an array on the device, for which this waits; else itself."""
-        return self._library.to_host(array) if self._library.owns(array) else array
-
     def made(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a new array for a result."""
         return self._library.empty(shape, dtype, self._device)
@@ -331,3 +339,15 @@ def call_of(
                 f"cuda:{device}."
             )
     return None
+
+
+def on_host(array: Any) -> Any:
+    """Return a copy for NumPy of an array on a GPU, for which this waits; any other as it is."""
+    library = _library_of(array)
+    return array if library is None else library.to_host(array)
+
+
+def take_rows(array: Any, rows: NDArray[np.int64]) -> Any:
+    """Return some rows of any array that has rows."""
+    library = _library_of(array)
+    return array[rows] if library is None else library.take(array, rows)

@@ -195,3 +195,25 @@ def test_what_the_gpu_cannot_do_yet_is_said(kind: Any) -> None:
         depth.score(x, metric="halfspace")
     with pytest.raises(ValueError, match="'precision' must be 'float32' or 'bfloat16' on the GPU"):
         depth.score(x, metric="arc", precision="int8")
+
+
+@pytest.mark.parametrize("method", ["asymptotic", "split", "permutation"])
+@pytest.mark.parametrize("reference", ["f", "g"])
+def test_rank_sum_test_is_that_of_the_cpu(kind: Any, method: str, reference: str) -> None:
+    f, g = rows(30, 8, 1), rows(24, 8, 2)
+    options = {"metric": "arc", "method": method, "reference": reference, "n_resamples": 99}
+    got = depth.rank_sum_test(kind.to_device(f), kind.to_device(g), **options)
+    expected = depth.rank_sum_test(f, g, **options)
+    assert got.method == method
+    assert got.statistic == expected.statistic
+    np.testing.assert_allclose(got.pvalue, expected.pvalue, rtol=1e-3)
+    agree(kind.to_host(got.depths_f), expected.depths_f, "arc")
+
+
+def test_rank_sum_test_names_the_bad_row(kind: Any) -> None:
+    f, g = rows(30, 8, 1), rows(24, 8, 2)
+    g[7] = np.nan
+    with pytest.raises(ValueError, match=r"^depth\.rank_sum_test: 'g' must be finite; row 7"):
+        depth.rank_sum_test(kind.to_device(f), kind.to_device(g))
+    with pytest.raises(TypeError, match=r"^depth\.rank_sum_test: 'g' must be on the CPU, as 'f'"):
+        depth.rank_sum_test(f, kind.to_device(g))

@@ -99,6 +99,9 @@ class EmulatedLibrary:
         assert device == 0
         return EmulatedArray(array.copy())
 
+    def take(self, array: EmulatedArray, rows: Array) -> EmulatedArray:
+        return EmulatedArray(array.memory[rows])
+
 
 def build_emulated_module(folder: Path) -> ModuleType:
     """Compile the kernels and their binding as C++ over the emulation, and import them."""

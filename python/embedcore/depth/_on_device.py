@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._device import Call
+from .._device import Call, on_host
 from ._groups import group_codes
 from ._metrics import NATIVE_METRIC, NATIVE_PRECISION
 
@@ -40,7 +40,7 @@ def score_on_device(
     shape: tuple[int, ...] = (rows[1],)
     parts = None
     if groups is not None or offsets is not None:
-        codes, count = group_codes(WHERE, call.fetched(groups), call.fetched(offsets), corpus_rows)
+        codes, count = group_codes(WHERE, on_host(groups), on_host(offsets), corpus_rows)
         order = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
         starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=count))])
         parts, shape = (starts.tolist(), call.sent(order)), (rows[1], count)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._arrays import is_torch, to_numpy
 from .._check import choose, integer
+from .._device import call_of, on_host, take_rows
 from .._progress import Progress, reporter
 from ._metrics import METRICS
 from ._null import (
@@ -103,7 +104,7 @@ _Outcome = tuple[float, float, float, Any, Any]
 
 def float64(array: Any) -> Floats:
     """Return any array that score takes or returns as float64 NumPy."""
-    return to_numpy(array).astype(np.float64)
+    return to_numpy(on_host(array)).astype(np.float64)
 
 
 def rank_sum_test(
@@ -132,7 +133,9 @@ def rank_sum_test(
     Parameters
     ----------
     f, g : array, shapes (n_f, d) and (n_g, d)
-        The samples, of any array kind and dtype that :func:`score` takes.
+        The samples, of any array kind and dtype that :func:`score` takes. Of arrays on a GPU the
+        depths are taken there, and ranked on the CPU; "asymptotic" fetches the reference sample for
+        its shared part, "permutation" both samples for its draws.
     metric : str
         The depth, see :func:`score`.
     alternative : {"two-sided", "less", "greater"}
@@ -204,23 +207,29 @@ def rank_sum_test(
     choose(_WHERE, "reference", reference, ("f", "g"))
     n_resamples = integer(_WHERE, "n_resamples", n_resamples, minimum=1)
     seed = integer(_WHERE, "seed", seed, minimum=0)
-    f = f if is_torch(f) else to_numpy(f, _WHERE, "f")
-    g = g if is_torch(g) else to_numpy(g, _WHERE, "g")
-    if f.ndim != 2 or g.ndim != 2 or f.shape[1] != g.shape[1]:
+    call = call_of(_WHERE, "f", f, g=g)
+    if call is not None:
+        call.floats("g", g, 2)
+    else:
+        f = f if is_torch(f) else to_numpy(f, _WHERE, "f")
+        g = g if is_torch(g) else to_numpy(g, _WHERE, "g")
+    if len(f.shape) != 2 or len(g.shape) != 2 or f.shape[1] != g.shape[1]:
         raise ValueError(
             f"{_WHERE}: 'f' and 'g' must be two-dimensional with equal numbers of columns; "
             f"got shapes {tuple(f.shape)} and {tuple(g.shape)}."
         )
     swap = reference == "g"
     samples = (g, f) if swap else (f, g)
-    method = _resolve(method, metric, len(samples[0]), len(samples[1]))
-    _check_counts(method, reference, len(samples[0]), len(samples[1]))
+    n, m = (int(sample.shape[0]) for sample in samples)
+    method = _resolve(method, metric, n, m)
+    _check_counts(method, reference, n, m)
     options: dict[str, Any] = {
         "precision": precision,
         "n_directions": n_directions,
         "shrinkage": shrinkage,
         "seed": seed,
         "threads": threads,
+        "check": True,
     }
     if swap:
         alternative = {"less": "greater", "greater": "less"}.get(alternative, alternative)
@@ -232,7 +241,8 @@ def rank_sum_test(
         q, zscore, pvalue, own, others = run(test, *samples)
     if swap:
         q, zscore, own, others = 1 - q, -zscore, others, own
-    statistic = round(2 * q * len(own) * len(others)) / 2  # whole pairs and halves
+    pairs = int(own.shape[0]) * int(others.shape[0])
+    statistic = round(2 * q * pairs) / 2  # whole pairs and halves
     return RankSumResult(statistic, pvalue, q, zscore, own, others, method)
 
 
@@ -265,7 +275,7 @@ def _asymptotic(test: _Test, reference: Any, other: Any) -> _Outcome:
     terms = PairTerms()
     if test.metric in MEAN_DISTANCE:
         means = MEAN_DISTANCE[test.metric](x)
-        terms = pair_terms(to_numpy(reference), means, test.metric, test.rng)
+        terms = pair_terms(to_numpy(on_host(reference)), means, test.metric, test.rng)
     q = quality_index(x, y)
     error = standard_error(len(x), len(y), tie_counts(np.concatenate([x, y])), terms.share)
     zscore = (q - 0.5 - terms.shift) / error if error > 0 else 0.0
@@ -279,11 +289,11 @@ def split_rows(n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDA
 
 
 def _split(test: _Test, reference: Any, other: Any) -> _Outcome:
-    builders, held_out = split_rows(len(reference), test.rng)
-    corpus = reference[builders]
+    builders, held_out = split_rows(int(reference.shape[0]), test.rng)
+    corpus = take_rows(reference, builders)
     own_name, other_name = test.names
     with errors_of(_WHERE, x=own_name, corpus=own_name), rows_numbered_in(reference, test.metric):
-        own = score(reference[held_out], corpus, metric=test.metric, **test.options)
+        own = score(take_rows(reference, held_out), corpus, metric=test.metric, **test.options)
     with errors_of(_WHERE, x=other_name, corpus=own_name):
         others = score(other, corpus, metric=test.metric, **test.options)
     x, y = float64(own), float64(others)
@@ -302,7 +312,7 @@ def _permutation(test: _Test, reference: Any, other: Any) -> _Outcome:
         return float64(x), float64(y)
 
     observed, drawn = permuted_quality(
-        pooled, len(own), test.metric, test.n_resamples, test.rng, depths, test.say
+        pooled, int(own.shape[0]), test.metric, test.n_resamples, test.rng, depths, test.say
     )
     pvalue = monte_carlo_pvalue(observed, drawn, test.alternative)
     spread = float(drawn.std())
