@@ -19,9 +19,9 @@ under `bench/results`.
 _INTRODUCTION = """## On a GPU
 
 By `.ci/gpu bench`: medians of times by the device's own clock, contestants in turns. Rates are
-those of the case's operations, or, of cosine, of the bytes that have to be read, and stand beside
-what the device reached in the same run. The error is the largest one against float64 over the rows
-that are checked.
+those of the case's operations, or, of cosine depth and attention, of the bytes that have to be
+moved, and stand beside what the device reached in the same run. The error is the largest one
+against float64 over the rows that are checked.
 """
 
 
@@ -51,10 +51,9 @@ def _rows(case: dict[str, Any]) -> list[list[str]]:
             rows.append([case["name"], line["name"], line["failed"], "", "", ""])
             continue
         seconds = line["seconds"]
-        by_bytes = case["name"].startswith("cosine")
         rate = (
             f"{case['bytes'] / seconds / 1e9:.0f} GB/s"
-            if by_bytes
+            if case["by_bytes"]
             else f"{case['flops'] / seconds / 1e12:.0f} TFLOP/s"
         )
         ratio = "" if ours is None else f"{seconds / ours:.2f}"

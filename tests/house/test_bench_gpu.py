@@ -14,17 +14,17 @@ torch = pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def depth_bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(params=["depth", "attention"])
+def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT))
-    return import_module("bench.gpu.depth")
+    return import_module(f"bench.gpu.{request.param}")
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_contestants_agree_with_float64(depth_bench: Any, number: int) -> None:
+def test_contestants_agree_with_float64(family: Any, number: int) -> None:
     measure = import_module("bench.gpu.timing").measure
     device = torch.device("cpu")
-    task = depth_bench.Task(depth_bench.cases(smoke=True)[number], device)
+    task = family.Task(family.cases(smoke=True)[number], device)
     # Compiled ones are those before them, once more.
     plain = [one for one in task.contestants() if "compiled" not in one.name]
     lines = measure(plain, device, samples=1, error_of=task.error)
@@ -33,6 +33,6 @@ def test_contestants_agree_with_float64(depth_bench: Any, number: int) -> None:
     for line in lines:
         assert line.seconds > 0.0
         if line.role == "ours":
-            assert line.error < 5e-5
+            assert line.error <= task.limit
         elif line.role == "peer":
-            assert line.error < 2e-3  # without the correction that ours has
+            assert line.error < 2e-2  # of rounding, which ours has less of
