@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "Call", "Layout", "Library", "call_of", "on_host", "take_rows"]
+__all__ = ["DTYPES", "Call", "Layout", "Library", "call_of", "is_on_device", "on_host", "take_rows"]
 
 # Numbers that the C ABI gives the dtypes.
 DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
@@ -235,11 +235,15 @@ class Call:
             )
         return layout.address, layout.strides[0], DTYPES[layout.dtype]
 
-    def sent(self, array: NDArray[Any]) -> int:
-        """Return the address of a copy of a contiguous array of the host, kept as scratch is."""
+    def copied_from_host(self, array: NDArray[Any]) -> Any:
+        """Return a copy of a contiguous array of the host, kept as scratch is."""
         copy = self._library.from_host(array, self._device)
         self._kept.append(copy)
-        return self._library.layout(copy).address
+        return copy
+
+    def sent(self, array: NDArray[Any]) -> int:
+        """Return the address of such a copy."""
+        return self._library.layout(self.copied_from_host(array)).address
 
     def made(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a new array for a result."""
@@ -339,6 +343,11 @@ def call_of(
                 f"cuda:{device}."
             )
     return None
+
+
+def is_on_device(array: Any) -> bool:
+    """Tell whether `array` is on a GPU."""
+    return _library_of(array) is not None
 
 
 def on_host(array: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedcore import _core
+from embedcore import _core, attention
 from embedcore.attention import _on_device as on_device
 
 WHERE = "attention.low_rank_attention"
@@ -186,3 +186,64 @@ def test_arguments_of_attention_that_do_not_fit(
             on_device, on(kind, {**padded(), **changed}),
             lambda shape: kind.to_device(np.zeros(shape, np.float32)), 0,
         )  # fmt: skip
+
+
+def public(given: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Arguments of `attention.low_rank_attention`."""
+    found = {**given, **options, "cu_seqlens": given["offsets"]}
+    return {name: value for name, value in found.items() if name not in ("offsets", "bias")}
+
+
+@pytest.mark.parametrize("name", ["plain", "values", "lengths", "keep", "factor each", "ragged"])
+def test_low_rank_attention_takes_arrays_of_the_device(kind: Any, name: str) -> None:
+    options = {"activation": "tanh", "norm": "l2", "return_lse": True, "return_weights": True}
+    got = attention.low_rank_attention(**public(on(kind, CASES[name]), **options))
+    expected = attention.low_rank_attention(**public(CASES[name], **options))
+    for one, right in zip(got, expected, strict=True):
+        finite = np.isfinite(right)
+        np.testing.assert_array_equal(np.isfinite(kind.to_host(one)), finite)
+        np.testing.assert_allclose(
+            kind.to_host(one)[finite], right[finite], rtol=0, atol=10 * TOLERANCE
+        )
+
+
+def test_lists_of_lengths_and_offsets(kind: Any) -> None:
+    key, query = padded()["key"], padded()["query"]
+    there = kind.to_device(key), kind.to_device(query)
+    got = attention.low_rank_attention(*there, lengths=[21, 0, 7])
+    expected = attention.low_rank_attention(key, query, lengths=[21, 0, 7])
+    np.testing.assert_allclose(kind.to_host(got), expected, rtol=0, atol=10 * TOLERANCE)
+    rows = kind.to_device(key[0])
+    got = attention.low_rank_attention(rows, there[1], cu_seqlens=[0, 4, 21])
+    expected = attention.low_rank_attention(key[0], query, cu_seqlens=[0, 4, 21])
+    np.testing.assert_allclose(kind.to_host(got), expected, rtol=0, atol=10 * TOLERANCE)
+
+
+def test_mean_pool_takes_arrays_of_the_device(kind: Any) -> None:
+    key, keep = padded()["key"], _keep(SEQUENCES, TOKENS)
+    got = attention.mean_pool(kind.to_device(key), mask=kind.to_device(keep))
+    expected = attention.mean_pool(key, mask=keep)
+    np.testing.assert_allclose(kind.to_host(got), expected, rtol=0, atol=TOLERANCE)
+    rows = key[0]
+    got = attention.mean_pool(kind.to_device(rows), cu_seqlens=[0, 4, 21])
+    np.testing.assert_allclose(
+        kind.to_host(got), attention.mean_pool(rows, cu_seqlens=[0, 4, 21]), rtol=0, atol=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("form", ["context", "mean", "temperatures", "law"])
+def test_what_surrounds_the_kernel_is_computed_on_the_device(kind: Any, form: str) -> None:
+    if kind.emulated:
+        pytest.skip("emulated arrays have no arithmetic")
+    key, query = padded()["key"], padded()["query"]
+    options: dict[str, Any] = {
+        "context": {"context": numbers(SEQUENCES, COLUMNS, seed=7), "P": numbers(12, 5, seed=8)},
+        "mean": {"context": "mean", "P": numbers(COLUMNS, HEADS, seed=8)},
+        "temperatures": {"temperature": np.linspace(1, 2, HEADS, dtype=np.float32)},
+        "law": {"length_scale": "log", "lengths": np.array([21, 3, 9])},
+    }[form]
+    got = attention.low_rank_attention(
+        kind.to_device(key), kind.to_device(query), **on(kind, options)
+    )
+    expected = attention.low_rank_attention(key, query, **options)
+    np.testing.assert_allclose(kind.to_host(got), expected, rtol=0, atol=50 * TOLERANCE)

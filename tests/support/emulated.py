@@ -54,6 +54,9 @@ class EmulatedArray:
     def device(self) -> str:
         return "cuda:0"
 
+    def reshape(self, *shape: int) -> EmulatedArray:
+        return EmulatedArray(self.memory.reshape(shape))
+
     def __array__(self, *_: object, **__: object) -> Array:
         raise TypeError("an array on the device must not become one of NumPy")
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few things that NumPy arrays and Torch tensors spell differently.
+"""The few things that arrays of NumPy and CuPy and tensors of Torch spell differently.
 
-Small computations around the kernels (factors, temperatures, merging) are written once for both
+Small computations around the kernels (factors, temperatures, merging) are written once for all
 kinds, on operators and methods that they share; under Torch they stay differentiable and can be
-compiled. An array that is not NumPy's is Torch's here: callers have brought the others in.
+compiled. An array that is neither NumPy's nor CuPy's is Torch's here: callers have brought the
+others in.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ __all__ = [
     "check_floating",
     "is_floating",
     "is_integer",
+    "is_numpy_like",
     "namespace",
     "positions",
     "widen",
@@ -24,17 +27,29 @@ __all__ = [
 
 
 def namespace(array: Any) -> Any:
-    """Return the module `numpy` or `torch` that `array` belongs to."""
+    """Return the module `numpy`, `cupy` or `torch` that `array` belongs to."""
     if isinstance(array, (np.ndarray, np.generic)):
         return np
+    if _is_cupy(array):
+        return sys.modules["cupy"]
     import torch
 
     return torch
 
 
+def is_numpy_like(array: Any) -> bool:
+    """Tell whether `array` has the dtypes and functions of NumPy."""
+    return isinstance(array, (np.ndarray, np.generic)) or _is_cupy(array)
+
+
+def _is_cupy(array: Any) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
 def is_floating(array: Any) -> bool:
     """Tell whether `array` is float16, bfloat16, float32 or float64."""
-    if isinstance(array, (np.ndarray, np.generic)):
+    if is_numpy_like(array):
         return array.dtype.char in "efd" or array.dtype.name == "bfloat16"
     return bool(array.dtype.is_floating_point) and array.element_size() > 1
 
@@ -50,7 +65,7 @@ def check_floating(where: str, argument: str, array: Any) -> None:
 
 def is_integer(array: Any) -> bool:
     """Tell whether `array` holds integers; booleans are none."""
-    if isinstance(array, (np.ndarray, np.generic)):
+    if is_numpy_like(array):
         return array.dtype.kind in "iu"
     dtype = array.dtype
     return not (dtype.is_floating_point or dtype.is_complex or dtype is namespace(array).bool)
@@ -58,7 +73,7 @@ def is_integer(array: Any) -> bool:
 
 def cast(array: Any, dtype: Any) -> Any:
     """Return `array` in `dtype`: itself where it has it."""
-    if isinstance(array, (np.ndarray, np.generic)):
+    if is_numpy_like(array):
         return array.astype(dtype, copy=False)
     return array.to(dtype)
 
@@ -73,4 +88,4 @@ def widen(*arrays: Any) -> tuple[Any, ...]:
 def positions(count: int, like: Any) -> Any:
     """Return the integers from 0 to `count` - 1, of the kind and on the device of `like`."""
     xp = namespace(like)
-    return np.arange(count) if xp is np else xp.arange(count, device=like.device)
+    return xp.arange(count) if is_numpy_like(like) else xp.arange(count, device=like.device)

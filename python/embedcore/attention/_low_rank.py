@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from .._device import is_on_device
 from ._arguments import (
     ACTIVATIONS,
     NORMS,
@@ -23,6 +24,7 @@ from ._arguments import (
     thread_count,
 )
 from ._bias import resolve_bias
+from ._device_arrays import attend_on_device
 from ._fold import fold_query
 from ._temperature import count_tokens, resolve_temperature
 
@@ -185,6 +187,12 @@ def low_rank_attention(
             cu_seqlens=cu_seqlens, temperature=temperature, length_scale=length_scale,
             activation=activation, norm=norm, bias=bias, return_lse=return_lse,
             return_weights=return_weights, threads=threads, out=out,
+        )  # fmt: skip
+    if is_on_device(key):
+        return attend_on_device(
+            key, query, value, context, P, mask, lengths, cu_seqlens, temperature, length_scale,
+            (_activation(activation), _norm(norm)), bias, bool(return_lse), bool(return_weights),
+            out,
         )  # fmt: skip
     tokens = read_tokens(_WHERE, "key", key, mask, lengths, cu_seqlens)
     workers = thread_count(_WHERE, threads)

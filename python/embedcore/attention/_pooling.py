@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from .._device import is_on_device
 from ._arguments import (
     Tokens,
     as_floating,
@@ -17,6 +18,7 @@ from ._arguments import (
     real_dtype,
     thread_count,
 )
+from ._device_arrays import pool_on_device
 
 __all__ = ["mean_pool"]
 
@@ -87,6 +89,8 @@ def mean_pool(
             tokens, mask=mask, lengths=lengths, cu_seqlens=cu_seqlens, weights=weights,
             threads=threads, out=out,
         )  # fmt: skip
+    if is_on_device(tokens):
+        return pool_on_device(tokens, mask, lengths, cu_seqlens, weights, out)
     read = read_tokens(_WHERE, "tokens", tokens, mask, lengths, cu_seqlens)
     workers = thread_count(_WHERE, threads)
     if read.mask is not None and read.mask.dtype != np.bool_:

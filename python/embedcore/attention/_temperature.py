@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._check import choose, integer
 from ._arguments import as_integers, has_torch
-from ._kinds import is_floating, is_integer, namespace, positions, widen
+from ._kinds import is_floating, is_integer, is_numpy_like, namespace, positions, widen
 
 __all__ = ["count_tokens", "length_law", "resolve_temperature"]
 
@@ -76,9 +76,9 @@ def _law(where: str, argument: str, lengths: Any, law: Any) -> Any:
         power = LAWS[choose(where, argument, law, LAWS)]
     if isinstance(lengths, numbers.Integral):
         return float(max(math.log(max(int(lengths), 1)), 1.0) ** power)
-    xp = namespace(lengths)
-    if xp is np:
-        return np.maximum(np.log(np.maximum(lengths, 1), dtype=np.float64), 1.0) ** power
+    if is_numpy_like(lengths):
+        xp = namespace(lengths)
+        return xp.maximum(xp.log(xp.maximum(lengths, 1), dtype=np.float64), 1.0) ** power
     return lengths.clip(1).double().log().clip(1.0) ** power
 
 
