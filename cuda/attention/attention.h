@@ -76,8 +76,8 @@ size_t attention_forward_workspace_bytes(const AttentionProblem& problem, const 
 bool run_attention_forward(const AttentionProblem& problem, const AttentionResult& result,
                            int multiprocessors, void* workspace, Stream stream);
 
-size_t attention_backward_workspace_bytes(const AttentionProblem& problem, const AttentionGradient& gradient,
-                                          int multiprocessors);
+size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
+                                          const AttentionGradient& gradient, int multiprocessors);
 bool run_attention_backward(const AttentionProblem& problem, const AttentionGradient& gradient,
                             int multiprocessors, void* workspace, Stream stream);
 

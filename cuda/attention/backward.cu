@@ -7,7 +7,7 @@ namespace ec::cuda {
 namespace {
 
 constexpr int64_t kMostPrepareBlocks = 4096;
-constexpr int kMostGradientHeads = 32;  // of tensor cores
+constexpr int kMostGradientHeads = 32;                // of tensor cores
 constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
 
 // One call, laid out.
@@ -20,32 +20,34 @@ struct BackwardLayout {
     call.sequences = plan.sequences;
     wants_query = problem.query.data != nullptr && gradient.grad_query != nullptr;
     fit = choose_tensor() || choose_plain();
-    const int64_t each = call.memory.shared_bytes <= kSharedOfTwo && !tensor ? 2 : 1;
-    blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
-                                 each * multiprocessors));
+    const bool room = call.memory.shared_bytes <= kSharedOfTwo && !tensor;
+    const int64_t each = !room                                      ? 1
+                         : problem.key.kind == NumberKind::kFloat32 ? kPlainGradientBlocks<float>
+                                                                    : kPlainGradientBlocks<Half>;
+    blocks = max(int64_t{1},
+                 min((most_places(problem) + kLeastShare - 1) / kLeastShare, each * multiprocessors));
     const int64_t heads = problem.heads, rows = problem.sequences * heads, slot_rows = 2 * blocks * heads;
-    call.terms = {arena.take<float>(rows), arena.take<int>(problem.sequences), arena.take<double>(2 * rows)};
+    call.terms = {arena.take<float>(rows), arena.take<int>(problem.sequences),
+                  arena.take<double>(2 * rows)};
     call.slots.sums = arena.take<double>(2 * slot_rows);
     call.slots.score_sums = arena.take<double>(slot_rows);
     if (wants_query)
       call.slots.query = arena.take<float>((problem.query_per_sequence ? slot_rows : blocks * heads) *
                                            problem.key_columns);
-    call.memory.blocks =
-        arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
+    call.memory.blocks = arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
   }
 
   // Places of what both kinds of kernel need, the most used first.
   BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
     const AttentionProblem& problem = call.problem;
-    call.tile = tile_shape(problem, tokens, stages, wants_query,
-                           problem.query.data == nullptr ? 0 : problem.heads);
-    call.state_rows = rows;
+    call.tile =
+        tile_shape(problem, tokens, stages, wants_query, problem.query.data == nullptr ? 0 : problem.heads);
     BlockArena block(kMostShared);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.across = block.take<Across>(1);
     call.products = block.take<float>(product_slots * rows * kScoreStride);
-    call.states = block.take<unsigned char>(GradientStates::bytes(rows));
+    call.states = block.take<HeadGradient>(rows);
     return block;
   }
   const RowShape& values() const {
@@ -90,7 +92,8 @@ struct BackwardLayout {
           call.value_factor = block.take<float>(rows * values().padded);
           call.query_factor = block.take<float>(scored ? rows * key_padded() : 0);
           call.memory = block.memory();
-          if (all ? block.all_shared() && tokens >= 8 : call.stages.shared && call.across.shared) return true;
+          if (all ? block.all_shared() && tokens >= 8 : call.stages.shared && call.across.shared)
+            return true;
         }
       }
     }
@@ -107,8 +110,8 @@ struct BackwardLayout {
 template <class Kernel>
 void launch(Kernel* kernel, const BackwardLayout& layout, Stream stream) {
   allow_shared(kernel, layout.call.memory.shared_bytes);
-  EC_LAUNCH(kernel, static_cast<unsigned>(layout.blocks), kAttentionThreads, layout.call.memory.shared_bytes,
-            stream, layout.call);
+  EC_LAUNCH(kernel, static_cast<unsigned>(layout.blocks), kAttentionThreads,
+            layout.call.memory.shared_bytes, stream, layout.call);
 }
 
 template <bool kSums>
@@ -140,8 +143,8 @@ void launch_ends(const BackwardLayout& layout, Stream stream) {
   const bool own_queries = layout.wants_query && problem.query_per_sequence;
   if (layout.blocks == 1 || (!own_queries && layout.call.gradient.grad_temperature == nullptr)) return;
   const int64_t along = own_queries ? min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers) : 1;
-  const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)), static_cast<unsigned>(along),
-                  1};
+  const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)),
+                  static_cast<unsigned>(along), 1};
   EC_LAUNCH(merge_gradients, grid, kAttentionThreads, 0, stream, layout.call, layout.blocks);
 }
 
@@ -164,8 +167,8 @@ void fill_others(const BackwardLayout& layout, Stream stream) {
 
 }  // namespace
 
-size_t attention_backward_workspace_bytes(const AttentionProblem& problem, const AttentionGradient& gradient,
-                                          int multiprocessors) {
+size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
+                                          const AttentionGradient& gradient, int multiprocessors) {
   return BackwardLayout(problem, gradient, multiprocessors, nullptr).arena.used();
 }
 
@@ -176,7 +179,8 @@ bool run_attention_backward(const AttentionProblem& problem, const AttentionGrad
   if (!layout.fit) return false;
   layout.plan.run(problem, stream);
   const auto blocks = static_cast<unsigned>(min(problem.sequences, kMostPrepareBlocks));
-  EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream, layout.call);
+  EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream,
+            layout.call);
   launch_walk<true>(layout, stream);
   launch_walk<false>(layout, stream);
   launch_ends(layout, stream);

@@ -41,8 +41,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
       sums[0] = __fmaf_rn(shrink, pooled[0], sums[0]);
       if (k + 1 < columns) sums[1] = __fmaf_rn(shrink, pooled[1], sums[1]);
     }
-    const float scale =
-        finish_head(call, b * heads + j, total, rounded_total, reference, inverse, k == 0);
+    const float scale = finish_head(call, b * heads + j, total, rounded_total, reference, inverse, k == 0);
     write_out<T>(call, b * heads + j, k, sums[0] * scale, sums[1] * scale);
   }
 }

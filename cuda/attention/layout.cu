@@ -20,8 +20,8 @@ Plan::Plan(const AttentionProblem& problem, WorkspaceArena& arena) {
 void Plan::run(const AttentionProblem& problem, Stream stream) const {
   if (begins == nullptr) return;
   if (counts != nullptr) {
-    const Sequences all = {sequences.count, sequences.tokens, sequences.heads, sequences.offsets,
-                           nullptr,         nullptr};
+    const Sequences all = {sequences.count,   sequences.tokens, sequences.heads,
+                           sequences.offsets, nullptr,          nullptr};
     const auto blocks = static_cast<unsigned>((sequences.count + kAttentionWarps - 1) / kAttentionWarps);
     EC_LAUNCH(find_ranges, blocks, kAttentionThreads, 0, stream, problem, all, firsts, counts);
   }

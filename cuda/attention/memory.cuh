@@ -45,7 +45,8 @@ class BlockArena {
   size_t most_, shared_ = 0, own_ = 0;
 };
 
-__device__ __forceinline__ float inverse_temperature(const AttentionProblem& problem, int64_t b, int64_t j) {
+__device__ __forceinline__ float inverse_temperature(const AttentionProblem& problem, int64_t b,
+                                                     int64_t j) {
   const Numbers& array = problem.temperature;
   const double t = array.data == nullptr ? problem.fixed_temperature
                                          : number_at(array, b * array.stride[0] + j * array.stride[1]);

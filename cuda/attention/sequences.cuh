@@ -58,7 +58,8 @@ struct Sequences {
   __device__ int64_t token_origin(int64_t b) const { return offsets == nullptr ? b * tokens : offset(b); }
 };
 
-// The first sequence that begins at this place or after it, `count` where none does. By all lanes of a warp.
+// The first sequence that begins at this place or after it, `count` where none does. By all lanes of a
+// warp.
 __device__ __forceinline__ int64_t first_from(const Sequences& sequences, int64_t place) {
   int64_t low = 0, high = sequences.count;
   if (sequences.begins == nullptr && sequences.offsets == nullptr) {

@@ -42,6 +42,7 @@ __device__ __forceinline__ void copy_row(const T* from, bool present, const RowS
     for (int k = kPiece * lane; k < shape.padded; k += kPiece * kWarpSize)
       async_copy(to + k, from + k, present && k < shape.columns);
   } else {
+#pragma unroll 1
     for (int k = lane; k < shape.padded; k += kWarpSize)
       to[k] = present && k < shape.columns ? from[k] : T{};
   }
@@ -166,8 +167,8 @@ class TileCopies {
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int64_t b = header.piece.sequence, first = header.first, last = header.piece.last;
     float offset = 0.0f;
-    const bool own = lane < shape_.tokens && first + lane < last &&
-                     kept(problem_, sequences_, b, first + lane, &offset);
+    const bool own =
+        lane < shape_.tokens && first + lane < last && kept(problem_, sequences_, b, first + lane, &offset);
     const unsigned counts = __ballot_sync(kAllLanes, own);
     if (warp == 0) stage.offsets[lane] = own ? offset : -HUGE_VALF;
     if (shape_.keys.columns > 0) copy_rows(problem_.key, shape_.keys, b, first, counts, stage.keys);
@@ -176,6 +177,7 @@ class TileCopies {
                 counts, stage.values);
     if (saved_ == nullptr) return;
     const float* saved = saved_ + sequences_.score_origin(b) + first;
+#pragma unroll 1
     for (int64_t j = warp; j < sequences_.heads; j += kAttentionWarps)
       async_copy_word(stage.saved + j * kScoreStride + lane, saved + j * sequences_.tokens + lane,
                       lane < shape_.tokens && first + lane < last);
@@ -186,7 +188,8 @@ class TileCopies {
     const T* from = static_cast<const T*>(rows.data) + sequences_.origin(rows.stride, b);
     for (int i = static_cast<int>(threadIdx.x) / kWarpSize; i < shape_.tokens; i += kAttentionWarps) {
       const bool present = (counts >> i & 1u) != 0;
-      copy_row(from + (present ? first + i : 0) * rows.stride[1], present, row_shape, to + i * row_shape.stride);
+      copy_row(from + (present ? first + i : 0) * rows.stride[1], present, row_shape,
+               to + i * row_shape.stride);
     }
   }
 

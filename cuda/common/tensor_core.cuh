@@ -9,8 +9,8 @@
 
 namespace ec::cuda {
 
-// Of a (16 rows, 16 columns): rows l / 4 and l / 4 + 8 by turns, columns 2 (l % 4) and + 8, pairs of bf16 or
-// of float16.
+// Of a (16 rows, 16 columns): rows l / 4 and l / 4 + 8 by turns, columns 2 (l % 4) and + 8, pairs of bf16
+// or of float16.
 struct FragmentA {
   unsigned pairs[4];
 };

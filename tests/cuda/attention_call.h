@@ -120,7 +120,8 @@ struct Call {
                                               floats(wide)};
     const Workspace workspace(
         ec::cuda::attention_forward_workspace_bytes(problem, result, multiprocessors));
-    CHECK(ec::cuda::run_attention_forward(problem, result, multiprocessors, workspace.memory.get(), nullptr));
+    CHECK(
+        ec::cuda::run_attention_forward(problem, result, multiprocessors, workspace.memory.get(), nullptr));
   }
 
   void backward(int multiprocessors, bool accumulate = false, ec_dtype of_grad_out = EC_FLOAT32) {
@@ -142,7 +143,8 @@ struct Call {
     gradient.accumulate = accumulate;
     const Workspace workspace(
         ec::cuda::attention_backward_workspace_bytes(problem, gradient, multiprocessors));
-    CHECK(ec::cuda::run_attention_backward(problem, gradient, multiprocessors, workspace.memory.get(), nullptr));
+    CHECK(ec::cuda::run_attention_backward(problem, gradient, multiprocessors, workspace.memory.get(),
+                                           nullptr));
   }
 
   const Model& model;
@@ -169,8 +171,8 @@ inline void compare(const char* what, const Call& call, const Array& got, const 
     CHECK(right);
     if (!right && ++told <= 3)
       std::fprintf(stderr, "%s, %d heads, dtype %d, %s[%d]: %g, not %g\n", call.model.shape.name,
-                   static_cast<int>(call.model.shape.heads), call.dtype, what, static_cast<int>(place.first),
-                   is, should);
+                   static_cast<int>(call.model.shape.heads), call.dtype, what,
+                   static_cast<int>(place.first), is, should);
   }
 }
 
