@@ -154,7 +154,7 @@ void fill_others(const BackwardLayout& layout, Stream stream) {
   Gaps gaps = {};
   const int64_t bytes = number_bytes(problem.key.kind);
   if (!gradient.accumulate) gaps.rows[0] = static_cast<unsigned char*>(gradient.grad_key);
-  if (problem.value.data != nullptr && !gradient.accumulate)
+  if (problem.value.data != nullptr)
     gaps.rows[1] = static_cast<unsigned char*>(gradient.grad_value);
   gaps.row_bytes[0] = bytes * problem.key_columns;
   gaps.row_bytes[1] = bytes * problem.value_columns;
@@ -167,6 +167,14 @@ void fill_others(const BackwardLayout& layout, Stream stream) {
 
 }  // namespace
 
+bool attention_supported(const AttentionProblem& problem) {
+  AttentionGradient gradient = {};
+  float wanted = 0.0f;
+  gradient.grad_query = &wanted;
+  gradient.grad_out.kind = problem.key.kind;
+  return BackwardLayout(problem, gradient, 1, nullptr).fit;
+}
+
 size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
                                           const AttentionGradient& gradient, int multiprocessors) {
   return BackwardLayout(problem, gradient, multiprocessors, nullptr).arena.used();
@@ -174,9 +182,13 @@ size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
 
 bool run_attention_backward(const AttentionProblem& problem, const AttentionGradient& gradient,
                             int multiprocessors, void* workspace, Stream stream) {
-  if (problem.sequences == 0) return true;
   const BackwardLayout layout(problem, gradient, multiprocessors, workspace);
   if (!layout.fit) return false;
+  if (problem.sequences == 0) {
+    if (layout.wants_query && !problem.query_per_sequence)
+      clear(gradient.grad_query, static_cast<size_t>(problem.heads * problem.key_columns) * sizeof(float), stream);
+    return !launches_failed();
+  }
   layout.plan.run(problem, stream);
   const auto blocks = static_cast<unsigned>(min(problem.sequences, kMostPrepareBlocks));
   EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream,

@@ -27,6 +27,7 @@ struct SpreadTerms {
   unsigned char* rows;  // of token 0 of the sequence
   int columns;
   bool of_weights, of_scores;  // A' G, dz' q
+  bool accumulate;
 
   template <class T>
   __device__ T* row(int64_t t) const {
@@ -40,7 +41,8 @@ __device__ __forceinline__ SpreadTerms spread_terms(const BackwardCall& call, in
   const auto columns = static_cast<int>(keys ? call.problem.key_columns : call.problem.value_columns);
   T* rows = static_cast<T*>(keys ? call.gradient.grad_key : shared ? nullptr : call.gradient.grad_value);
   if (rows != nullptr) rows += call.sequences.token_origin(b) * columns;
-  return {reinterpret_cast<unsigned char*>(rows), columns, shared || !keys, keys && call.scored()};
+  return {reinterpret_cast<unsigned char*>(rows), columns, shared || !keys, keys && call.scored(),
+          keys && call.gradient.accumulate};
 }
 
 template <class T>
@@ -103,7 +105,7 @@ class PlainGradientPool {
   __device__ void spread(const BackwardCall& call, const TileHeader& header) const {
 #pragma unroll 1
     for (int which = 0; which < 2; ++which)
-      spread_rows(call, spread_terms<T>(call, header.piece.sequence, which), header);
+      spread_rows(spread_terms<T>(call, header.piece.sequence, which), header);
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -130,7 +132,7 @@ class PlainGradientPool {
         for (int v = 0; v < kTogether; ++v) sums[u][v] = __fmaf_rn(of_token[u], numbers[v], sums[u][v]);
     }
   }
-  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms,
+  __device__ void spread_rows(const SpreadTerms& terms,
                               const TileHeader& header) const {
     if (terms.rows == nullptr) return;
     const int padded = (terms.columns + 15) / 16 * 16;
@@ -145,19 +147,19 @@ class PlainGradientPool {
       T* row = terms.template row<T>(token) + k;
 #pragma unroll
       for (int u = 0; u < kGroup; ++u, row += terms.columns)
-        if (token + u < header.piece.last) put_four(terms, call.gradient.accumulate, k, sums[u], row);
+        if (token + u < header.piece.last) put_four(terms, k, sums[u], row);
     }
   }
-  __device__ void put_four(const SpreadTerms& terms, bool accumulate, int k, const float (&sums)[kTogether],
+  __device__ void put_four(const SpreadTerms& terms, int k, const float (&sums)[kTogether],
                            T* to) const {
-    if (!accumulate && terms.columns % kTogether == 0 &&
+    if (!terms.accumulate && terms.columns % kTogether == 0 &&
         reinterpret_cast<uintptr_t>(terms.rows) % (kTogether * sizeof(T)) == 0) {
       if (k < terms.columns) store_four(sums, to);
       return;
     }
 #pragma unroll
     for (int v = 0; v < kTogether; ++v)
-      if (k + v < terms.columns) to[v] = rounded((accumulate ? to_float(to[v]) : 0.0f) + sums[v], T{});
+      if (k + v < terms.columns) to[v] = rounded((terms.accumulate ? to_float(to[v]) : 0.0f) + sums[v], T{});
   }
 
   const TileShape& tile_;
@@ -226,7 +228,7 @@ class TensorGradientPool {
   __device__ void spread(const BackwardCall& call, const TileHeader& header) const {
 #pragma unroll 1
     for (int which = 0; which < 2; ++which)
-      spread_rows(call, spread_terms<BFloat>(call, header.piece.sequence, which), header);
+      spread_rows(spread_terms<BFloat>(call, header.piece.sequence, which), header);
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -249,7 +251,7 @@ class TensorGradientPool {
       multiply_add(a, {{pairs[2], pairs[3]}}, sums[1], BFloat{});
     }
   }
-  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms,
+  __device__ void spread_rows(const SpreadTerms& terms,
                               const TileHeader& header) const {
     if (terms.rows == nullptr) return;
     const int padded = (terms.columns + 15) / 16 * 16;
@@ -268,8 +270,8 @@ class TensorGradientPool {
         for (int i = 0; i < 4; ++i)
           words[i] =
               pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
-        if (call.gradient.accumulate || !in_pieces) {
-          put_numbers(call, terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
+        if (terms.accumulate || !in_pieces) {
+          put_numbers(terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
           continue;
         }
         transpose_words(words);
@@ -282,7 +284,7 @@ class TensorGradientPool {
     }
   }
   // Number by number, of rows token and token + 8.
-  __device__ void put_numbers(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
+  __device__ void put_numbers(const SpreadTerms& terms, const TileHeader& header,
                               int64_t token, int column, const FragmentC (&sums)[2]) const {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -290,7 +292,7 @@ class TensorGradientPool {
       const int k = column + i / 4 * 8 + i % 2;
       if (t >= header.piece.last || k >= terms.columns) continue;
       BFloat* to = terms.row<BFloat>(t) + k;
-      const float before = call.gradient.accumulate ? to_float(*to) : 0.0f;
+      const float before = terms.accumulate ? to_float(*to) : 0.0f;
       *to = rounded(before + sums[i / 4].numbers[i % 4], BFloat{});
     }
   }
