@@ -62,7 +62,7 @@ struct AttentionGradient {
   float* grad_temperature;      // [sequence][head], not summed
   float* grad_bias;             // like scores, not summed
   float* grad_mask;             // [sequence][token]
-  bool accumulate;              // grad_key += instead of =
+  bool accumulate;              // grad_key += instead of =; grad_value is written
 };
 
 // Whether a tile of these rows fits what a block shares: all rows of up to 24 KB do.

@@ -20,7 +20,10 @@ struct BackwardLayout {
     call.sequences = plan.sequences;
     wants_query = problem.query.data != nullptr && gradient.grad_query != nullptr;
     fit = choose_tensor() || choose_plain();
-    const int64_t each = call.memory.shared_bytes <= kSharedOfTwo && !tensor ? 2 : 1;
+    const bool room = call.memory.shared_bytes <= kSharedOfTwo && !tensor;
+    const int64_t each = !room                                      ? 1
+                         : problem.key.kind == NumberKind::kFloat32 ? kPlainGradientBlocks<float>
+                                                                    : kPlainGradientBlocks<Half>;
     blocks = max(int64_t{1},
                  min((most_places(problem) + kLeastShare - 1) / kLeastShare, each * multiprocessors));
     const int64_t heads = problem.heads, rows = problem.sequences * heads, slot_rows = 2 * blocks * heads;
@@ -39,13 +42,12 @@ struct BackwardLayout {
     const AttentionProblem& problem = call.problem;
     call.tile =
         tile_shape(problem, tokens, stages, wants_query, problem.query.data == nullptr ? 0 : problem.heads);
-    call.state_rows = rows;
     BlockArena block(kMostShared);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.across = block.take<Across>(1);
     call.products = block.take<float>(product_slots * rows * kScoreStride);
-    call.states = block.take<unsigned char>(GradientStates::bytes(rows));
+    call.states = block.take<HeadGradient>(rows);
     return block;
   }
   const RowShape& values() const {
@@ -152,8 +154,7 @@ void fill_others(const BackwardLayout& layout, Stream stream) {
   Gaps gaps = {};
   const int64_t bytes = number_bytes(problem.key.kind);
   if (!gradient.accumulate) gaps.rows[0] = static_cast<unsigned char*>(gradient.grad_key);
-  if (problem.value.data != nullptr && !gradient.accumulate)
-    gaps.rows[1] = static_cast<unsigned char*>(gradient.grad_value);
+  if (problem.value.data != nullptr) gaps.rows[1] = static_cast<unsigned char*>(gradient.grad_value);
   gaps.row_bytes[0] = bytes * problem.key_columns;
   gaps.row_bytes[1] = bytes * problem.value_columns;
   gaps.like_scores[0] = gradient.grad_bias;
@@ -165,6 +166,14 @@ void fill_others(const BackwardLayout& layout, Stream stream) {
 
 }  // namespace
 
+bool attention_supported(const AttentionProblem& problem) {
+  AttentionGradient gradient = {};
+  float wanted = 0.0f;
+  gradient.grad_query = &wanted;
+  gradient.grad_out.kind = problem.key.kind;
+  return BackwardLayout(problem, gradient, 1, nullptr).fit;
+}
+
 size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
                                           const AttentionGradient& gradient, int multiprocessors) {
   return BackwardLayout(problem, gradient, multiprocessors, nullptr).arena.used();
@@ -172,9 +181,14 @@ size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
 
 bool run_attention_backward(const AttentionProblem& problem, const AttentionGradient& gradient,
                             int multiprocessors, void* workspace, Stream stream) {
-  if (problem.sequences == 0) return true;
   const BackwardLayout layout(problem, gradient, multiprocessors, workspace);
   if (!layout.fit) return false;
+  if (problem.sequences == 0) {
+    if (layout.wants_query && !problem.query_per_sequence)
+      clear(gradient.grad_query, static_cast<size_t>(problem.heads * problem.key_columns) * sizeof(float),
+            stream);
+    return !launches_failed();
+  }
   layout.plan.run(problem, stream);
   const auto blocks = static_cast<unsigned>(min(problem.sequences, kMostPrepareBlocks));
   EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream,

@@ -26,15 +26,15 @@ __device__ __forceinline__ void write_query(const BackwardCall& call, float* to,
 
 template <class Pool>
 __device__ __forceinline__ void finish_gradients(const BackwardCall& call, const Piece& piece,
-                                                 const GradientStates& states, const Pool& pool) {
+                                                 const HeadGradient* states, const Pool& pool) {
   const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(blockIdx.x);
   if (call.gradient.grad_temperature != nullptr)
     for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
       if (piece.whole())
         call.gradient.grad_temperature[b * heads + j] =
-            temperature_gradient(call, b, j, states.score_sum[j]);
+            temperature_gradient(call, b, j, states[j].score_sum);
       else
-        call.slots.score_sums[slot * heads + j] = states.score_sum[j];
+        call.slots.score_sums[slot * heads + j] = states[j].score_sum;
     }
   if (!call.wants_query() || !call.problem.query_per_sequence) return;
   const int64_t numbers = heads * call.problem.key_columns;
@@ -45,19 +45,19 @@ __device__ __forceinline__ void finish_gradients(const BackwardCall& call, const
 
 // Of a piece of a sharp sequence.
 __device__ __forceinline__ void finish_sums(const BackwardCall& call, const Piece& piece,
-                                            const GradientStates& states) {
+                                            const HeadGradient* states) {
   const int64_t heads = call.problem.heads;
   double* to = piece.whole() ? call.terms.sums + 2 * piece.sequence * heads
                              : call.slots.sums + 2 * piece.slot(blockIdx.x) * heads;
   for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads)
-    to[2 * j] = states.weight_sum[j], to[2 * j + 1] = states.product_sum[j];
+    to[2 * j] = states[j].weight_sum, to[2 * j + 1] = states[j].product_sum;
 }
 
 // What is of a sequence.
 template <class Pool, bool kSums>
 __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piece& piece, bool loaded,
-                                            GradientStates& states, Pool& pool) {
-  states.begin(call, Share(call.sequences, gridDim.x), piece, pool.rows(), kSums);
+                                            HeadGradient* states, Pool& pool) {
+  begin_heads(call, Share(call.sequences, gridDim.x), piece, pool.rows(), kSums, states);
   pool.load_gradient(call, piece.sequence);
   if (!kSums) {
     if (!loaded) pool.load_query(call, piece.sequence);
@@ -75,7 +75,7 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   TileCopies<T> copies(call.problem, call.sequences, Share(call.sequences, gridDim.x), call.tile,
                        call.scored() ? call.gradient.scores : nullptr, kSums ? call.terms.sharp : nullptr,
                        walk, call.memory.find<unsigned char>(call.stages, shared));
-  GradientStates states(call.memory.find<unsigned char>(call.states, shared), call.state_rows);
+  HeadGradient* states = call.memory.find<HeadGradient>(call.states, shared);
   float* scores = call.memory.find<float>(call.scores, shared);
   float* products = call.memory.find<float>(call.products, shared);
   float* weights = call.memory.find<float>(call.weights, shared);
@@ -114,8 +114,12 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
     write_query(call, call.slots.query + blockIdx.x * call.problem.heads * call.problem.key_columns, pool);
 }
 
+// Of float32 the registers are not enough for two.
+template <class T>
+constexpr int kPlainGradientBlocks = sizeof(T) == 4 ? 1 : 2;
+
 template <class T, bool kSums>
-__global__ void __launch_bounds__(kAttentionThreads, 2)
+__global__ void __launch_bounds__(kAttentionThreads, kPlainGradientBlocks<T>)
     differentiate_plain(const __grid_constant__ BackwardCall call) {
   differentiate<T, PlainGradientPool<T>, kSums>(call);
 }

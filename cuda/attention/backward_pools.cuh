@@ -27,26 +27,22 @@ struct SpreadTerms {
   unsigned char* rows;  // of token 0 of the sequence
   int columns;
   bool of_weights, of_scores;  // A' G, dz' q
+  bool accumulate;
 
   template <class T>
   __device__ T* row(int64_t t) const {
     return reinterpret_cast<T*>(rows) + t * columns;
   }
 };
+// Of the keys (which 0), and of values that are others (1).
 template <class T>
-__device__ __forceinline__ SpreadTerms key_terms(const BackwardCall& call, int64_t b) {
-  const int columns = static_cast<int>(call.problem.key_columns);
-  T* rows = static_cast<T*>(call.gradient.grad_key);
+__device__ __forceinline__ SpreadTerms spread_terms(const BackwardCall& call, int64_t b, int which) {
+  const bool shared = call.problem.value.data == nullptr, keys = which == 0;
+  const auto columns = static_cast<int>(keys ? call.problem.key_columns : call.problem.value_columns);
+  T* rows = static_cast<T*>(keys ? call.gradient.grad_key : shared ? nullptr : call.gradient.grad_value);
   if (rows != nullptr) rows += call.sequences.token_origin(b) * columns;
-  return {reinterpret_cast<unsigned char*>(rows), columns, call.problem.value.data == nullptr,
-          call.scored()};
-}
-template <class T>
-__device__ __forceinline__ SpreadTerms value_terms(const BackwardCall& call, int64_t b) {
-  const int columns = static_cast<int>(call.problem.value_columns);
-  T* rows = call.problem.value.data == nullptr ? nullptr : static_cast<T*>(call.gradient.grad_value);
-  if (rows != nullptr) rows += call.sequences.token_origin(b) * columns;
-  return {reinterpret_cast<unsigned char*>(rows), columns, true, false};
+  return {reinterpret_cast<unsigned char*>(rows), columns, shared || !keys, keys && call.scored(),
+          keys && call.gradient.accumulate};
 }
 
 template <class T>
@@ -91,11 +87,11 @@ class PlainGradientPool {
     score_sums_[j * kWarpSize + threadIdx.x % kWarpSize] += ds;
   }
   // Requires: all threads have added theirs.
-  __device__ void sum_scores(const GradientStates& states) const {
+  __device__ void sum_scores(HeadGradient* states) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-    for_own_heads<0>(heads_, [&](int, int j) {
+    for_own_heads<0, 0>(heads_, 0, [&](int, int j) {
       const double sum = warp_sum(static_cast<double>(score_sums_[j * kWarpSize + lane]));
-      if (lane == 0) states.score_sum[j] = sum;
+      if (lane == 0) states[j].score_sum = sum;
     });
   }
   __device__ void put(int j, float weight, float dz) const {
@@ -104,11 +100,12 @@ class PlainGradientPool {
     gradients_[at] = dz;
   }
   __device__ void add(const T* keys) {
-    pool_plain(gradients_, nullptr, keys, tile_.keys, tile_.tokens, heads_, sums_);
+    pool_plain(gradients_, nullptr, 0, keys, tile_.keys, tile_.tokens, heads_, sums_);
   }
   __device__ void spread(const BackwardCall& call, const TileHeader& header) const {
-    spread_rows(call, key_terms<T>(call, header.piece.sequence), header, key_padded_);
-    spread_rows(call, value_terms<T>(call, header.piece.sequence), header, values_.padded);
+#pragma unroll 1
+    for (int which = 0; which < 2; ++which)
+      spread_rows(spread_terms<T>(call, header.piece.sequence, which), header);
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -124,6 +121,7 @@ class PlainGradientPool {
   // sums[u][v] += the sum over heads of factor[j][k + v] * tile[j][t + u].
   __device__ void add_products(const float* tile, const float* factor, int padded, int t, int k,
                                float (&sums)[kGroup][kTogether]) const {
+#pragma unroll 2
     for (int j = 0; j < heads_; ++j) {
       float numbers[kTogether], of_token[kGroup];
       load_four(factor + static_cast<int64_t>(j) * padded + k, numbers);
@@ -134,27 +132,33 @@ class PlainGradientPool {
         for (int v = 0; v < kTogether; ++v) sums[u][v] = __fmaf_rn(of_token[u], numbers[v], sums[u][v]);
     }
   }
-  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
-                              int padded) const {
+  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header) const {
     if (terms.rows == nullptr) return;
+    const int padded = (terms.columns + 15) / 16 * 16;
     const int vectors = padded / kTogether, items = vectors * (tile_.tokens / kGroup);
+#pragma unroll 1
     for (int item = static_cast<int>(threadIdx.x); item < items; item += kAttentionThreads) {
       const int k = item % vectors * kTogether, t = item / vectors * kGroup;
       float sums[kGroup][kTogether] = {};
       if (terms.of_weights) add_products(weights_, gradient_, padded, t, k, sums);
       if (terms.of_scores) add_products(gradients_, query_, padded, t, k, sums);
+      const int64_t token = header.first + t;
+      T* row = terms.template row<T>(token) + k;
 #pragma unroll
-      for (int u = 0; u < kGroup; ++u) {
-        if (header.first + t + u >= header.piece.last) continue;
-        T* row = terms.template row<T>(header.first + t + u) + k;
-#pragma unroll
-        for (int v = 0; v < kTogether; ++v) {
-          if (k + v >= terms.columns) continue;
-          const float before = call.gradient.accumulate ? to_float(row[v]) : 0.0f;
-          row[v] = rounded(before + sums[u][v], T{});
-        }
-      }
+      for (int u = 0; u < kGroup; ++u, row += terms.columns)
+        if (token + u < header.piece.last) put_four(terms, k, sums[u], row);
     }
+  }
+  __device__ void put_four(const SpreadTerms& terms, int k, const float (&sums)[kTogether], T* to) const {
+    if (!terms.accumulate && terms.columns % kTogether == 0 &&
+        reinterpret_cast<uintptr_t>(terms.rows) % (kTogether * sizeof(T)) == 0) {
+      if (k < terms.columns) store_four(sums, to);
+      return;
+    }
+#pragma unroll
+    for (int v = 0; v < kTogether; ++v)
+      if (k + v < terms.columns)
+        to[v] = rounded((terms.accumulate ? to_float(to[v]) : 0.0f) + sums[v], T{});
   }
 
   const TileShape& tile_;
@@ -206,10 +210,10 @@ class TensorGradientPool {
     multiply_tensor<BFloat, kHeadTiles>(values, values_, tile_.tokens, gradient_, nullptr, products_);
   }
   __device__ void add_score(int i, int, float ds) { score_sums_[i] += ds; }
-  __device__ void sum_scores(const GradientStates& states) const {
-    for_own_heads<kOwnHeads>(kRows, [&](int i, int j) {
+  __device__ void sum_scores(HeadGradient* states) const {
+    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
       const double sum = warp_sum(static_cast<double>(score_sums_[i]));
-      if (threadIdx.x % kWarpSize == 0) states.score_sum[j] = sum;
+      if (threadIdx.x % kWarpSize == 0) states[j].score_sum = sum;
     });
   }
   __device__ void put(int j, float weight, float dz) const {
@@ -221,12 +225,13 @@ class TensorGradientPool {
     pool_tensor<BFloat, kHeadTiles, kPairs>(dz_, keys, tile_.keys, tile_.tokens, sums_);
   }
   __device__ void spread(const BackwardCall& call, const TileHeader& header) const {
-    spread_rows(call, key_terms<BFloat>(call, header.piece.sequence), header, key_padded_);
-    spread_rows(call, value_terms<BFloat>(call, header.piece.sequence), header, values_.padded);
+#pragma unroll 1
+    for (int which = 0; which < 2; ++which)
+      spread_rows(spread_terms<BFloat>(call, header.piece.sequence, which), header);
   }
   template <class Put>
   __device__ void each(const Put& put) const {
-    each_sum<kHeadTiles, kPairs>(sums_, heads_, key_padded_, put);
+    each_sum<kHeadTiles, kPairs>(sums_, heads_, key_padded_, products_, put);
   }
 
  private:
@@ -245,13 +250,14 @@ class TensorGradientPool {
       multiply_add(a, {{pairs[2], pairs[3]}}, sums[1], BFloat{});
     }
   }
-  __device__ void spread_rows(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
-                              int padded) const {
+  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header) const {
     if (terms.rows == nullptr) return;
+    const int padded = (terms.columns + 15) / 16 * 16;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const bool in_pieces = terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
     for (int t = 0; t < tile_.tokens; t += 16) {
+#pragma unroll 1
       for (int k = warp * kPairColumns; k < padded; k += kAttentionWarps * kPairColumns) {
         FragmentC sums[2] = {};
         if (terms.of_weights) add_products(weights_, gradient_, values_.stride, t, k, sums);
@@ -262,8 +268,8 @@ class TensorGradientPool {
         for (int i = 0; i < 4; ++i)
           words[i] =
               pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
-        if (call.gradient.accumulate || !in_pieces) {
-          put_numbers(call, terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
+        if (terms.accumulate || !in_pieces) {
+          put_numbers(terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
           continue;
         }
         transpose_words(words);
@@ -276,15 +282,15 @@ class TensorGradientPool {
     }
   }
   // Number by number, of rows token and token + 8.
-  __device__ void put_numbers(const BackwardCall& call, const SpreadTerms& terms, const TileHeader& header,
-                              int64_t token, int column, const FragmentC (&sums)[2]) const {
+  __device__ void put_numbers(const SpreadTerms& terms, const TileHeader& header, int64_t token, int column,
+                              const FragmentC (&sums)[2]) const {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int64_t t = token + i / 2 % 2 * 8;
       const int k = column + i / 4 * 8 + i % 2;
       if (t >= header.piece.last || k >= terms.columns) continue;
       BFloat* to = terms.row<BFloat>(t) + k;
-      const float before = call.gradient.accumulate ? to_float(*to) : 0.0f;
+      const float before = terms.accumulate ? to_float(*to) : 0.0f;
       *to = rounded(before + sums[i / 4].numbers[i % 4], BFloat{});
     }
   }

@@ -35,7 +35,6 @@ struct BackwardCall {
   Sequences sequences;
   TileShape tile;
   BlockMemory memory;
-  int64_t state_rows;
   Place walk, stages, states, scores, products, weights, gradients, score_sums, across;
   Place value_factor, query_factor, query_sums;
   BackwardTerms terms;
@@ -71,64 +70,53 @@ __device__ __forceinline__ float temperature_gradient(const BackwardCall& call, 
   return static_cast<float>(found > most ? most : found < -most ? -most : found);
 }
 
-// Numbers of each head while a sequence is walked.
-struct GradientStates {
-  double *score_sum, *weight_sum, *product_sum;
-  float *inverse, *lse, *correction, *row_term, *origin;
+// Of each head while a sequence is walked.
+struct HeadGradient {
+  double score_sum, weight_sum, product_sum;
+  float inverse, lse, correction, row_term, origin;
+};
 
-  static int64_t bytes(int64_t heads) { return heads * (3 * sizeof(double) + 5 * sizeof(float)); }
-  __device__ GradientStates(void* memory, int64_t heads)
-      : score_sum(static_cast<double*>(memory)),
-        weight_sum(score_sum + heads),
-        product_sum(weight_sum + heads),
-        inverse(reinterpret_cast<float*>(product_sum + heads)),
-        lse(inverse + heads),
-        correction(lse + heads),
-        row_term(correction + heads),
-        origin(row_term + heads) {}
+// The correction and the row term of a head of a sharp sequence.
+__device__ __forceinline__ void correct_head(const BackwardCall& call, const Share& share,
+                                             const Piece& piece, int j, HeadGradient& state) {
+  const int64_t heads = call.problem.heads, b = piece.sequence;
+  double weight = 0.0, product = 0.0;
+  if (piece.whole()) {
+    weight = call.terms.sums[2 * (b * heads + j)];
+    product = call.terms.sums[2 * (b * heads + j) + 1];
+  } else {
+    const Slots slots(call.sequences, share, b);
+    for (int64_t part = 0; part < slots.count; ++part) {
+      weight += call.slots.sums[2 * (slots[part] * heads + j)];
+      product += call.slots.sums[2 * (slots[part] * heads + j) + 1];
+    }
+  }
+  if (weight == 0.0) return;  // no token has a finite score
+  state.correction = static_cast<float>(1.0 / weight);
+  state.row_term =
+      static_cast<float>(static_cast<double>(gradient_of_lse(call.gradient, b, j)) - product / weight);
+}
 
-  // Of `rows` heads; those that there are not have no weights. sums: the walk over sharp sequences, for
-  // what the other corrects by.
-  __device__ void begin(const BackwardCall& call, const Share& share, const Piece& piece, int rows,
-                        bool sums) {
-    const int64_t heads = call.problem.heads, b = piece.sequence;
-    for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
-      if (j >= heads) {
-        lse[j] = HUGE_VALF;
-        inverse[j] = correction[j] = row_term[j] = origin[j] = 0.0f;
-        continue;
-      }
+// Of `rows` heads; those that there are not have no weights. sums: the walk over sharp sequences, for what
+// the other corrects by.
+__device__ __forceinline__ void begin_heads(const BackwardCall& call, const Share& share,
+                                            const Piece& piece, int rows, bool sums, HeadGradient* states) {
+  const int64_t heads = call.problem.heads, b = piece.sequence;
+  for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
+    HeadGradient state = {0.0, 0.0, 0.0, 0.0f, HUGE_VALF, 0.0f, 0.0f, 0.0f};
+    if (j < heads) {
       const float given = call.gradient.lse[b * heads + j];
       // A head without a finite score has no weights: exp(s - infinity) is 0 whatever s is.
-      lse[j] = given == -HUGE_VALF ? HUGE_VALF : given;
-      origin[j] = score_origin_of(given);
-      inverse[j] = inverse_temperature(call.problem, b, j);
-      correction[j] = 1.0f;
-      row_term[j] = sums ? 0.0f : call.terms.row_term[b * heads + j];
-      if (!sums && call.terms.sharp[b] != 0) correct(call, share, piece, j);
+      state.lse = given == -HUGE_VALF ? HUGE_VALF : given;
+      state.origin = score_origin_of(given);
+      state.inverse = inverse_temperature(call.problem, b, j);
+      state.correction = 1.0f;
+      state.row_term = sums ? 0.0f : call.terms.row_term[b * heads + j];
+      if (!sums && call.terms.sharp[b] != 0) correct_head(call, share, piece, j, state);
     }
+    states[j] = state;
   }
-
- private:
-  __device__ void correct(const BackwardCall& call, const Share& share, const Piece& piece, int j) {
-    const int64_t heads = call.problem.heads, b = piece.sequence;
-    double weight = 0.0, product = 0.0;
-    if (piece.whole()) {
-      weight = call.terms.sums[2 * (b * heads + j)];
-      product = call.terms.sums[2 * (b * heads + j) + 1];
-    } else {
-      const Slots slots(call.sequences, share, b);
-      for (int64_t part = 0; part < slots.count; ++part) {
-        weight += call.slots.sums[2 * (slots[part] * heads + j)];
-        product += call.slots.sums[2 * (slots[part] * heads + j) + 1];
-      }
-    }
-    if (weight == 0.0) return;  // no token has a finite score
-    correction[j] = static_cast<float>(1.0 / weight);
-    row_term[j] =
-        static_cast<float>(static_cast<double>(gradient_of_lse(call.gradient, b, j)) - product / weight);
-  }
-};
+}
 
 // What the warps tell each other of each token: [warp][lane].
 struct Across {
@@ -151,7 +139,7 @@ __device__ __forceinline__ float activate_tile(const BackwardCall& call, int64_t
                                                double* squares, float* passed) {
   const int heads = static_cast<int>(call.problem.heads);
   double square = 0.0;
-  for_own_heads<kOwnHeads>(heads, [&](int i, int j) {
+  for_own_heads<kOwnHeads, kOwnHeads * kAttentionWarps>(heads, 0, [&](int i, int j) {
     const float z = call.scored() && j < heads ? saved[j * kScoreStride + token.lane] : 0.0f;
     const float a = activated(call.problem, call.sequences, b, token, j, z);
     own(i, j) = a;
@@ -161,12 +149,12 @@ __device__ __forceinline__ float activate_tile(const BackwardCall& call, int64_t
 }
 
 // A of this lane's token, from a score.
-__device__ __forceinline__ float weight_again(const TileToken& token, const GradientStates& states, int j,
+__device__ __forceinline__ float weight_again(const TileToken& token, const HeadGradient& state,
                                               float score) {
   // The difference is rounded as lse itself was: huge equal scores cancel.
-  const float difference = score - states.lse[j];
+  const float difference = score - state.lse;
   const float exponent = difference > 0.0f ? 0.0f : difference;  // NaN stays
-  return token.counts() ? expf(exponent) * states.correction[j] : 0.0f;
+  return token.counts() ? expf(exponent) * state.correction : 0.0f;
 }
 
 // dA of this lane's token: the sum of what the products' slots have, and the weights' own gradient.
@@ -188,7 +176,7 @@ template <class Pool>
 __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, const TileHeader& header,
                                                    const float* offsets, const float* saved, float* scores,
                                                    float* weights, float* products, Across& across,
-                                                   const GradientStates& states, Pool& pool) {
+                                                   HeadGradient* states, Pool& pool) {
   constexpr int kOwn = Pool::kOwnHeads;
   const AttentionProblem& problem = call.problem;
   const AttentionGradient& gradient = call.gradient;
@@ -200,18 +188,18 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
   float passed;
   const float length = activate_tile<kOwn>(call, b, token, saved, own, across.squares, &passed);
   float along = 0.0f, of_mask = 0.0f;
-  for_own_heads<kOwn>(heads, [&](int i, int j) {
-    const float f = own(i, j) * length, score = (f + token.offset) * states.inverse[j];
-    const float weight = weight_again(token, states, j, score);
+  for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
+    const float f = own(i, j) * length, score = (f + token.offset) * states[j].inverse;
+    const float weight = weight_again(token, states[j], score);
     const float of_weight = weight_gradient<Pool>(call, token, j, products);
-    const float ds = token.counts() ? weight * (of_weight + states.row_term[j]) : 0.0f;
-    const float df = ds * states.inverse[j];
+    const float ds = token.counts() ? weight * (of_weight + states[j].row_term) : 0.0f;
+    const float df = ds * states[j].inverse;
     own_weights(i, j) = weight;
     own_gradients(i, j) = df;
     along = __fmaf_rn(f, df, along);
     of_mask += df;
     // Where a score is -infinity its weight is 0, and so is the product.
-    const float above = score - states.origin[j];
+    const float above = score - states[j].origin;
     if (gradient.grad_temperature != nullptr && token.counts())
       pool.add_score(i, j, ds * (above < -kLargestFloat ? -kLargestFloat : above));
   });
@@ -222,7 +210,7 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
     along = sum_across(across.along);
     of_mask = sum_across(across.mask);
   }
-  for_own_heads<kOwn>(heads, [&](int i, int j) {
+  for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
     const float a = own(i, j);
     float dz = own_gradients(i, j);
     if (normed) dz = (dz - a * length * along) * passed;
@@ -240,8 +228,7 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
 template <class Pool>
 __device__ __forceinline__ void sum_tile(const BackwardCall& call, const TileHeader& header,
                                          const float* offsets, const float* saved, float* scores,
-                                         const float* products, Across& across,
-                                         const GradientStates& states) {
+                                         const float* products, Across& across, HeadGradient* states) {
   constexpr int kOwn = Pool::kOwnHeads;
   const int heads = static_cast<int>(call.problem.heads);
   const TileToken token(call.sequences, header, call.tile.tokens, offsets);
@@ -249,14 +236,14 @@ __device__ __forceinline__ void sum_tile(const BackwardCall& call, const TileHea
   float passed;
   const float length =
       activate_tile<kOwn>(call, header.piece.sequence, token, saved, own, across.squares, &passed);
-  for_own_heads<kOwn>(heads, [&](int i, int j) {
-    const float score = (own(i, j) * length + token.offset) * states.inverse[j];
-    const auto weight = static_cast<double>(weight_again(token, states, j, score));
+  for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
+    const float score = (own(i, j) * length + token.offset) * states[j].inverse;
+    const auto weight = static_cast<double>(weight_again(token, states[j], score));
     const auto of_weight = static_cast<double>(weight_gradient<Pool>(call, token, j, products));
     const double sum = warp_sum(weight), product_sum = warp_sum(token.counts() ? weight * of_weight : 0.0);
     if (token.lane != 0 || j >= heads) return;
-    states.weight_sum[j] = (header.starts ? 0.0 : states.weight_sum[j]) + sum;
-    states.product_sum[j] = (header.starts ? 0.0 : states.product_sum[j]) + product_sum;
+    states[j].weight_sum += sum;
+    states[j].product_sum += product_sum;
   });
 }
 

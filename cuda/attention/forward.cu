@@ -36,13 +36,12 @@ struct ForwardLayout {
   // Places of what both kinds of kernel need, the most used first.
   BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
     call.tile = tile_shape(call.problem, tokens, stages, call.problem.query.data != nullptr, 0);
-    call.state_rows = rows;
     BlockArena block(kMostShared);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.squares = block.take<double>(kAttentionWarps * kWarpSize);
     call.scores = block.take<float>(product_slots * rows * kScoreStride);
-    call.states = block.take<unsigned char>(HeadStates::bytes(rows));
+    call.states = block.take<HeadState>(rows);
     return block;
   }
   int pool_columns() const {
@@ -63,8 +62,9 @@ struct ForwardLayout {
     const AttentionProblem& problem = call.problem;
     if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
     if (problem.heads < kLeastTensorHeads || problem.heads > kMostTensorHeads) return false;
-    const int rows = problem.heads <= 16 ? 16 : problem.heads <= 32 ? 32 : 64, group = min(rows, 32);
-    if (problem.value_columns > (group == 16 ? 2048 : 1024)) return false;
+    const int rows = problem.heads <= 16 ? 16 : problem.heads <= 32 ? 32 : 64;
+    const int group = rows < 64 ? rows : problem.value_columns <= 768 ? 32 : 16;
+    if (problem.value_columns > (rows == 16 ? 2048 : 1024)) return false;
     for (const int tokens : {32, 16}) {
       for (const int stages : {3, 2}) {
         BlockArena block = place_common(tokens, stages, kColumnParts, rows);
@@ -134,7 +134,7 @@ void launch_tensor(const ForwardLayout& layout, Stream stream) {
   else
     launch_attend(columns <= 384   ? attend_tensor<T, 4, 2, 3>
                   : columns <= 768 ? attend_tensor<T, 4, 2, 6>
-                                   : attend_tensor<T, 4, 2, 8>,
+                                   : attend_tensor<T, 4, 1, 8>,
                   layout, stream);
 }
 

@@ -16,23 +16,23 @@ namespace ec::cuda {
 // Of a piece: results where it is its whole sequence, else a slot.
 template <class T, class Pool>
 __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piece& piece,
-                                             const HeadStates& states, const Pool& pool) {
+                                             const HeadState* states, const Pool& pool) {
   const int64_t heads = call.problem.heads, columns = call.problem.value_columns;
   const int64_t row = (piece.whole() ? piece.sequence : piece.slot(blockIdx.x)) * heads;
   for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
     if (!pool.writes(j)) continue;
     if (piece.whole()) {
-      finish_head(call, row + j, states.total[j], states.rounded_total[j], states.reference[j],
-                  states.inverse[j], true);
+      finish_head(call, row + j, states[j].total, states[j].rounded_total, states[j].reference,
+                  states[j].inverse, true);
       continue;
     }
-    call.slots.reference[row + j] = states.reference[j];
-    call.slots.total[row + j] = states.total[j];
-    call.slots.rounded_total[row + j] = states.rounded_total[j];
+    call.slots.reference[row + j] = states[j].reference;
+    call.slots.total[row + j] = states[j].total;
+    call.slots.rounded_total[row + j] = states[j].rounded_total;
   }
   if (piece.whole()) {
     pool.each([&](int j, int k, float a, float b) {
-      const float scale = states.total[j] == 0.0 ? 0.0f : static_cast<float>(1.0 / states.rounded_total[j]);
+      const float scale = states[j].total == 0.0 ? 0.0f : static_cast<float>(1.0 / states[j].rounded_total);
       write_out<T>(call, row + j, k, a * scale, b * scale);
     });
   } else {
@@ -51,7 +51,7 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
   TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
   TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), call.tile, nullptr,
                        nullptr, walk, call.memory.find<unsigned char>(call.stages, shared));
-  const HeadStates states(call.memory.find<unsigned char>(call.states, shared), call.state_rows);
+  HeadState* states = call.memory.find<HeadState>(call.states, shared);
   double* squares = call.memory.find<double>(call.squares, shared);
   float* scores = call.memory.find<float>(call.scores, shared);
   Pool pool(call, shared);
@@ -74,7 +74,7 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
     }
     weigh_tile(call, header, stage.offsets, scores, squares, states, pool);
     __syncthreads();
-    pool.add(stage.values, states.shrink);
+    pool.add(stage.values, states);
     if (!header.stops) continue;
     pool.sum_totals(states);
     __syncthreads();

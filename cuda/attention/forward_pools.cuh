@@ -12,7 +12,7 @@ namespace ec::cuda {
 template <class T>
 class PlainPool {
  public:
-  static constexpr int kProductSlots = 1, kSlotNumbers = 0, kOwnHeads = 0;
+  static constexpr int kRows = 0, kProductSlots = 1, kSlotNumbers = 0, kOwnHeads = 0, kPooledHeads = 0;
 
   __device__ PlainPool(const ForwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -24,6 +24,7 @@ class PlainPool {
         scores_(call.memory.find<float>(call.scores, shared)) {}
 
   __device__ int rows() const { return heads_; }
+  __device__ int first_head() const { return 0; }
   __device__ bool writes(int) const { return true; }
   __device__ void load(const AttentionProblem& problem, int64_t b) {
     const int rows = (heads_ + kGroup - 1) / kGroup * kGroup;
@@ -44,15 +45,16 @@ class PlainPool {
     float& total = totals_[j * kWarpSize + lane];
     total = __fmaf_rn(total, shrink, weight);
   }
-  __device__ void add(const T* values, const float* shrink) {
-    pool_plain(scores_, shrink, values, values_, tile_.tokens, heads_, pooled_);
+  __device__ void add(const T* values, const HeadState* states) {
+    pool_plain(scores_, &states[0].shrink, sizeof(HeadState) / sizeof(float), values, values_, tile_.tokens,
+               heads_, pooled_);
   }
   // Requires: all threads have put and added.
-  __device__ void sum_totals(const HeadStates& states) const {
+  __device__ void sum_totals(HeadState* states) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-    for_own_heads<0>(heads_, [&](int, int j) {
+    for_own_heads<0, 0>(heads_, 0, [&](int, int j) {
       const double total = warp_sum(static_cast<double>(totals_[j * kWarpSize + lane]));
-      if (lane == 0) states.total[j] = states.rounded_total[j] = total;
+      if (lane == 0) states[j].total = states[j].rounded_total = total;
     });
   }
   template <class Put>
@@ -79,7 +81,7 @@ class TensorPool {
  public:
   static constexpr int kRows = 16 * kScoreTiles, kGroupRows = 16 * kHeadTiles;
   static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kScoreStride;
-  static constexpr int kOwnHeads = kRows / kAttentionWarps;
+  static constexpr int kOwnHeads = kRows / kAttentionWarps, kPooledHeads = kGroupRows / kAttentionWarps;
 
   __device__ TensorPool(const ForwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -95,6 +97,7 @@ class TensorPool {
   }
 
   __device__ int rows() const { return kRows; }
+  __device__ int first_head() const { return first_; }
   // Whether results of this head are written by this block.
   __device__ bool writes(int j) const { return j >= first_ && j < last_; }
   __device__ void load(const AttentionProblem& problem, int64_t b) {
@@ -102,7 +105,7 @@ class TensorPool {
   }
   __device__ void clear() {
 #pragma unroll
-    for (int i = 0; i < kOwnHeads; ++i) totals_[i] = rounded_totals_[i] = 0.0f;
+    for (int i = 0; i < kPooledHeads; ++i) totals_[i] = rounded_totals_[i] = 0.0f;
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h)
 #pragma unroll
@@ -117,11 +120,11 @@ class TensorPool {
     totals_[i] = __fmaf_rn(totals_[i], shrink, weight);
     rounded_totals_[i] = __fmaf_rn(rounded_totals_[i], shrink, to_float(number));
   }
-  __device__ void add(const T* values, const float* shrink) {
+  __device__ void add(const T* values, const HeadState* states) {
     const int row = first_ + static_cast<int>(threadIdx.x) % kWarpSize / 4;
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h) {
-      const float times[2] = {shrink[row + 16 * h], shrink[row + 16 * h + 8]};
+      const float times[2] = {states[row + 16 * h].shrink, states[row + 16 * h + 8].shrink};
       if (times[0] == 1.0f && times[1] == 1.0f) continue;
 #pragma unroll
       for (int i = 0; i < 2 * kPairs; ++i)
@@ -130,18 +133,18 @@ class TensorPool {
     }
     pool_tensor<T, kHeadTiles, kPairs>(weights_, values, values_, tile_.tokens, sums_);
   }
-  __device__ void sum_totals(const HeadStates& states) const {
-    for_own_heads<kOwnHeads>(kRows, [&](int i, int j) {
+  __device__ void sum_totals(HeadState* states) const {
+    for_own_heads<kPooledHeads, kRows>(kRows, first_, [&](int i, int j) {
       const double total = warp_sum(static_cast<double>(totals_[i])),
                    rounded_total = warp_sum(static_cast<double>(rounded_totals_[i]));
       if (threadIdx.x % kWarpSize != 0) return;
-      states.total[j] = total;
-      states.rounded_total[j] = rounded_total;
+      states[j].total = total;
+      states[j].rounded_total = rounded_total;
     });
   }
   template <class Put>
   __device__ void each(const Put& put) const {
-    each_sum<kHeadTiles, kPairs>(sums_, last_ - first_, values_.padded,
+    each_sum<kHeadTiles, kPairs>(sums_, last_ - first_, values_.padded, scores_,
                                  [&](int j, int k, float a, float b) { put(first_ + j, k, a, b); });
   }
 
@@ -151,7 +154,7 @@ class TensorPool {
   const RowShape& values_;
   T *factor_, *weights_;
   float *scale_, *scores_;
-  float totals_[kOwnHeads], rounded_totals_[kOwnHeads];  // of this lane's tokens
+  float totals_[kPooledHeads], rounded_totals_[kPooledHeads];  // of this lane's tokens
   FragmentC sums_[kHeadTiles][2 * kPairs];
 };
 

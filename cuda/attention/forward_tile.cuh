@@ -6,18 +6,10 @@
 
 namespace ec::cuda {
 
-// Numbers of each head while a sequence is walked.
-struct HeadStates {
-  double *total, *rounded_total;  // of the weights, and of the weights as they were pooled
-  float *inverse, *reference, *shrink;
-
-  static int64_t bytes(int64_t heads) { return heads * (2 * sizeof(double) + 3 * sizeof(float)); }
-  __device__ HeadStates(void* memory, int64_t heads)
-      : total(static_cast<double*>(memory)),
-        rounded_total(total + heads),
-        inverse(reinterpret_cast<float*>(rounded_total + heads)),
-        reference(inverse + heads),
-        shrink(reference + heads) {}
+// Of each head while a sequence is walked. Together, so that one address does for all.
+struct HeadState {
+  double total, rounded_total;  // of the weights, and of the weights as they were pooled
+  float inverse, reference, shrink;
 };
 
 // What tokens of a part of a sequence amount to; [slot][head], pooled [slot][head][value column].
@@ -35,8 +27,7 @@ struct ForwardCall {
   Place walk, stages, states, squares, scores, factor;
   Place pooled, totals;  // without tensor cores
   Place weights, scale;  // with them
-  int64_t state_rows;
-  float most_bounded;  // inverse temperature with which scores need no reference but 1; 0: none
+  float most_bounded;    // inverse temperature with which scores need no reference but 1; 0: none
   ForwardSlots slots;
   // [sequence][head]: what weights that are asked for are made of in the end.
   float *final_reference, *final_scale;
@@ -73,16 +64,16 @@ __device__ __forceinline__ void write_out(const ForwardCall& call, int64_t row, 
 }
 
 // Moves the references of heads whose scores have grown far above them; f: of this lane's token.
-template <int kOwnHeads>
-__device__ __forceinline__ void raise_references(int heads, OwnNumbers<kOwnHeads>& f,
-                                                 const HeadStates& states) {
+template <class Pool>
+__device__ __forceinline__ void raise_references(int heads, OwnNumbers<Pool::kOwnHeads>& f,
+                                                 HeadState* states, const Pool& pool) {
   const float slack = kReferenceSlack / 2.0f / static_cast<float>(kLog2E);
-  for_own_heads<kOwnHeads>(heads, [&](int i, int j) {
-    const float largest = warp_max(f(i, j)), inverse = states.inverse[j], before = states.reference[j];
+  for_own_heads<Pool::kPooledHeads, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
+    const float largest = warp_max(f(i, j)), inverse = states[j].inverse, before = states[j].reference;
     const bool raised = (largest - before) * inverse > slack;
     if (threadIdx.x % kWarpSize != 0) return;
-    states.shrink[j] = raised ? expf((before - largest) * inverse) : 1.0f;
-    if (raised) states.reference[j] = largest;
+    states[j].shrink = raised ? expf((before - largest) * inverse) : 1.0f;
+    if (raised) states[j].reference = largest;
   });
   __syncwarp();
 }
@@ -91,7 +82,7 @@ __device__ __forceinline__ void raise_references(int heads, OwnNumbers<kOwnHeads
 template <class Pool>
 __device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHeader& header,
                                            const float* offsets, float* scores, double* squares,
-                                           const HeadStates& states, Pool& pool) {
+                                           HeadState* states, Pool& pool) {
   constexpr int kOwn = Pool::kOwnHeads;
   const AttentionProblem& problem = call.problem;
   const int heads = static_cast<int>(problem.heads);
@@ -99,7 +90,7 @@ __device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHe
   const TileToken token(call.sequences, header, call.tile.tokens, offsets);
   OwnNumbers<kOwn> own(scores);
   double square = 0.0;
-  for_own_heads<kOwn>(heads, [&](int i, int j) {
+  for_own_heads<kOwn, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
     float z = 0.0f;
     if (problem.query.data != nullptr) {
 #pragma unroll
@@ -116,30 +107,30 @@ __device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHe
   float passed;
   const float length = inverse_length(problem, square, squares, &passed);
   bool bounded = true;
-  for_own_heads<kOwn>(heads, [&](int i, int j) {
+  for_own_heads<Pool::kPooledHeads, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
     float& f = own(i, j);
     f = token.counts() ? f * length + token.offset : -HUGE_VALF;
     if (token.there && call.result.weights != nullptr && pool.writes(j))
       call.result.weights[token.place + j * step] = f;
-    bounded = bounded && states.inverse[j] <= call.most_bounded;
+    bounded = bounded && states[j].inverse <= call.most_bounded;
   });
-  if (!bounded) raise_references<kOwn>(heads, own, states);
-  for_own_heads<kOwn>(heads, [&](int i, int j) {
-    const float reference = states.reference[j];
+  if (!bounded) raise_references(heads, own, states, pool);
+  for_own_heads<Pool::kPooledHeads, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
+    const float reference = states[j].reference;
     const float above = own(i, j) - (reference == -HUGE_VALF ? 0.0f : reference);
-    const float power = exp2f(above * states.inverse[j] * static_cast<float>(kLog2E));
-    pool.put(i, j, token.counts() ? power : 0.0f, states.shrink[j]);
+    const float power = exp2f(above * states[j].inverse * static_cast<float>(kLog2E));
+    pool.put(i, j, token.counts() ? power : 0.0f, states[j].shrink);
   });
 }
 
 // The state of a sequence without tokens, of heads that there are not too.
 __device__ __forceinline__ void begin_states(const ForwardCall& call, int64_t b, int rows,
-                                             const HeadStates& states) {
+                                             HeadState* states) {
   for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
     const float inverse = j < call.problem.heads ? inverse_temperature(call.problem, b, j) : 0.0f;
-    states.inverse[j] = inverse;
-    states.reference[j] = inverse <= call.most_bounded ? 1.0f : -HUGE_VALF;
-    states.shrink[j] = 1.0f;
+    states[j].inverse = inverse;
+    states[j].reference = inverse <= call.most_bounded ? 1.0f : -HUGE_VALF;
+    states[j].shrink = 1.0f;
   }
 }
 

@@ -6,14 +6,16 @@
 
 namespace ec::cuda {
 
-// body(i, j) of the i-th head j of this warp; j may be beyond `heads` where their number is known.
-template <int kOwnHeads, class Body>
-__device__ __forceinline__ void for_own_heads(int heads, const Body& body) {
+// body(i, j) of the i-th head j of this warp. Where a number of heads is known these are kOwnHeads,
+// beginning with `first`, around after kRows, and some may be beyond `heads`; else all.
+template <int kOwnHeads, int kRows, class Body>
+__device__ __forceinline__ void for_own_heads(int heads, int first, const Body& body) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   if constexpr (kOwnHeads > 0) {
 #pragma unroll
-    for (int i = 0; i < kOwnHeads; ++i) body(i, warp + kAttentionWarps * i);
+    for (int i = 0; i < kOwnHeads; ++i) body(i, (first + warp + kAttentionWarps * i) % kRows);
   } else {
+#pragma unroll 1
     for (int j = warp; j < heads; j += kAttentionWarps) body(0, j);
   }
 }

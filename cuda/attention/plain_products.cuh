@@ -66,15 +66,17 @@ __device__ __forceinline__ void multiply_plain(const T* tile, const RowShape& sh
   }
 }
 
-// pooled[j] = shrink[j] * pooled[j] + the sum over the tokens of weights[j][t] * tile[t]; shrink may be
-// null.
+// pooled[j] = shrink[j * step] * pooled[j] + the sum over the tokens of weights[j][t] * tile[t]; shrink may
+// be null.
 template <class T>
-__device__ __forceinline__ void pool_plain(const float* weights, const float* shrink, const T* tile,
-                                           const RowShape& shape, int tokens, int heads, float* pooled) {
+__device__ __forceinline__ void pool_plain(const float* weights, const float* shrink, int step,
+                                           const T* tile, const RowShape& shape, int tokens, int heads,
+                                           float* pooled) {
   const int vectors = shape.padded / kTogether, items = vectors * ((heads + kGroup - 1) / kGroup);
   for (int item = static_cast<int>(threadIdx.x); item < items; item += kAttentionThreads) {
     const int k = item % vectors * kTogether, j = item / vectors * kGroup;
     float sums[kGroup][kTogether] = {};
+#pragma unroll 1
     for (int t = 0; t < tokens; t += kGroup) {
       float weight[kGroup][kGroup];
 #pragma unroll
@@ -92,7 +94,7 @@ __device__ __forceinline__ void pool_plain(const float* weights, const float* sh
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) {
       if (j + i >= heads) continue;
-      const float scale = shrink == nullptr ? 1.0f : shrink[j + i];
+      const float scale = shrink == nullptr ? 1.0f : shrink[(j + i) * step];
       float* to = pooled + static_cast<int64_t>(j + i) * shape.padded + k;
 #pragma unroll
       for (int v = 0; v < kTogether; ++v) to[v] = __fmaf_rn(scale, to[v], sums[i][v]);

@@ -42,6 +42,7 @@ __device__ __forceinline__ void copy_row(const T* from, bool present, const RowS
     for (int k = kPiece * lane; k < shape.padded; k += kPiece * kWarpSize)
       async_copy(to + k, from + k, present && k < shape.columns);
   } else {
+#pragma unroll 1
     for (int k = lane; k < shape.padded; k += kWarpSize)
       to[k] = present && k < shape.columns ? from[k] : T{};
   }
@@ -176,6 +177,7 @@ class TileCopies {
                 counts, stage.values);
     if (saved_ == nullptr) return;
     const float* saved = saved_ + sequences_.score_origin(b) + first;
+#pragma unroll 1
     for (int64_t j = warp; j < sequences_.heads; j += kAttentionWarps)
       async_copy_word(stage.saved + j * kScoreStride + lane, saved + j * sequences_.tokens + lane,
                       lane < shape_.tokens && first + lane < last);

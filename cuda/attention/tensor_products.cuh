@@ -27,6 +27,7 @@ __device__ __forceinline__ void multiply_tensor(const T* tile, const RowShape& s
   FragmentC sums[kHeadTiles][2] = {};
   const T* rows = tile + (first + lane % 8 + lane / 16 * 8) * shape.stride + lane / 8 % 2 * 8;
   const T* heads = factor + lane % 16 * shape.stride + lane / 16 * 8;
+#pragma unroll 2
   for (int k = part * kPairColumns; k < shape.padded; k += kColumnParts * kPairColumns) {
     unsigned pairs[4];
     load_matrices(rows + k, pairs);
@@ -60,6 +61,7 @@ __device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, con
                                             int tokens, FragmentC (&sums)[kHeadTiles][2 * kPairs]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
+#pragma unroll 1
   for (int t = 0; t < tokens; t += 16) {
     FragmentA a[kHeadTiles];
 #pragma unroll
@@ -82,26 +84,41 @@ __device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, con
   }
 }
 
-// put(j, k, a, b) of the sums of head j and columns k and k + 1, for all of this thread.
+// put(j, k, a, b) of the sums of head j and columns k and k + 1, for all heads and columns, by all threads.
+// Numbers go through shared memory so that threads side by side put what lies side by side, and few
+// registers are used beside those of the sums.
+// Requires: scratch of 16 kHeadTiles * kDrainStride numbers that no thread reads any more.
+constexpr int kDrainColumns = kAttentionWarps * kPairColumns, kDrainStride = kDrainColumns + 8;
+static_assert(kDrainStride <= kColumnParts * kScoreStride, "there is room in the slots of products");
+
 template <int kHeadTiles, int kPairs, class Put>
 __device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 * kPairs], int heads,
-                                         int padded, const Put& put) {
+                                         int padded, float* scratch, const Put& put) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  float* own = scratch + lane / 4 * kDrainStride + warp * kPairColumns + 2 * (lane % 4);
 #pragma unroll
   for (int i = 0; i < kPairs; ++i) {
-    const int k = (warp + kAttentionWarps * i) * kPairColumns + 2 * (lane % 4);
-    if (k >= padded) continue;
+    const int first = i * kDrainColumns;
+    if (first >= padded) continue;
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h)
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int j = 16 * h + lane / 4 + 8 * half;
-        if (j >= heads) continue;
-        const FragmentC &low = sums[h][2 * i], &high = sums[h][2 * i + 1];
-        put(j, k, low.numbers[2 * half], low.numbers[2 * half + 1]);
-        put(j, k + 8, high.numbers[2 * half], high.numbers[2 * half + 1]);
+      for (int n = 0; n < 4; ++n) {
+        const float* numbers = sums[h][2 * i + n % 2].numbers + n / 2 * 2;
+        *reinterpret_cast<float2*>(own + (16 * h + n / 2 * 8) * kDrainStride + n % 2 * 8) =
+            float2{numbers[0], numbers[1]};
       }
+    __syncthreads();
+    const int columns = min(kDrainColumns, padded - first);
+#pragma unroll 1
+    for (int at = static_cast<int>(threadIdx.x); at < heads * (kDrainColumns / 2);
+         at += kAttentionThreads) {
+      const int j = at / (kDrainColumns / 2), k = at % (kDrainColumns / 2) * 2;
+      const float* from = scratch + j * kDrainStride + k;
+      if (k < columns) put(j, first + k, from[0], from[1]);
+    }
+    __syncthreads();
   }
 }
 

@@ -90,6 +90,15 @@ __device__ __forceinline__ void load_four(const Short* from, float (&to)[kTogeth
   to[3] = to_float(Short{static_cast<uint16_t>(four.y >> 16)});
 }
 
+__device__ __forceinline__ void store_four(const float (&from)[kTogether], float* to) {
+  *reinterpret_cast<float4*>(to) = float4{from[0], from[1], from[2], from[3]};
+}
+template <class Short>
+__device__ __forceinline__ void store_four(const float (&from)[kTogether], Short* to) {
+  *reinterpret_cast<uint2*>(to) =
+      uint2{pair_bits(from[0], from[1], Short{}), pair_bits(from[2], from[3], Short{})};
+}
+
 // Rows of one array; the numbers of a row lie side by side.
 template <class T>
 struct Rows {

@@ -120,7 +120,8 @@ struct Call {
                                               floats(wide)};
     const Workspace workspace(
         ec::cuda::attention_forward_workspace_bytes(problem, result, multiprocessors));
-    CHECK(ec::cuda::run_attention_forward(problem, result, multiprocessors, workspace.memory.get(), nullptr));
+    CHECK(
+        ec::cuda::run_attention_forward(problem, result, multiprocessors, workspace.memory.get(), nullptr));
   }
 
   void backward(int multiprocessors, bool accumulate = false, ec_dtype of_grad_out = EC_FLOAT32) {
@@ -140,9 +141,12 @@ struct Call {
     gradient.grad_bias = floats(grad_bias);
     gradient.grad_mask = floats(grad_mask);
     gradient.accumulate = accumulate;
+    gradient.grad_weights = grad_weights.empty() ? nullptr : grad_weights.data();
+    CHECK(ec::cuda::attention_supported(problem));
     const Workspace workspace(
         ec::cuda::attention_backward_workspace_bytes(problem, gradient, multiprocessors));
-    CHECK(ec::cuda::run_attention_backward(problem, gradient, multiprocessors, workspace.memory.get(), nullptr));
+    CHECK(ec::cuda::run_attention_backward(problem, gradient, multiprocessors, workspace.memory.get(),
+                                           nullptr));
   }
 
   const Model& model;
@@ -151,26 +155,27 @@ struct Call {
   Array query, mask, bias, temperature, grad_out, grad_lse;
   Array out, lse, scores, weights, wide;
   Array grad_key, grad_value, grad_query, grad_temperature, grad_bias, grad_mask;
+  std::vector<float> grad_weights;  // may be none
   ec::cuda::AttentionProblem problem;
 };
 
 constexpr double kLeastScale = 1e-2;  // of results that are 0 but for rounding
 
 inline void compare(const char* what, const Call& call, const Array& got, const Places& wanted,
-                    double tolerance_factor = 1.0) {
+                    double factor = 1.0) {
   double largest = kLeastScale;
   for (const auto& place : wanted)
-    if (std::isfinite(place.second)) largest = std::fmax(largest, std::fabs(place.second));
-  const double bound = tolerance_factor * tolerance(call.dtype) * largest;
+    if (std::isfinite(place.second)) largest = std::fmax(largest, factor * std::fabs(place.second));
+  const double bound = tolerance(call.dtype) * largest;
   int told = 0;
   for (const auto& place : wanted) {
-    const double is = got[place.first], should = place.second;
+    const double is = got[place.first], should = factor * place.second;
     const bool right = is == should || std::fabs(is - should) <= bound;
     CHECK(right);
     if (!right && ++told <= 3)
       std::fprintf(stderr, "%s, %d heads, dtype %d, %s[%d]: %g, not %g\n", call.model.shape.name,
-                   static_cast<int>(call.model.shape.heads), call.dtype, what, static_cast<int>(place.first),
-                   is, should);
+                   static_cast<int>(call.model.shape.heads), call.dtype, what,
+                   static_cast<int>(place.first), is, should);
   }
 }
 
