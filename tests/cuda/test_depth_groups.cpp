@@ -29,8 +29,8 @@ Values some_weights(int64_t rows) {
 void any_number_of_groups() {
   const int64_t columns = 24;
   const Array x(random_rows(20, columns, 1), columns), y(random_rows(150, columns, 2), columns);
-  for (const int64_t groups : {2, 3, 17, 40}) {
-    const std::vector<int64_t> labels = some_labels(150, groups, groups == 17 ? 5 : -1);
+  for (const int64_t groups : {2, 3, 9}) {
+    const std::vector<int64_t> labels = some_labels(150, groups, groups == 9 ? 5 : -1);
     for (const Metric metric : kMetrics) {
       Call call = {metric, &x, &y, {}, NumberKind::kFloat32, labels, groups};
       agree(call);
