@@ -195,20 +195,19 @@ class Run {
     const PairSide others = {packed(layout_.other_numbers), layout_.other_scalings, layout_.other_squares,
                              layout_.corpus, problem_.order};
     const PairProblem pairs = {
-        rows,   others,       layout_.of_pairs.table.all, layout_.weights, layout_.own,
-        move(), layout_.sums, layout_.row_tiles};
-    allow_shared(sum_pairs<kMetric>, sizeof(PairShared));
-    EC_LAUNCH(sum_pairs<kMetric>, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
+        rows,         others,        layout_.of_pairs.table.all, layout_.weights, layout_.own, move(),
+        layout_.sums, layout_.fixed, layout_.row_tiles};
+    constexpr bool kCanMirror = kMetric != PairMetric::kL2;  // L2 distances have no bound
+    const auto kernel = layout_.mirrored ? sum_pairs<kMetric, kCanMirror> : sum_pairs<kMetric, false>;
+    if (layout_.mirrored)
+      clear(layout_.fixed.sums, static_cast<size_t>(2 * layout_.rows.count) * sizeof(int64_t), stream_);
+    allow_shared(kernel, sizeof(PairShared));
+    EC_LAUNCH(kernel, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
               sizeof(PairShared), stream_, pairs);
-    const PairFinish finish = {rows,
-                               layout_.groups(),
-                               layout_.of_pairs.table,
-                               layout_.sums,
-                               layout_.cosines,
-                               layout_.totals,
-                               layout_.own ? layout_.weights : nullptr,
-                               move(),
-                               depths()};
+    const PairFinish finish = {
+        rows,          layout_.groups(), layout_.of_pairs.table, layout_.sums,
+        layout_.fixed, layout_.cosines,  layout_.totals,         layout_.own ? layout_.weights : nullptr,
+        move(),        depths()};
     EC_LAUNCH(finish_pairs<kMetric>, blocks(ceiling(layout_.rows.count * problem_.groups, kPairThreads)),
               kPairThreads, 0, stream_, finish);
   }

@@ -53,6 +53,7 @@ struct Layout {
                 given.metric == Metric::kArc),
         pairs(given.metric != Metric::kCosine),
         spatial(given.metric == Metric::kSpatial),
+        mirrored(own && given.groups == 1 && pairs && angular),
         products(!angular       ? (given.rows.columns <= kFewColumns ? 4 : 3)
                  : given.strict ? 3
                                 : 1),
@@ -120,10 +121,14 @@ struct Layout {
   }
 
   void take_pairs() {
-    const int64_t waves = spatial ? kSpatialWaves : kWavesWanted;
+    // Half of the blocks of mirrored tiles have none.
+    const int64_t waves = spatial ? kSpatialWaves : mirrored ? 2 * kWavesWanted : kWavesWanted;
     const int64_t wanted = ceiling(waves * multiprocessors, max(int64_t{1}, row_tiles));
     const bool whole = spatial && problem.groups > wanted;
-    of_pairs = plan(kTile, whole ? 1 : wanted, whole || !spatial ? INT64_MAX : kMostSpatialTiles);
+    of_pairs = plan(kTile, whole ? 1 : wanted,
+                    mirrored            ? kMostMirrorTiles
+                    : spatial && !whole ? kMostSpatialTiles
+                                        : INT64_MAX);
     slots = whole ? min(wanted, of_pairs.segments) : of_pairs.segments;
     const int64_t stride = products > 1 ? 2 * padded : padded;
     row_numbers = arena.take<BFloat>(rows.count * stride);
@@ -139,6 +144,11 @@ struct Layout {
     if (spatial) {
       vectors = arena.take<float>(slots * rows.count * padded);
       weight_sums = arena.take<double>(slots * rows.count);
+    } else if (mirrored) {
+      fixed.sums = arena.take<unsigned long long>(2 * rows.count);
+      // Distances are at most pi, and weights below 2.
+      const double most = 8.0 * static_cast<double>(max(int64_t{1}, rows.count));
+      for (fixed.scale = 1.0; fixed.scale * most < 0x1p62; fixed.scale *= 2.0) continue;
     } else {
       sums = arena.take<PairSums>(of_pairs.segments * rows.count);
     }
@@ -147,6 +157,7 @@ struct Layout {
   const DepthProblem& problem;
   const int multiprocessors;
   const bool own, angular, pairs, spatial;
+  const bool mirrored;  // pairs are taken once for both of their rows
   const int products;
   const int64_t padded, row_tiles;
   Arena arena;
@@ -168,6 +179,7 @@ struct Layout {
   float *row_squares = nullptr, *other_squares = nullptr, *vectors = nullptr;
   double* weight_sums = nullptr;
   PairSums* sums = nullptr;
+  FixedSums fixed = {nullptr, 1.0};
 };
 
 }  // namespace ec::cuda

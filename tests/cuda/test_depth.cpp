@@ -43,6 +43,26 @@ void pairs_of_several_tiles() {
   }
 }
 
+// Tiles of a corpus of its own rows stand for their mirror images: near pairs, weights and bad rows too.
+void mirrored_tiles() {
+  const int64_t columns = 6, count = 300;
+  Values rows = random_rows(count, columns, 15), weights;
+  for (int64_t i = 0; i < count; ++i) weights.push_back(static_cast<double>(i * i % 7));
+  weights[131] = 1e5;
+  for (const auto& [to, from] : {std::pair<int64_t, int64_t>{290, 3}, {291, 140}, {292, 291}, {7, 6}})
+    for (int64_t k = 0; k < columns; ++k)
+      rows[static_cast<size_t>(to * columns + k)] =
+          rows[static_cast<size_t>(from * columns + k)] * (k == 2 ? -1.0001 : -1.0);
+  const Array x(rows, columns);
+  rows[static_cast<size_t>(200 * columns)] = kNaN;
+  const Array bad(rows, columns);
+  for (const Metric metric : {Metric::kChord, Metric::kArc}) {
+    agree({metric, &x});
+    agree({metric, &x, nullptr, weights});
+    for (const double depth : depths_of({metric, &bad})) CHECK(std::isnan(depth));
+  }
+}
+
 void pairs_of_every_width() {
   for (const int64_t columns : {1, 5, 32, 33, 96, 300}) {
     const Array x(random_rows(5, columns, 5), columns, NumberKind::kBFloat16),
@@ -174,6 +194,7 @@ void bad_values_are_found() {
 int main() {
   cosine_of_every_width_kind_and_layout();
   pairs_of_several_tiles();
+  mirrored_tiles();
   pairs_of_every_width();
   near_and_opposite_pairs();
   directions_of_any_length();
