@@ -36,14 +36,14 @@ class Run {
       write_plan(layout_.of_sums);
     }
     if (layout_.pairs) write_plan(layout_.of_pairs);
-    prepare_weights();
+    if (layout_.weighs()) prepare_weights();
     if (layout_.pairs) {
       if (layout_.angular)
         round_all();
       else
         move_all();
     }
-    weigh_groups();
+    if (layout_.weighs()) weigh_groups();
     if (layout_.angular) {
       sum_corpus();
       score_rows();
@@ -129,8 +129,8 @@ class Run {
     });
     const int columns = static_cast<int>(layout_.corpus.columns);
     EC_LAUNCH(add_segments, blocks(ceiling(problem_.groups * columns, kCosineThreads)), kCosineThreads, 0,
-              stream_, layout_.partial, layout_.of_sums.table.first, problem_.groups, columns,
-              layout_.directions);
+              stream_, layout_.partial, layout_.of_sums.table.first, layout_.groups(), columns,
+              layout_.directions, layout_.weighs() ? nullptr : layout_.totals);
   }
 
   Depths depths() const {

@@ -65,7 +65,7 @@ struct Layout {
     row_blocks = blocks_for(rows.count), corpus_blocks = blocks_for(corpus.count);
     starts = arena.take<int64_t>(given.groups + 1);
     totals = arena.take<double>(given.groups);
-    weights = arena.take<float>(corpus.count);
+    if (weighs()) weights = arena.take<float>(corpus.count);
     exponents = arena.take<int>(3);  // of weights, and those of Move
     if (angular) take_sums();
     if (pairs) take_pairs();
@@ -81,6 +81,8 @@ struct Layout {
   Groups groups() const { return {problem.order, starts, problem.groups}; }
   // Of the scored rows.
   Groups row_groups() const { return own ? groups() : Groups{nullptr, nullptr, 0}; }
+  // Without weights, and pairs that mark bad rows by them, all are 1.
+  bool weighs() const { return pairs || problem.weights != nullptr; }
   // What says how much a group weighs.
   const Plan& weighed() const { return pairs ? of_pairs : of_sums; }
   bool splits() const { return slots == of_pairs.segments; }
