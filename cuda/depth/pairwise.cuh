@@ -248,6 +248,25 @@ __device__ __forceinline__ void add_lanes(const Sum (&distances)[2 * kRowFragmen
   }
 }
 
+// What a block has found for its rows. All threads of the block.
+template <bool kMirrored, class Sum>
+__device__ __forceinline__ void store_sums(const PairProblem& problem, PairShared& shared,
+                                           int64_t first_row, int64_t number_of_segment,
+                                           const Sum (&distances)[2 * kRowFragments],
+                                           const Sum (&products)[2 * kRowFragments]) {
+  const int64_t rows = problem.rows.given.count;
+  add_lanes(distances, products, shared.sums);
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kTile && first_row + i < rows; i += kPairThreads) {
+    const PairSums found = {shared.sums[i].distances + shared.near_sums[i].distances,
+                            shared.sums[i].products + shared.near_sums[i].products};
+    if (kMirrored)
+      problem.fixed.add(first_row + i, found);
+    else
+      problem.sums[number_of_segment * rows + first_row + i] = found;
+  }
+}
+
 template <PairMetric kMetric, bool kMirrored>
 __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_constant__ PairProblem problem) {
   PairShared& shared = shared_memory<PairShared>();
@@ -306,16 +325,7 @@ __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_consta
   }
   async_wait<0>();
 
-  add_lanes(distances, products, shared.sums);
-  __syncthreads();
-  for (int i = thread; i < kTile && first_row + i < rows; i += kPairThreads) {
-    const PairSums found = {shared.sums[i].distances + shared.near_sums[i].distances,
-                            shared.sums[i].products + shared.near_sums[i].products};
-    if (kMirrored)
-      problem.fixed.add(first_row + i, found);
-    else
-      problem.sums[number_of_segment * rows + first_row + i] = found;
-  }
+  store_sums<kMirrored>(problem, shared, first_row, number_of_segment, distances, products);
 }
 
 // From the sums of segments to depths. cosines[i][group] = W mean c, exact; in all of them a row itself is
