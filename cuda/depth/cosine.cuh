@@ -21,7 +21,7 @@ constexpr int kCosineThreads = kCosineWarps * kWarpSize;
 constexpr int kMostStripVectors = 8;  // of kWarpColumns, that lanes hold in registers
 
 // partial[segment][column] = sum of weight * row / |row| over the rows of the segment, for one strip of
-// columns (blockIdx.y).
+// columns (blockIdx.y). weights: null for 1 each.
 // Memory: shared, one double for each column of the strip.
 template <class T, int kVectors, bool kWhole>
 __global__ void __launch_bounds__(kCosineThreads, 1)
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
       for (int k = 0; k < kTogether; ++k) square += others[k] * others[k];
     }
     const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
-    const double weight = static_cast<double>(weights[i]);
+    const double weight = weights == nullptr ? 1.0 : static_cast<double>(weights[i]);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v)
       for (int k = 0; k < kTogether; ++k)
@@ -75,17 +75,20 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
     to[at] = of_block[at];
 }
 
-// directions[group][column] = the sum over the segments of the group. One thread a number.
+// directions[group][column] = the sum over the segments of the group. One thread a number. totals: null, or
+// what gets the number of rows of each group, where weights are 1.
 static __global__ void __launch_bounds__(kCosineThreads, 1)
-    add_segments(const double* partial, const int64_t* first_segment, int64_t groups, int columns,
-                 double* directions) {
+    add_segments(const double* partial, const int64_t* first_segment, Groups groups, int columns,
+                 double* directions, double* totals) {
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kCosineThreads + threadIdx.x;
-  if (at >= groups * columns) return;
+  if (at >= groups.count * columns) return;
   const int64_t group = at / columns, column = at - group * columns;
   double sum = 0.0;
   for (int64_t segment = first_segment[group]; segment < first_segment[group + 1]; ++segment)
     sum += partial[segment * columns + column];
   directions[at] = sum;
+  if (totals != nullptr && column == 0)
+    totals[group] = static_cast<double>(groups.starts[group + 1] - groups.starts[group]);
 }
 
 // What rows are scored against. Where `own`, the rows are the corpus, and positions are those of `groups`.
@@ -93,9 +96,12 @@ struct Directions {
   const double *sums, *totals;  // of each group
   bool own;
   Groups groups;
-  const float* own_weights;
+  const float* own_weights;  // null: 1 each
 
   __device__ int64_t row(int64_t position) const { return own ? groups.row(position) : position; }
+  __device__ double own_weight(int64_t position) const {
+    return own_weights == nullptr ? 1.0 : static_cast<double>(own_weights[position]);
+  }
 };
 
 // Depths of rows or, where that is not null, cosines[position][group] = sum of weight * cos over the group.
@@ -121,7 +127,7 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
     const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
     const int64_t own_group = directions.own ? directions.groups.group_of(i) : -1;
     for (int64_t group = first_group; group < last_group; ++group) {
-      const double own = group == own_group ? static_cast<double>(directions.own_weights[i]) : 0.0;
+      const double own = group == own_group ? directions.own_weight(i) : 0.0;
       const double* direction = directions.sums + group * rows.columns;
       double along = 0.0;
       for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {

@@ -36,14 +36,14 @@ class Run {
       write_plan(layout_.of_sums);
     }
     if (layout_.pairs) write_plan(layout_.of_pairs);
-    prepare_weights();
+    if (layout_.weighs()) prepare_weights();
     if (layout_.pairs) {
       if (layout_.angular)
         round_all();
       else
         move_all();
     }
-    weigh_groups();
+    if (layout_.weighs()) weigh_groups();
     if (layout_.angular) {
       sum_corpus();
       score_rows();
@@ -129,8 +129,8 @@ class Run {
     });
     const int columns = static_cast<int>(layout_.corpus.columns);
     EC_LAUNCH(add_segments, blocks(ceiling(problem_.groups * columns, kCosineThreads)), kCosineThreads, 0,
-              stream_, layout_.partial, layout_.of_sums.table.first, problem_.groups, columns,
-              layout_.directions);
+              stream_, layout_.partial, layout_.of_sums.table.first, layout_.groups(), columns,
+              layout_.directions, layout_.weighs() ? nullptr : layout_.totals);
   }
 
   Depths depths() const {
@@ -195,20 +195,19 @@ class Run {
     const PairSide others = {packed(layout_.other_numbers), layout_.other_scalings, layout_.other_squares,
                              layout_.corpus, problem_.order};
     const PairProblem pairs = {
-        rows,   others,       layout_.of_pairs.table.all, layout_.weights, layout_.own,
-        move(), layout_.sums, layout_.row_tiles};
-    allow_shared(sum_pairs<kMetric>, sizeof(PairShared));
-    EC_LAUNCH(sum_pairs<kMetric>, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
+        rows,         others,        layout_.of_pairs.table.all, layout_.weights, layout_.own, move(),
+        layout_.sums, layout_.fixed, layout_.row_tiles};
+    constexpr bool kCanMirror = kMetric != PairMetric::kL2;  // L2 distances have no bound
+    const auto kernel = layout_.mirrored ? sum_pairs<kMetric, kCanMirror> : sum_pairs<kMetric, false>;
+    if (layout_.mirrored)
+      clear(layout_.fixed.sums, static_cast<size_t>(2 * layout_.rows.count) * sizeof(int64_t), stream_);
+    allow_shared(kernel, sizeof(PairShared));
+    EC_LAUNCH(kernel, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
               sizeof(PairShared), stream_, pairs);
-    const PairFinish finish = {rows,
-                               layout_.groups(),
-                               layout_.of_pairs.table,
-                               layout_.sums,
-                               layout_.cosines,
-                               layout_.totals,
-                               layout_.own ? layout_.weights : nullptr,
-                               move(),
-                               depths()};
+    const PairFinish finish = {
+        rows,          layout_.groups(), layout_.of_pairs.table, layout_.sums,
+        layout_.fixed, layout_.cosines,  layout_.totals,         layout_.own ? layout_.weights : nullptr,
+        move(),        depths()};
     EC_LAUNCH(finish_pairs<kMetric>, blocks(ceiling(layout_.rows.count * problem_.groups, kPairThreads)),
               kPairThreads, 0, stream_, finish);
   }

@@ -9,11 +9,11 @@
 
 namespace ec::cuda {
 
-constexpr int kBlocksEach = 4;               // of a multiprocessor, that read rows
-constexpr int kWavesWanted = 4;              // of blocks of pairs, so that the last one matters little
-constexpr int kSpatialWaves = 2;             // each block has vectors of its own
-constexpr int64_t kMostSpatialTiles = 2048;  // that float32 sums of vectors take up
-constexpr int64_t kFewColumns = 128;         // up to which rests are multiplied with one another
+constexpr int kBlocksEach = 4;                // of a multiprocessor, that read rows
+constexpr int kWavesWanted = 4;               // of blocks of pairs, so that the last one matters little
+constexpr int kSpatialWaves = 2;              // each block has vectors of its own
+constexpr int64_t kMostSpatialTiles = 16384;  // that float32 sums of vectors take up
+constexpr int64_t kFewColumns = 128;          // up to which rests are multiplied with one another
 constexpr size_t kAlignment = 256;
 
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -53,6 +53,7 @@ struct Layout {
                 given.metric == Metric::kArc),
         pairs(given.metric != Metric::kCosine),
         spatial(given.metric == Metric::kSpatial),
+        mirrored(own && given.groups == 1 && pairs && angular),
         products(!angular       ? (given.rows.columns <= kFewColumns ? 4 : 3)
                  : given.strict ? 3
                                 : 1),
@@ -64,7 +65,7 @@ struct Layout {
     row_blocks = blocks_for(rows.count), corpus_blocks = blocks_for(corpus.count);
     starts = arena.take<int64_t>(given.groups + 1);
     totals = arena.take<double>(given.groups);
-    weights = arena.take<float>(corpus.count);
+    if (weighs()) weights = arena.take<float>(corpus.count);
     exponents = arena.take<int>(3);  // of weights, and those of Move
     if (angular) take_sums();
     if (pairs) take_pairs();
@@ -80,6 +81,8 @@ struct Layout {
   Groups groups() const { return {problem.order, starts, problem.groups}; }
   // Of the scored rows.
   Groups row_groups() const { return own ? groups() : Groups{nullptr, nullptr, 0}; }
+  // Without weights, and pairs that mark bad rows by them, all are 1.
+  bool weighs() const { return pairs || problem.weights != nullptr; }
   // What says how much a group weighs.
   const Plan& weighed() const { return pairs ? of_pairs : of_sums; }
   bool splits() const { return slots == of_pairs.segments; }
@@ -120,10 +123,14 @@ struct Layout {
   }
 
   void take_pairs() {
-    const int64_t waves = spatial ? kSpatialWaves : kWavesWanted;
+    // Half of the blocks of mirrored tiles have none.
+    const int64_t waves = spatial ? kSpatialWaves : mirrored ? 2 * kWavesWanted : kWavesWanted;
     const int64_t wanted = ceiling(waves * multiprocessors, max(int64_t{1}, row_tiles));
-    const bool whole = spatial && problem.groups >= wanted;
-    of_pairs = plan(kTile, whole ? 1 : wanted, whole || !spatial ? INT64_MAX : kMostSpatialTiles);
+    const bool whole = spatial && problem.groups > wanted;
+    of_pairs = plan(kTile, whole ? 1 : wanted,
+                    mirrored            ? kMostMirrorTiles
+                    : spatial && !whole ? kMostSpatialTiles
+                                        : INT64_MAX);
     slots = whole ? min(wanted, of_pairs.segments) : of_pairs.segments;
     const int64_t stride = products > 1 ? 2 * padded : padded;
     row_numbers = arena.take<BFloat>(rows.count * stride);
@@ -139,6 +146,11 @@ struct Layout {
     if (spatial) {
       vectors = arena.take<float>(slots * rows.count * padded);
       weight_sums = arena.take<double>(slots * rows.count);
+    } else if (mirrored) {
+      fixed.sums = arena.take<unsigned long long>(2 * rows.count);
+      // Distances are at most pi, and weights below 2.
+      const double most = 8.0 * static_cast<double>(max(int64_t{1}, rows.count));
+      for (fixed.scale = 1.0; fixed.scale * most < 0x1p62; fixed.scale *= 2.0) continue;
     } else {
       sums = arena.take<PairSums>(of_pairs.segments * rows.count);
     }
@@ -147,6 +159,7 @@ struct Layout {
   const DepthProblem& problem;
   const int multiprocessors;
   const bool own, angular, pairs, spatial;
+  const bool mirrored;  // pairs are taken once for both of their rows
   const int products;
   const int64_t padded, row_tiles;
   Arena arena;
@@ -168,6 +181,7 @@ struct Layout {
   float *row_squares = nullptr, *other_squares = nullptr, *vectors = nullptr;
   double* weight_sums = nullptr;
   PairSums* sums = nullptr;
+  FixedSums fixed = {nullptr, 1.0};
 };
 
 }  // namespace ec::cuda

@@ -8,9 +8,16 @@
 // + f'(mean c~) (mean c - mean c~), where mean c is exact as for cosine. Pairs so near one another (of arc
 // and chord, or so far) that the products have lost the distance are measured anew from the rows.
 //
-// Numerics: sums of a tile in float32, of a segment as LongSum, in float64 from there on, in one order.
-// A weight of NaN makes all depths in its group NaN (segments.cuh).
+// Where arc and chord are taken of one group's own rows, a tile and its mirror image are one: a block
+// starts at its own tile, and adds what lies beyond to both sides, as whole numbers, whose order does not
+// matter.
+//
+// Numerics: sums of a tile in float32, of a segment as LongSum (of mirrored tiles, at most
+// kMostMirrorTiles, in float32), in float64 from there on, in one order. A weight of NaN makes all depths
+// in its group NaN (segments.cuh).
 #pragma once
+
+#include <type_traits>
 
 #include "depth/depth_math.h"
 #include "depth/shifted_rows.cuh"
@@ -21,12 +28,37 @@ namespace ec::cuda {
 
 constexpr int kStages = 3;
 
+constexpr int64_t kMostMirrorTiles = 64;
+
 // Beyond this |c| a pair is measured anew.
 constexpr float kNearLimit = 0.95f, kStrictNearLimit = 0.999f;
 
 // Sums over a segment of weight * distance and weight * c~.
 struct PairSums {
   double distances, products;
+};
+
+// Sums of rows in fixed point. scale: a power of two with which no sum can overflow.
+struct FixedSums {
+  unsigned long long* sums;  // [rows][2]
+  double scale;
+
+  __device__ void add(int64_t row, const PairSums& more) const {
+    atomicAdd(sums + 2 * row, static_cast<unsigned long long>(llrint(more.distances * scale)));
+    atomicAdd(sums + 2 * row + 1, static_cast<unsigned long long>(llrint(more.products * scale)));
+  }
+  __device__ PairSums of(int64_t row) const {
+    return {static_cast<double>(static_cast<long long>(sums[2 * row])) / scale,
+            static_cast<double>(static_cast<long long>(sums[2 * row + 1])) / scale};
+  }
+};
+
+// A sum of few numbers, with the interface of LongSum.
+struct ShortSum {
+  float sum = 0.0f;
+
+  __device__ void add(float number) { sum += number; }
+  __device__ double value() const { return static_cast<double>(sum); }
 };
 
 struct PairShared {
@@ -54,6 +86,7 @@ struct PairProblem {
   bool leave_out;           // both sides are one, and no row counts for itself
   Move move;                // of moved rows
   PairSums* sums;           // [segment][rows]
+  FixedSums fixed;          // instead, of mirrored tiles
   int64_t row_tiles;        // blockIdx.x: these times segments, rows fastest
 };
 
@@ -117,51 +150,86 @@ __device__ __forceinline__ PairSums measured_pair(const PairProblem& problem, in
   return measured_units<kMetric>(problem, i, j);
 }
 
+// 0 for what is not a number: its group's total weight is none either, and decides.
+__device__ __forceinline__ float weight_at(const PairProblem& problem, int64_t position) {
+  const float weight = problem.weights[position];
+  return is_number(weight) ? weight : 0.0f;
+}
+
+// Sums for the others of a mirrored tile: of a lane's rows first, then of a warp's.
+struct MirrorSums {
+  float distances[2 * kOtherFragments] = {}, products[2 * kOtherFragments] = {};
+
+  __device__ void store(const FixedSums& to, int64_t first_other, int others, int lane) {
+#pragma unroll
+    for (int j = 0; j < 2 * kOtherFragments; ++j) {
+      for (int step = 4; step < kWarpSize; step *= 2) {
+        distances[j] += __shfl_xor_sync(kAllLanes, distances[j], step);
+        products[j] += __shfl_xor_sync(kAllLanes, products[j], step);
+      }
+      const int other = other_in_warp(j / 2, j % 2, lane);
+      if (lane < 4 && other < others)
+        to.add(first_other + other, {static_cast<double>(distances[j]), static_cast<double>(products[j])});
+    }
+  }
+};
+
 // Adds the distances of a tile that the products give to the sums of a lane, and marks the others.
-template <PairMetric kMetric>
+template <PairMetric kMetric, bool kMirrored, class Sum>
 __device__ __forceinline__ void add_tile(const PairProblem& problem, const TileSums& c, int64_t first_row,
                                          int64_t first_other, int64_t end,
-                                         LongSum (&distances)[2 * kRowFragments],
-                                         LongSum (&products)[2 * kRowFragments], NearPairs& near) {
+                                         Sum (&distances)[2 * kRowFragments],
+                                         Sum (&products)[2 * kRowFragments], NearPairs& near) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   const int warp_row = first_row_of(warp), warp_other = first_other_of(warp);
   const TileEdges edges =
       edges_of(first_row, problem.rows.given.count, first_other, end, problem.leave_out);
+  const bool mirrors = kMirrored && first_row != first_other;
+  MirrorSums mirror;
   float weights[2 * kOtherFragments], squares[2 * kOtherFragments];
 #pragma unroll
   for (int j = 0; j < 2 * kOtherFragments; ++j) {
     const int other = warp_other + other_in_warp(j / 2, j % 2, lane);
     const bool there = other < edges.others;
-    weights[j] = there ? problem.weights[first_other + other] : 0.0f;
+    weights[j] = there ? weight_at(problem, first_other + other) : 0.0f;
     squares[j] = kMetric == PairMetric::kL2 && there ? problem.others.squares[first_other + other] : 0.0f;
   }
 #pragma unroll
   for (int i = 0; i < 2 * kRowFragments; ++i) {
     const int row = warp_row + row_in_warp(i / 2, i % 2, lane);
+    const bool row_there = row < edges.rows;
     const float own_square =
-        kMetric == PairMetric::kL2 && row < edges.rows ? problem.rows.squares[first_row + row] : 0.0f;
+        kMetric == PairMetric::kL2 && row_there ? problem.rows.squares[first_row + row] : 0.0f;
+    const float own_weight = mirrors && row_there ? weight_at(problem, first_row + row) : 0.0f;
     float distance_sum = 0.0f, product_sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < 2 * kOtherFragments; ++j) {
       const int other = warp_other + other_in_warp(j / 2, j % 2, lane);
-      const float cosine = c[i / 2][j / 2].numbers[2 * (i % 2) + j % 2], both = own_square + squares[j];
+      const float both = own_square + squares[j];
+      float cosine = c[i / 2][j / 2].numbers[2 * (i % 2) + j % 2];
       bool counts = edges.count(row, other);
       if (counts && is_near<kMetric>(cosine, both, problem.rows.packed.products > 1)) {
         mark_near(near, row, other);
         counts = false;
       }
-      distance_sum += counts ? weights[j] * distance_at<kMetric>(cosine, both) : 0.0f;
-      if (kMetric != PairMetric::kL2) product_sum += counts ? weights[j] * cosine : 0.0f;
+      const float distance = counts ? distance_at<kMetric>(cosine, both) : 0.0f;
+      cosine = counts ? cosine : 0.0f;
+      distance_sum += weights[j] * distance;
+      if (kMetric != PairMetric::kL2) product_sum += weights[j] * cosine;
+      if (kMirrored) mirror.distances[j] += own_weight * distance;
+      if (kMirrored) mirror.products[j] += own_weight * cosine;
     }
     distances[i].add(distance_sum);
     if (kMetric != PairMetric::kL2) products[i].add(product_sum);
   }
+  if (mirrors) mirror.store(problem.fixed, first_other + warp_other, edges.others - warp_other, lane);
 }
 
 // Sums of lanes to those of the rows of a tile: four lanes hold parts of a row, and four warps; these add
 // up in turns. All threads of the block; a barrier must follow.
-__device__ __forceinline__ void add_lanes(const LongSum (&distances)[2 * kRowFragments],
-                                          const LongSum (&products)[2 * kRowFragments], PairSums* to) {
+template <class Sum>
+__device__ __forceinline__ void add_lanes(const Sum (&distances)[2 * kRowFragments],
+                                          const Sum (&products)[2 * kRowFragments], PairSums* to) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   for (int turn = 0; turn < 4; ++turn) {
     __syncthreads();
@@ -180,7 +248,26 @@ __device__ __forceinline__ void add_lanes(const LongSum (&distances)[2 * kRowFra
   }
 }
 
-template <PairMetric kMetric>
+// What a block has found for its rows. All threads of the block.
+template <bool kMirrored, class Sum>
+__device__ __forceinline__ void store_sums(const PairProblem& problem, PairShared& shared,
+                                           int64_t first_row, int64_t number_of_segment,
+                                           const Sum (&distances)[2 * kRowFragments],
+                                           const Sum (&products)[2 * kRowFragments]) {
+  const int64_t rows = problem.rows.given.count;
+  add_lanes(distances, products, shared.sums);
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kTile && first_row + i < rows; i += kPairThreads) {
+    const PairSums found = {shared.sums[i].distances + shared.near_sums[i].distances,
+                            shared.sums[i].products + shared.near_sums[i].products};
+    if (kMirrored)
+      problem.fixed.add(first_row + i, found);
+    else
+      problem.sums[number_of_segment * rows + first_row + i] = found;
+  }
+}
+
+template <PairMetric kMetric, bool kMirrored>
 __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_constant__ PairProblem problem) {
   PairShared& shared = shared_memory<PairShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
@@ -188,24 +275,28 @@ __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_consta
   const int64_t first_row = (blockIdx.x - number_of_segment * problem.row_tiles) * kTile;
   const Segment segment = problem.segments[number_of_segment];
   const int64_t tiles = (segment.end - segment.begin + kTile - 1) / kTile;
+  const int64_t first_tile = kMirrored ? max(int64_t{0}, (first_row - segment.begin) / kTile) : 0;
+  if (kMirrored && first_tile >= tiles) return;
   const int steps = problem.rows.packed.steps();
-  const int64_t rows = problem.rows.given.count, all = tiles * steps;  // stages, tile after tile
+  const int64_t rows = problem.rows.given.count,
+                all = (tiles - first_tile) * steps;  // stages, tile after tile
 
   const auto copy_stage = [&](int64_t number) {
     if (number < all) {
-      const int64_t tile = number / steps;
-      copy_step(problem.rows.packed, first_row, rows, problem.others.packed, segment.begin + tile * kTile,
-                segment.end, static_cast<int>(number - tile * steps), shared.stages[number % kStages]);
+      const int64_t tile = number / steps, first_other = segment.begin + (first_tile + tile) * kTile;
+      copy_step(problem.rows.packed, first_row, rows, problem.others.packed, first_other, segment.end,
+                static_cast<int>(number - tile * steps), shared.stages[number % kStages]);
     }
     async_commit();  // a group each time, so that waiting counts right
   };
 
   clear_near(shared.near);
   for (int i = thread; i < kTile; i += kPairThreads) shared.near_sums[i] = {0.0, 0.0};
-  LongSum distances[2 * kRowFragments], products[2 * kRowFragments];
+  std::conditional_t<kMirrored, ShortSum, LongSum> distances[2 * kRowFragments],
+      products[2 * kRowFragments];
   for (int i = 0; i < kStages - 1; ++i) copy_stage(i);
   int64_t number = 0;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
+  for (int64_t tile = first_tile; tile < tiles; ++tile) {
     TileSums c = {};
     for (int step = 0; step < steps; ++step, ++number) {
       async_wait<kStages - 2>();
@@ -214,25 +305,27 @@ __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_consta
       multiply_stage(shared.stages[number % kStages], first_row_of(warp), first_other_of(warp), c);
     }
     const int64_t first_other = segment.begin + tile * kTile;
-    add_tile<kMetric>(problem, c, first_row, first_other, segment.end, distances, products, shared.near);
+    add_tile<kMetric, kMirrored>(problem, c, first_row, first_other, segment.end, distances, products,
+                                 shared.near);
     __syncthreads();
     if (shared.near.any == 0) continue;
     measure_near(shared.near, [&](int row, int other) {
       const PairSums pair = measured_pair<kMetric>(problem, first_row + row, first_other + other);
       if (lane != 0) return;
-      const double weight = static_cast<double>(problem.weights[first_other + other]);
-      shared.near_sums[row].distances += weight * pair.distances;
-      shared.near_sums[row].products += weight * pair.products;
+      const auto times = [&](int64_t position) {
+        const double weight = static_cast<double>(weight_at(problem, position));
+        return PairSums{weight * pair.distances, weight * pair.products};
+      };
+      const PairSums of_row = times(first_other + other);
+      shared.near_sums[row].distances += of_row.distances;
+      shared.near_sums[row].products += of_row.products;
+      if (kMirrored && first_row != first_other)
+        problem.fixed.add(first_other + other, times(first_row + row));
     });
   }
   async_wait<0>();
 
-  add_lanes(distances, products, shared.sums);
-  __syncthreads();
-  PairSums* to = problem.sums + number_of_segment * rows;
-  for (int i = thread; i < kTile && first_row + i < rows; i += kPairThreads)
-    to[first_row + i] = {shared.sums[i].distances + shared.near_sums[i].distances,
-                         shared.sums[i].products + shared.near_sums[i].products};
+  store_sums<kMirrored>(problem, shared, first_row, number_of_segment, distances, products);
 }
 
 // From the sums of segments to depths. cosines[i][group] = W mean c, exact; in all of them a row itself is
@@ -242,6 +335,7 @@ struct PairFinish {
   Groups groups;
   SegmentTable segments;
   const PairSums* sums;
+  FixedSums fixed;  // instead, where its sums are not null
   const double *cosines, *totals;
   const float* own_weights;  // null where rows are not left out
   Move move;
@@ -257,7 +351,12 @@ __global__ void __launch_bounds__(kPairThreads, 1) finish_pairs(const __grid_con
   double weight = finish.totals[group], distance = 0.0, rounded = 0.0;
   if (finish.own_weights != nullptr && finish.groups.group_of(i) == group)
     weight -= static_cast<double>(finish.own_weights[i]);
-  for (int64_t s = finish.segments.first[group]; s < finish.segments.first[group + 1]; ++s) {
+  if (finish.fixed.sums != nullptr) {
+    const PairSums found = finish.fixed.of(i);
+    distance = found.distances, rounded = found.products;
+  }
+  for (int64_t s = finish.segments.first[group];
+       finish.sums != nullptr && s < finish.segments.first[group + 1]; ++s) {
     distance += finish.sums[s * rows + i].distances;
     rounded += finish.sums[s * rows + i].products;
   }

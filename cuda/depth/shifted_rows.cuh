@@ -145,23 +145,32 @@ struct Difference {
   double length;
   int exponent;
 };
+// Sums of squares in between have lost nothing.
+constexpr double kLeastWideSquare = 1e-250, kMostWideSquare = 1e300;
+
+// |a - b|^2 / 2^(2 exponent), and the largest difference of two numbers.
+__device__ __forceinline__ double square_of_difference(const AnyRows& a, int64_t row, const AnyRows& b,
+                                                       int64_t other, int exponent, double* largest) {
+  double square = 0.0, most = 0.0;
+#pragma unroll 1
+  for (int64_t k = threadIdx.x % kWarpSize; k < a.columns; k += kWarpSize) {
+    const double difference = a.wide_number(row, k) - b.wide_number(other, k);
+    const double scaled = exponent == 0 ? difference : ldexp(difference, -exponent);
+    square += scaled * scaled;
+    most = fmax(most, fabs(difference));
+  }
+  *largest = warp_max(most);
+  return warp_sum(square);
+}
 __device__ __forceinline__ Difference difference_of(const AnyRows& a, int64_t row, const AnyRows& b,
                                                     int64_t other) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   double largest = 0.0;
-#pragma unroll 1
-  for (int64_t k = lane; k < a.columns; k += kWarpSize)
-    largest = fmax(largest, fabs(a.wide_number(row, k) - b.wide_number(other, k)));
-  largest = warp_max(largest);
+  double square = square_of_difference(a, row, b, other, 0, &largest);
   if (largest == 0.0) return {0.0, 0};
+  if (square >= kLeastWideSquare && square <= kMostWideSquare) return {sqrt(square), 0};
   const int exponent = ilogb(largest);
-  double square = 0.0;
-#pragma unroll 1
-  for (int64_t k = lane; k < a.columns; k += kWarpSize) {
-    const double scaled = ldexp(a.wide_number(row, k) - b.wide_number(other, k), -exponent);
-    square += scaled * scaled;
-  }
-  return {sqrt(warp_sum(square)), exponent};
+  square = square_of_difference(a, row, b, other, exponent, &largest);
+  return {sqrt(square), exponent};
 }
 
 }  // namespace ec::cuda

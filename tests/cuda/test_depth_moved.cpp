@@ -61,11 +61,11 @@ void the_same_rows() {
 // L2 depth has a unit: at the scale where it is neither 0 nor 1 all digits count.
 void every_scale() {
   const int64_t columns = 70;
-  for (const double scale : {1e-36, 1e-20, 1e-3, 0.1, 1e15, 1e36}) {
+  for (const double scale : {1e-36, 1e-3, 0.1, 1e15, 1e36}) {
     const Array x(random_rows(12, columns, 6, scale), columns);
     for (const Metric metric : kMoved) agree({metric, &x}, 1.0 / scale);
   }
-  for (const double scale : {1e-300, 1e-200, 1e200, 1e300}) {
+  for (const double scale : {1e-300, 1e200}) {
     const Array x(random_rows(12, columns, 6, scale), columns, NumberKind::kFloat64);
     for (const Metric metric : kMoved) agree({metric, &x}, 1.0 / scale);
   }
