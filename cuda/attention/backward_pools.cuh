@@ -14,12 +14,10 @@ template <class F>
 __device__ __forceinline__ void load_gradient_rows(const BackwardCall& call, int64_t b, int rows,
                                                    int padded, int stride, F* to) {
   const Numbers& grad = call.gradient.grad_out;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * padded; i += kAttentionThreads) {
-    const int j = i / padded, k = i % padded;
-    const bool there = j < call.problem.heads && k < call.problem.value_columns;
-    const double number = there ? number_at(grad, b * grad.stride[0] + j * grad.stride[1] + k) : 0.0;
-    to[static_cast<int64_t>(j) * stride + k] = rounded(static_cast<float>(number), F{});
-  }
+  load_rows(grad, b * grad.stride[0],
+            {grad.stride[1], 1, static_cast<int>(call.problem.heads),
+             static_cast<int>(call.problem.value_columns)},
+            rows, padded, stride, to);
 }
 
 // Which products make the gradient of which rows.
@@ -132,8 +130,7 @@ class PlainGradientPool {
         for (int v = 0; v < kTogether; ++v) sums[u][v] = __fmaf_rn(of_token[u], numbers[v], sums[u][v]);
     }
   }
-  __device__ void spread_rows(const SpreadTerms& terms,
-                              const TileHeader& header) const {
+  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header) const {
     if (terms.rows == nullptr) return;
     const int padded = (terms.columns + 15) / 16 * 16;
     const int vectors = padded / kTogether, items = vectors * (tile_.tokens / kGroup);
@@ -150,8 +147,7 @@ class PlainGradientPool {
         if (token + u < header.piece.last) put_four(terms, k, sums[u], row);
     }
   }
-  __device__ void put_four(const SpreadTerms& terms, int k, const float (&sums)[kTogether],
-                           T* to) const {
+  __device__ void put_four(const SpreadTerms& terms, int k, const float (&sums)[kTogether], T* to) const {
     if (!terms.accumulate && terms.columns % kTogether == 0 &&
         reinterpret_cast<uintptr_t>(terms.rows) % (kTogether * sizeof(T)) == 0) {
       if (k < terms.columns) store_four(sums, to);
@@ -159,7 +155,8 @@ class PlainGradientPool {
     }
 #pragma unroll
     for (int v = 0; v < kTogether; ++v)
-      if (k + v < terms.columns) to[v] = rounded((terms.accumulate ? to_float(to[v]) : 0.0f) + sums[v], T{});
+      if (k + v < terms.columns)
+        to[v] = rounded((terms.accumulate ? to_float(to[v]) : 0.0f) + sums[v], T{});
   }
 
   const TileShape& tile_;
@@ -251,8 +248,7 @@ class TensorGradientPool {
       multiply_add(a, {{pairs[2], pairs[3]}}, sums[1], BFloat{});
     }
   }
-  __device__ void spread_rows(const SpreadTerms& terms,
-                              const TileHeader& header) const {
+  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header) const {
     if (terms.rows == nullptr) return;
     const int padded = (terms.columns + 15) / 16 * 16;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
@@ -284,8 +280,8 @@ class TensorGradientPool {
     }
   }
   // Number by number, of rows token and token + 8.
-  __device__ void put_numbers(const SpreadTerms& terms, const TileHeader& header,
-                              int64_t token, int column, const FragmentC (&sums)[2]) const {
+  __device__ void put_numbers(const SpreadTerms& terms, const TileHeader& header, int64_t token, int column,
+                              const FragmentC (&sums)[2]) const {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int64_t t = token + i / 2 % 2 * 8;

@@ -212,7 +212,8 @@ void numbers_beyond() {
     Call call(huge, dtype);
     call.forward(2);
     call.backward(2, false, dtype);
-    for (size_t i = 0; i < call.weights.size(); ++i) CHECK(call.weights[i] >= 0.0 && call.weights[i] <= 1.001);
+    for (size_t i = 0; i < call.weights.size(); ++i)
+      CHECK(call.weights[i] >= 0.0 && call.weights[i] <= 1.001);
     for (size_t i = 0; i < call.grad_key.size(); ++i) CHECK(std::isfinite(call.grad_key[i]));
     for (size_t i = 0; i < call.grad_query.size(); ++i) CHECK(std::isfinite(call.grad_query[i]));
   }
