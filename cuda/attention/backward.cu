@@ -20,10 +20,9 @@ struct BackwardLayout {
     call.sequences = plan.sequences;
     wants_query = problem.query.data != nullptr && gradient.grad_query != nullptr;
     fit = choose_tensor() || choose_plain();
-    const bool room = call.memory.shared_bytes <= kSharedOfTwo && !tensor;
-    const int64_t each = !room                                      ? 1
-                         : problem.key.kind == NumberKind::kFloat32 ? kPlainGradientBlocks<float>
-                                                                    : kPlainGradientBlocks<Half>;
+    const int64_t most_each =
+        problem.key.kind == NumberKind::kFloat32 ? kPlainGradientBlocks<float> : kPlainGradientBlocks<Half>;
+    const int64_t each = tensor ? 1 : min(most_each, blocks_each(call.memory.shared_bytes, most_shared));
     blocks = max(int64_t{1},
                  min((most_places(problem) + kLeastShare - 1) / kLeastShare, each * multiprocessors));
     const int64_t heads = problem.heads, rows = problem.sequences * heads, slot_rows = 2 * blocks * heads;
@@ -42,7 +41,7 @@ struct BackwardLayout {
     const AttentionProblem& problem = call.problem;
     call.tile =
         tile_shape(problem, tokens, stages, wants_query, problem.query.data == nullptr ? 0 : problem.heads);
-    BlockArena block(kMostShared);
+    BlockArena block(most_shared);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.across = block.take<Across>(1);
@@ -54,6 +53,19 @@ struct BackwardLayout {
     return call.tile.values.columns == 0 ? call.tile.keys : call.tile.values;
   }
   int64_t key_padded() const { return round_up(call.problem.key_columns, 16); }
+
+  // Whether any sequence may be (backward_tile.cuh), as far as the host knows.
+  bool may_be_sharp() const {
+    const AttentionProblem& problem = call.problem;
+    if (call.gradient.grad_weights != nullptr || problem.mask.data != nullptr ||
+        problem.temperature.data != nullptr)
+      return true;
+    const bool uniform = problem.query.data == nullptr && problem.bias.data == nullptr;
+    if (!uniform && problem.activation == Activation::kNone && problem.norm == HeadNorm::kNone) return true;
+    // Scores lie in [-1 / T, 1 / T], and their exponentials add up to at most `tokens` times as much.
+    return 1.001 / problem.fixed_temperature + log(static_cast<double>(problem.tokens + 1)) >=
+           static_cast<double>(kSharpLse);
+  }
 
   bool choose_tensor() {
     const AttentionProblem& problem = call.problem;
@@ -100,6 +112,7 @@ struct BackwardLayout {
     return false;
   }
 
+  const size_t most_shared = most_shared_bytes();
   WorkspaceArena arena;
   Plan plan;
   BackwardCall call = {};
@@ -193,7 +206,7 @@ bool run_attention_backward(const AttentionProblem& problem, const AttentionGrad
   const auto blocks = static_cast<unsigned>(min(problem.sequences, kMostPrepareBlocks));
   EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream,
             layout.call);
-  launch_walk<true>(layout, stream);
+  if (layout.may_be_sharp()) launch_walk<true>(layout, stream);
   launch_walk<false>(layout, stream);
   launch_ends(layout, stream);
   fill_others(layout, stream);

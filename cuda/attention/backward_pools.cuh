@@ -14,12 +14,10 @@ template <class F>
 __device__ __forceinline__ void load_gradient_rows(const BackwardCall& call, int64_t b, int rows,
                                                    int padded, int stride, F* to) {
   const Numbers& grad = call.gradient.grad_out;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * padded; i += kAttentionThreads) {
-    const int j = i / padded, k = i % padded;
-    const bool there = j < call.problem.heads && k < call.problem.value_columns;
-    const double number = there ? number_at(grad, b * grad.stride[0] + j * grad.stride[1] + k) : 0.0;
-    to[static_cast<int64_t>(j) * stride + k] = rounded(static_cast<float>(number), F{});
-  }
+  load_rows(grad, b * grad.stride[0],
+            {grad.stride[1], 1, static_cast<int>(call.problem.heads),
+             static_cast<int>(call.problem.value_columns)},
+            rows, padded, stride, to);
 }
 
 // Which products make the gradient of which rows.

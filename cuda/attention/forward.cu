@@ -19,7 +19,7 @@ struct ForwardLayout {
     call.sequences = plan.sequences;
     fit = choose_tensor() || choose_plain();
     call.most_bounded = most_bounded();
-    const int64_t each = call.memory.shared_bytes <= kSharedOfTwo && !tensor ? 2 : 1;
+    const int64_t each = tensor ? 1 : blocks_each(call.memory.shared_bytes, most_shared);
     blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
                                  each * multiprocessors / groups));
     const int64_t rows = 2 * blocks * problem.heads;
@@ -36,7 +36,7 @@ struct ForwardLayout {
   // Places of what both kinds of kernel need, the most used first.
   BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
     call.tile = tile_shape(call.problem, tokens, stages, call.problem.query.data != nullptr, 0);
-    BlockArena block(kMostShared);
+    BlockArena block(most_shared);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.squares = block.take<double>(kAttentionWarps * kWarpSize);
@@ -101,6 +101,7 @@ struct ForwardLayout {
     return false;
   }
 
+  const size_t most_shared = most_shared_bytes();
   WorkspaceArena arena;
   Plan plan;
   ForwardCall call = {};

@@ -7,8 +7,6 @@
 namespace ec::cuda {
 
 constexpr size_t kAttentionAlignment = 256;
-constexpr size_t kMostShared = size_t{227} << 10;
-constexpr size_t kSharedOfTwo = size_t{112} << 10;  // where two blocks have room on a multiprocessor
 constexpr int kLeastTensorHeads = 5, kMostTensorHeads = 64;
 
 inline int64_t round_up(int64_t a, int64_t step) { return (a + step - 1) / step * step; }
@@ -30,6 +28,11 @@ class WorkspaceArena {
   unsigned char* start_;
   size_t used_ = 0;
 };
+
+// Blocks of a multiprocessor that share so much each; a block has 1 KB beside what it asks for.
+inline int64_t blocks_each(size_t shared_bytes, size_t most_shared) {
+  return 2 * (shared_bytes + 1024) <= most_shared + 1024 ? 2 : 1;
+}
 
 inline int number_bytes(NumberKind kind) {
   return kind == NumberKind::kFloat64 ? 8 : kind == NumberKind::kFloat32 ? 4 : 2;

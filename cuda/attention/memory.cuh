@@ -53,19 +53,55 @@ __device__ __forceinline__ float inverse_temperature(const AttentionProblem& pro
   return static_cast<float>(fmin(1.0 / t, 1e37));
 }
 
-// to[j][k] of `rows` heads, zeros beyond those and the columns that there are. By all threads.
+// A factor in the memory of the device, a row for each head.
+struct HeadRows {
+  int64_t head_stride, column_stride;  // in numbers
+  int heads, columns;
+};
+
+template <class N, class F>
+__device__ __forceinline__ void load_rows_of(const N* from, const HeadRows& rows, int all_rows, int padded,
+                                             int stride, F* to) {
+  // What lies together is read by threads side by side.
+  const bool by_heads = rows.head_stride <= rows.column_stride;
+  const int across = by_heads ? all_rows : padded;
+#pragma unroll 8
+  for (int i = static_cast<int>(threadIdx.x); i < all_rows * padded; i += kAttentionThreads) {
+    const int inner = i % across, outer = i / across;
+    const int j = by_heads ? inner : outer, k = by_heads ? outer : inner;
+    const bool there = j < rows.heads && k < rows.columns;
+    const float number = there ? float_of(from[j * rows.head_stride + k * rows.column_stride]) : 0.0f;
+    to[static_cast<int64_t>(j) * stride + k] = rounded(number, F{});
+  }
+}
+
+// to[j][k] of `all_rows` heads, zeros beyond those and the columns that there are. By all threads.
+template <class F>
+__device__ __forceinline__ void load_rows(const Numbers& numbers, int64_t origin, const HeadRows& rows,
+                                          int all_rows, int padded, int stride, F* to) {
+  switch (numbers.kind) {
+    case NumberKind::kFloat64:
+      load_rows_of(static_cast<const double*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      break;
+    case NumberKind::kFloat32:
+      load_rows_of(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      break;
+    case NumberKind::kFloat16:
+      load_rows_of(static_cast<const Half*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      break;
+    default:
+      load_rows_of(static_cast<const BFloat*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+  }
+}
+
 template <class F>
 __device__ __forceinline__ void load_query(const AttentionProblem& problem, int64_t b, int rows, int padded,
                                            int stride, F* to) {
   const Numbers& query = problem.query;
-  const int64_t origin = problem.query_per_sequence ? b * query.stride[0] : 0;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * padded; i += kAttentionThreads) {
-    const int k = i / rows, j = i % rows;  // heads of a column lie together as a rule
-    const bool there = j < problem.heads && k < problem.key_columns;
-    const double number =
-        there ? number_at(query, origin + k * query.stride[1] + j * query.stride[2]) : 0.0;
-    to[static_cast<int64_t>(j) * stride + k] = rounded(static_cast<float>(number), F{});
-  }
+  load_rows(query, problem.query_per_sequence ? b * query.stride[0] : 0,
+            {query.stride[2], query.stride[1], static_cast<int>(problem.heads),
+             static_cast<int>(problem.key_columns)},
+            rows, padded, stride, to);
 }
 
 }  // namespace ec::cuda

@@ -29,6 +29,12 @@ __device__ __forceinline__ double number_at(const Numbers& numbers, int64_t at) 
   }
 }
 
+__device__ __forceinline__ float float_of(double a) { return static_cast<float>(a); }
+template <class N>
+__device__ __forceinline__ float float_of(N a) {
+  return to_float(a);
+}
+
 struct Sequences {
   int64_t count, tokens, heads;
   const int64_t* offsets;  // of ragged tokens

@@ -32,6 +32,14 @@ void allow_shared(Kernel* kernel, size_t bytes) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
 }
 
+// That a block of the device in use may ask for.
+inline size_t most_shared_bytes() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return static_cast<size_t>(bytes);
+}
+
 }  // namespace ec::cuda
 
 #define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
@@ -58,6 +66,7 @@ template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
   emulation::allowed_shared(reinterpret_cast<const void*>(kernel)) = bytes;
 }
+inline size_t most_shared_bytes() { return emulation::kMostSharedBytes; }
 inline bool launches_failed() { return false; }
 
 template <class T>

@@ -179,4 +179,21 @@ inline void compare(const char* what, const Call& call, const Array& got, const 
   }
 }
 
+inline void results_are_right(const Call& call, const attention_model::Wanted& wanted) {
+  compare("out", call, call.out, wanted.out);
+  compare("wide", call, call.wide, wanted.out);
+  compare("lse", call, call.lse, wanted.lse);
+  compare("scores", call, call.scores, wanted.scores);
+  compare("weights", call, call.weights, wanted.weights);
+}
+
+inline void gradients_are_right(const Call& call, const attention_model::Wanted& wanted) {
+  compare("grad_key", call, call.grad_key, wanted.grad_key);
+  compare("grad_value", call, call.grad_value, wanted.grad_value);
+  compare("grad_query", call, call.grad_query, wanted.grad_query);
+  compare("grad_temperature", call, call.grad_temperature, wanted.grad_temperature);
+  compare("grad_bias", call, call.grad_bias, wanted.grad_bias);
+  compare("grad_mask", call, call.grad_mask, wanted.grad_mask);
+}
+
 }  // namespace attention_call
