@@ -8,8 +8,6 @@
 namespace ec::cuda {
 namespace {
 
-constexpr int64_t kMostRowBytes = 24 << 10;  // of which a tile fits what a block shares
-
 NumberKind kind_of(ec_dtype dtype) {
   switch (dtype) {
     case EC_FLOAT16:
@@ -52,8 +50,7 @@ ec_status make_problem(const ec_attention_problem& given, AttentionProblem* prob
               given.fixed_temperature,
               static_cast<Activation>(given.activation),
               static_cast<HeadNorm>(given.norm)};
-  const int64_t columns = given.key_columns > given.value_columns ? given.key_columns : given.value_columns;
-  if (columns * (given.key.dtype == EC_FLOAT32 ? 4 : 2) > kMostRowBytes)
+  if (!attention_supported(*problem))
     return fail(error, EC_UNSUPPORTED, "key", -1,
                 "'key' and 'value' must have rows of at most 24 KB on the GPU; got %lld and %lld columns",
                 static_cast<long long>(given.key_columns), static_cast<long long>(given.value_columns));
