@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time the kernels for GPUs against what the device can do and against Torch.
 
-python -m bench.gpu                    # all families; ends within --seconds
+python -m bench.gpu                    # all families; no case begins after --seconds
 python -m bench.gpu --family depth --output bench/results
 
 Writes <output>/<device>/gpu-<family>.json. Needs a build with CUDA, a GPU and Torch for it, and no
@@ -69,10 +69,12 @@ def shown(case: Any, lines: list[Line]) -> str:
     return "\n".join(text)
 
 
-def run_family(family: str, arguments: argparse.Namespace, device: torch.device) -> bool:
+def run_family(
+    family: str, arguments: argparse.Namespace, device: torch.device, deadline: float
+) -> bool:
     """Measure one family and write its file; return whether all answers of ours were right."""
     module = import_module(f"bench.gpu.{family}")
-    began, right = time.monotonic(), True
+    right = True
     size, side = (1 << 20, 64) if arguments.smoke else (1 << 31, 8192)
     result: dict[str, Any] = {
         "family": family,
@@ -82,36 +84,49 @@ def run_family(family: str, arguments: argparse.Namespace, device: torch.device)
     }
     print(json.dumps(result["floors"], indent=1))
     for case in module.cases(arguments.smoke):
-        if time.monotonic() - began > arguments.seconds:
+        if time.monotonic() > deadline:
             print(f"{case.name}: left out, the time is up")
             continue
-        task = module.Task(case, device)
-        lines = measure(
-            list(task.contestants()),
-            device,
-            samples=2 if arguments.smoke else 9,
-            error_of=task.error,
-        )
-        for line in lines:
-            if line.role != "ours":
-                continue
-            wrong = line.failed is not None or not line.error <= task.limit
-            right = right and not wrong
-        facts = {
-            "name": case.name,
-            "flops": task.flops,
-            "bytes": task.bytes,
-            "by_bytes": task.by_bytes,
-            "limit": task.limit,
-        }
-        result["cases"].append({**facts, "lines": [asdict(line) for line in lines]})
-        print(shown(case, lines), flush=True)
+        try:
+            measured = run_case(module, case, arguments, device)
+        except RuntimeError as error:  # too little memory, say; the other cases may do
+            print(f"{case.name}: {type(error).__name__}: {error}")
+            right = False
+            continue
+        right = right and measured.pop("right")
+        result["cases"].append(measured)
         folder = arguments.output / device_name(device)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"gpu-{family}{'-smoke' if arguments.smoke else ''}.json"
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
     print("every answer is right" if right else "an answer is wrong")
     return right
+
+
+def run_case(
+    module: Any, case: Any, arguments: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
+    """Measure one case and show it; return its record, and whether our answer was right."""
+    task = module.Task(case, device)
+    samples = 2 if arguments.smoke else arguments.samples
+    lines = measure(list(task.contestants()), device, samples=samples, error_of=task.error)
+    print(shown(case, lines), flush=True)
+    facts = {
+        "name": case.name,
+        "flops": task.flops,
+        "bytes": task.bytes,
+        "by_bytes": task.by_bytes,
+        "limit": task.limit,
+        "right": all(
+            line.failed is None and line.error is not None and line.error <= task.limit
+            for line in lines
+            if line.role == "ours"
+        ),
+    }
+    del task
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return {**facts, "lines": [asdict(line) for line in lines]}
 
 
 def main() -> int:
@@ -122,12 +137,16 @@ def main() -> int:
     parser.add_argument("--family", choices=FAMILIES)
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--seconds", type=float, default=400.0, help="no case begins later")
+    parser.add_argument("--samples", type=int, default=9)
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     names = [arguments.family] if arguments.family else FAMILIES
-    right = [run_family(name, arguments, device) for name in names]
+    began, right = time.monotonic(), []
+    for number, name in enumerate(names, 1):
+        deadline = began + arguments.seconds * number / len(names)
+        right.append(run_family(name, arguments, device, deadline))
     return 0 if all(right) else 1
 
 

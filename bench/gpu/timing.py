@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch._dynamo
 
 # A sample shorter than this is repeated between one pair of events.
 _SHORTEST_SAMPLE = 2e-3
@@ -43,22 +44,48 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*arguments: Any) -> Any:
         if not found:
+            # A limit on shapes for each function, beyond which calls would be eager, begins anew.
+            torch._dynamo.reset()
             found.append(torch.compile(function, dynamic=False))
         return found[0](*arguments)
 
     return call
 
 
-def elapsed(call: Callable[[int], Any], repeats: int, device: torch.device) -> float:
+def replayed(call: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Return `call` by way of a CUDA graph of its first turn: no time of the host is in it."""
+    graphs: list[Any] = []
+
+    def replay(turn: int) -> Any:
+        del turn
+        if not graphs:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                call(0)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                answer = call(0)
+            graphs.extend((graph, answer))
+        graphs[0].replay()
+        return graphs[1]
+
+    return replay
+
+
+def elapsed(
+    call: Callable[[int], Any], repeats: int, device: torch.device, first: int = 0
+) -> float:
     """Return the seconds that one call takes, from `repeats` calls one behind the other."""
     if device.type != "cuda":
         start = time.perf_counter()
-        for turn in range(repeats):
+        for turn in range(first, first + repeats):
             call(turn)
         return (time.perf_counter() - start) / repeats
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
-    for turn in range(repeats):
+    for turn in range(first, first + repeats):
         call(turn)
     end.record()
     end.synchronize()
@@ -87,9 +114,9 @@ def measure(
             running.append((one, line, _repeats(one, device), []))
         except Exception as error:  # a peer may lack memory, a compiler or an operator
             line.failed = f"{type(error).__name__}: {error}".splitlines()[0]
-    for _ in range(samples):
+    for number in range(samples):
         for one, _, repeats, seconds in running:
-            seconds.append(elapsed(one.call, repeats, device))
+            seconds.append(elapsed(one.call, repeats, device, number * repeats))
     for _, line, _, seconds in running:
         line.seconds = statistics.median(seconds)
         if len(seconds) > 3:

@@ -45,11 +45,6 @@ ec_status check_choices(const ec_attention_problem& problem, ec_error* error) {
 
 }  // namespace
 
-ec_status check_given(const void* pointer, const char* name, ec_error* error) {
-  if (pointer != nullptr) return EC_OK;
-  return fail(error, EC_INVALID_VALUE, name, -1, "'%s' must be given; got NULL", name);
-}
-
 ec_status check_attention_shapes(const ec_attention_problem& problem, ec_error* error) {
   const ec_status status = check_choices(problem, error);
   if (status != EC_OK) return status;

@@ -6,7 +6,6 @@
 
 namespace ec {
 
-ec_status check_given(const void* pointer, const char* name, ec_error* error);
 ec_status check_attention_shapes(const ec_attention_problem& problem, ec_error* error);
 
 }  // namespace ec

@@ -19,4 +19,9 @@ ec_status fail(ec_error* error, ec_status status, const char* argument, int64_t 
   return status;
 }
 
+ec_status check_given(const void* pointer, const char* name, ec_error* error) {
+  if (pointer != nullptr) return EC_OK;
+  return fail(error, EC_INVALID_VALUE, name, -1, "'%s' must be given; got NULL", name);
+}
+
 }  // namespace ec

@@ -13,4 +13,7 @@ __attribute__((format(printf, 5, 6)))
 ec_status
 fail(ec_error* error, ec_status status, const char* argument, int64_t row, const char* format, ...);
 
+// What the C ABI cannot do without.
+ec_status check_given(const void* pointer, const char* name, ec_error* error);
+
 }  // namespace ec

@@ -24,6 +24,9 @@ void raise_error(const char* where, ec_status status, const ec_error& error) {
     case EC_OUT_OF_MEMORY:
       type = PyExc_MemoryError;
       break;
+    case EC_UNSUPPORTED:
+      type = PyExc_NotImplementedError;
+      break;
     default:
       break;
   }

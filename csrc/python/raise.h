@@ -9,8 +9,8 @@
 namespace ecpy {
 
 // Throws what the status means, with the text "<where>: <error.message>": ValueError, TypeError,
-// MemoryError, or RuntimeError; for EC_INTERRUPTED the exception that the monitor left pending.
-// Requires: the GIL; status != EC_OK.
+// MemoryError, NotImplementedError or RuntimeError; for EC_INTERRUPTED the exception that the monitor left
+// pending. Requires: the GIL; status != EC_OK.
 [[noreturn]] void raise_error(const char* where, ec_status status, const ec_error& error);
 
 // The same as a statement after each call of the C ABI.

@@ -68,8 +68,9 @@ void attention_forward(const char* where, const ecpy::PlaceNumbers& place_number
   ecpy::check_status(
       where, ec_cuda_attention_forward_workspace(&place, &given.problem, &result, &bytes, &error), error);
   void* workspace = ecpy::allocated(allocate, bytes);
-  ecpy::check_status(where, ec_cuda_attention_forward(&place, &given.problem, &result, workspace, &error),
-                     error);
+  const ec_status status = ecpy::start_released(
+      [&] { return ec_cuda_attention_forward(&place, &given.problem, &result, workspace, &error); });
+  ecpy::check_status(where, status, error);
 }
 
 // saved: out, lse, scores of the forward. gradients: of key, value, query, temperature, bias, mask; 0 where
@@ -103,8 +104,9 @@ void attention_backward(const char* where, const ecpy::PlaceNumbers& place_numbe
       where, ec_cuda_attention_backward_workspace(&place, &given.problem, &gradient, &bytes, &error),
       error);
   void* workspace = ecpy::allocated(allocate, bytes);
-  ecpy::check_status(
-      where, ec_cuda_attention_backward(&place, &given.problem, &gradient, workspace, &error), error);
+  const ec_status status = ecpy::start_released(
+      [&] { return ec_cuda_attention_backward(&place, &given.problem, &gradient, workspace, &error); });
+  ecpy::check_status(where, status, error);
 }
 
 }  // namespace

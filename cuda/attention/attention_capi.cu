@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C ABI of low-rank attention on the GPU.
+#include <cmath>
+
 #include "attention/attention.h"
 #include "attention/check.h"
 #include "common/device.h"
@@ -31,6 +33,10 @@ ec_status make_problem(const ec_attention_problem& given, AttentionProblem* prob
   if (given.key.dtype == EC_FLOAT64)
     return fail(error, EC_INVALID_TYPE, "key", -1,
                 "'key' must be float16, bfloat16 or float32 on the GPU; got float64");
+  if (given.temperature.data == nullptr &&
+      !(given.fixed_temperature > 0.0 && given.fixed_temperature < HUGE_VAL))
+    return fail(error, EC_INVALID_VALUE, "temperature", -1,
+                "'temperature' must be positive and finite; got %g", given.fixed_temperature);
   *problem = {given.sequences,
               given.tokens,
               given.heads,
@@ -81,14 +87,34 @@ AttentionGradient gradient_of(const ec_attention_gradient& given) {
   return gradient;
 }
 
+ec_status check_result(const ec_attention_problem& problem, const ec_attention_result* result,
+                       ec_error* error) {
+  const ec_status status = check_given(result, "result", error);
+  return status == EC_OK && problem.sequences > 0 ? check_given(result->out, "out", error) : status;
+}
+
+ec_status check_gradient(const ec_attention_problem& problem, const ec_attention_gradient* gradient,
+                         ec_error* error) {
+  ec_status status = check_given(gradient, "gradient", error);
+  if (status == EC_OK) status = check_given(gradient->grad_out, "grad_out", error);
+  if (status != EC_OK || problem.sequences == 0) return status;
+  status = check_given(gradient->out, "out", error);
+  if (status == EC_OK) status = check_given(gradient->lse, "lse", error);
+  if (status == EC_OK && problem.query.data != nullptr && problem.tokens > 0)
+    status = check_given(gradient->scores, "scores", error);
+  return status;
+}
+
 // A problem in the form of the kernels, and how many multiprocessors they have.
 struct Prepared {
   AttentionProblem problem;
   int multiprocessors = 0;
 
-  ec_status prepare(const ec_cuda_place& place, const ec_attention_problem& given, ec_error* error) {
-    const ec_status status = make_problem(given, &problem, error);
-    return status != EC_OK ? status : find_multiprocessors(place.device, &multiprocessors, error);
+  ec_status prepare(const ec_cuda_place* place, const ec_attention_problem* given, ec_error* error) {
+    ec_status status = check_given(place, "place", error);
+    if (status == EC_OK) status = check_given(given, "problem", error);
+    if (status == EC_OK) status = make_problem(*given, &problem, error);
+    return status != EC_OK ? status : find_multiprocessors(place->device, &multiprocessors, error);
   }
 };
 
@@ -96,13 +122,15 @@ struct Prepared {
 }  // namespace ec::cuda
 
 using ec::cuda::Prepared;
+using ec::cuda::Stream;
 
 ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
                                               const ec_attention_problem* problem,
                                               const ec_attention_result* result, int64_t* bytes,
                                               ec_error* error) {
   Prepared prepared;
-  const ec_status status = prepared.prepare(*place, *problem, error);
+  ec_status status = prepared.prepare(place, problem, error);
+  if (status == EC_OK) status = ec::cuda::check_result(*problem, result, error);
   if (status != EC_OK) return status;
   *bytes = static_cast<int64_t>(ec::cuda::attention_forward_workspace_bytes(
       prepared.problem, ec::cuda::result_of(*result), prepared.multiprocessors));
@@ -112,12 +140,15 @@ ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
 ec_status ec_cuda_attention_forward(const ec_cuda_place* place, const ec_attention_problem* problem,
                                     const ec_attention_result* result, void* workspace, ec_error* error) {
   Prepared prepared;
-  const ec_status status = prepared.prepare(*place, *problem, error);
+  ec_status status = prepared.prepare(place, problem, error);
+  if (status == EC_OK) status = ec::cuda::check_result(*problem, result, error);
+  if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
   const ec::cuda::CurrentDevice current(place->device);
-  ec::cuda::run_attention_forward(prepared.problem, ec::cuda::result_of(*result), prepared.multiprocessors,
-                                  workspace, static_cast<ec::cuda::Stream>(place->stream));
-  return ec::cuda::last_failure(error);
+  const bool all = ec::cuda::run_attention_forward(prepared.problem, ec::cuda::result_of(*result),
+                                                   prepared.multiprocessors, workspace,
+                                                   static_cast<Stream>(place->stream));
+  return ec::cuda::started(all, error);
 }
 
 ec_status ec_cuda_attention_backward_workspace(const ec_cuda_place* place,
@@ -125,7 +156,8 @@ ec_status ec_cuda_attention_backward_workspace(const ec_cuda_place* place,
                                                const ec_attention_gradient* gradient, int64_t* bytes,
                                                ec_error* error) {
   Prepared prepared;
-  const ec_status status = prepared.prepare(*place, *problem, error);
+  ec_status status = prepared.prepare(place, problem, error);
+  if (status == EC_OK) status = ec::cuda::check_gradient(*problem, gradient, error);
   if (status != EC_OK) return status;
   *bytes = static_cast<int64_t>(ec::cuda::attention_backward_workspace_bytes(
       prepared.problem, ec::cuda::gradient_of(*gradient), prepared.multiprocessors));
@@ -136,11 +168,13 @@ ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec_attent
                                      const ec_attention_gradient* gradient, void* workspace,
                                      ec_error* error) {
   Prepared prepared;
-  const ec_status status = prepared.prepare(*place, *problem, error);
+  ec_status status = prepared.prepare(place, problem, error);
+  if (status == EC_OK) status = ec::cuda::check_gradient(*problem, gradient, error);
+  if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
   const ec::cuda::CurrentDevice current(place->device);
-  ec::cuda::run_attention_backward(prepared.problem, ec::cuda::gradient_of(*gradient),
-                                   prepared.multiprocessors, workspace,
-                                   static_cast<ec::cuda::Stream>(place->stream));
-  return ec::cuda::last_failure(error);
+  const bool all = ec::cuda::run_attention_backward(prepared.problem, ec::cuda::gradient_of(*gradient),
+                                                    prepared.multiprocessors, workspace,
+                                                    static_cast<Stream>(place->stream));
+  return ec::cuda::started(all, error);
 }

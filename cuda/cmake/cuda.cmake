@@ -7,9 +7,9 @@
 set(EMBEDCORE_CUDA AUTO CACHE STRING
     "Build the kernels for GPUs: AUTO (where nvcc is), ON, PIP (by the nvcc of Python packages) or OFF")
 
-# Machine code for each generation, which later ones of the same major version run, and at last a form that
-# drivers translate for those to come.
-set(EC_CUDA_TARGETS 80-real 90-real 100-real 120 CACHE STRING "CMAKE_CUDA_ARCHITECTURES of the kernels")
+# Machine code for each generation, which later ones of the same major version run, and a form that drivers
+# translate for all others.
+set(EC_CUDA_TARGETS 80-real 90 100-real 120-real CACHE STRING "CMAKE_CUDA_ARCHITECTURES of the kernels")
 
 # What pip installs lies in one folder, whose libraries nvcc looks for under another name.
 if(EMBEDCORE_CUDA STREQUAL "PIP")
@@ -28,7 +28,13 @@ if(EMBEDCORE_CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_ARCHITECTURES ${EC_CUDA_TARGETS})
     enable_language(CUDA)
-    set(EC_HAVE_CUDA TRUE)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+      set(EC_HAVE_CUDA TRUE)
+    elseif(EMBEDCORE_CUDA STREQUAL "AUTO")
+      message(STATUS "no kernels for GPUs: nvcc ${CMAKE_CUDA_COMPILER_VERSION} is older than 13")
+    else()
+      message(FATAL_ERROR "the kernels for GPUs need nvcc 13; found ${CMAKE_CUDA_COMPILER_VERSION}")
+    endif()
   elseif(NOT EMBEDCORE_CUDA STREQUAL "AUTO")
     message(FATAL_ERROR "EMBEDCORE_CUDA is ${EMBEDCORE_CUDA}, but no nvcc was found")
   endif()
@@ -37,11 +43,15 @@ if(NOT EC_HAVE_CUDA)
   return()
 endif()
 
-file(GLOB EC_CUDA_SOURCES CONFIGURE_DEPENDS cuda/common/*.cu cuda/depth/*.cu cuda/attention/*.cu)
+file(GLOB EC_CUDA_SOURCES CONFIGURE_DEPENDS cuda/common/*.cu cuda/common/*.cpp cuda/depth/*.cu cuda/attention/*.cu)
 set(EC_CUDA_SHARED_SOURCES csrc/core/errors.cpp csrc/depth/shapes.cpp csrc/attention/check.cpp)
 
 add_library(embedcore_cuda SHARED ${EC_CUDA_SOURCES} ${EC_CUDA_SHARED_SOURCES})
-target_include_directories(embedcore_cuda PRIVATE cuda csrc csrc/capi)
+target_include_directories(
+  embedcore_cuda
+  PRIVATE cuda csrc csrc/capi
+  PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/cuda/capi> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc/capi>
+         $<INSTALL_INTERFACE:embedcore/include>)
 set_target_properties(embedcore_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON
                                                 CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
                                                 CUDA_ARCHITECTURES "${EC_CUDA_TARGETS}")

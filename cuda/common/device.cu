@@ -14,6 +14,7 @@ constexpr int kMostDevices = 64;
 constexpr int kLeastMajor = 8;  // compute capability: the tensor cores' bf16, asynchronous copies
 
 ec_status fail_with(cudaError_t code, ec_error* error) {
+  cudaGetLastError();  // not for the next call to find
   if (code == cudaErrorMemoryAllocation)
     return fail(error, EC_OUT_OF_MEMORY, "", -1, "the GPU is out of memory (%s)", cudaGetErrorString(code));
   return fail(error, EC_DEVICE_ERROR, "", -1, "CUDA failed: %s (%s)", cudaGetErrorString(code),
@@ -37,6 +38,36 @@ ec_status fail_without_device(cudaError_t code, ec_error* error) {
                 "there is no CUDA device: the driver has found none that this process may use");
   return fail_with(code, error);
 }
+
+// Functions of the driver, which this library does not link. Their types are those of cuda.h.
+struct Driver {
+  int (*get_context)(void** context) = nullptr;
+  int (*set_context)(void* context) = nullptr;
+
+  static const Driver& get() {
+    static const Driver driver = found();
+    return driver;
+  }
+
+ private:
+  static Driver found() {
+    Driver driver;
+    void *get = nullptr, *set = nullptr;
+    if (look_up("cuCtxGetCurrent", &get) && look_up("cuCtxSetCurrent", &set)) {
+      driver.get_context = reinterpret_cast<int (*)(void**)>(get);
+      driver.set_context = reinterpret_cast<int (*)(void*)>(set);
+    }
+    return driver;
+  }
+  static bool look_up(const char* name, void** function) {
+    constexpr unsigned kVersion = 12000;  // of the driver's interface
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t code =
+        cudaGetDriverEntryPointByVersion(name, function, kVersion, cudaEnableDefault, &result);
+    if (code != cudaSuccess) cudaGetLastError();
+    return code == cudaSuccess && result == cudaDriverEntryPointSuccess;
+  }
+};
 
 }  // namespace
 
@@ -76,11 +107,14 @@ ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* e
 CurrentDevice::CurrentDevice(int32_t device) {
   int current = -1;
   if (cudaGetDevice(&current) != cudaSuccess || current == device) return;
-  if (cudaSetDevice(device) == cudaSuccess) before_ = current;
+  // To set the device from before again would make a context on it where there was none.
+  const Driver& driver = Driver::get();
+  switched_ = driver.get_context != nullptr && driver.get_context(&before_) == 0;
+  cudaSetDevice(device);
 }
 
 CurrentDevice::~CurrentDevice() {
-  if (before_ >= 0) cudaSetDevice(before_);
+  if (switched_) Driver::get().set_context(before_);
 }
 
 ec_status last_failure(ec_error* error) {

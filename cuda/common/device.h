@@ -22,11 +22,14 @@ class CurrentDevice {
   ~CurrentDevice();
 
  private:
-  int before_ = -1;  // -1: it was that device
+  bool switched_ = false;
+  void* before_ = nullptr;  // the context from before, or null
 };
 
 // What has failed in the calling thread since this was last asked.
 ec_status last_failure(ec_error* error);
+// The end of a call: whether its kernels could be started. Not started without a failure: too large.
+ec_status started(bool all, ec_error* error);
 
 // Copies from the device when all before it on the stream is done, and waits for that.
 ec_status read_back(void* to, const void* from, int64_t bytes, void* stream, ec_error* error);

@@ -65,8 +65,10 @@ void depth_score(const char* where, const ecpy::PlaceNumbers& place, const Matri
       ec_cuda_depth_workspace(given.place(), given.x(), given.corpus(), given.options(), &bytes, &error),
       error);
   void* workspace = ecpy::allocated(allocate, bytes);
-  const ec_status status = ec_cuda_depth_score(given.place(), given.x(), given.corpus(), given.options(),
-                                               workspace, ecpy::pointer_of<void>(depths), &error);
+  const ec_status status = ecpy::start_released([&] {
+    return ec_cuda_depth_score(given.place(), given.x(), given.corpus(), given.options(), workspace,
+                               ecpy::pointer_of<void>(depths), &error);
+  });
   ecpy::check_status(where, status, error);
 }
 
@@ -76,12 +78,10 @@ void depth_check(const char* where, const ecpy::PlaceNumbers& place, const Matri
   const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt);
   ec_error error = {};
   void* workspace = ecpy::allocated(allocate, 3 * sizeof(int64_t));
-  ec_status status = EC_OK;
-  {
-    const py::gil_scoped_release released;
-    status =
-        ec_cuda_depth_check(given.place(), given.x(), given.corpus(), given.options(), workspace, &error);
-  }
+  const ec_status status = ecpy::start_released([&] {
+    return ec_cuda_depth_check(given.place(), given.x(), given.corpus(), given.options(), workspace,
+                               &error);
+  });
   ecpy::check_status(where, status, error);
 }
 

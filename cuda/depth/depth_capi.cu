@@ -76,6 +76,18 @@ struct Prepared {
   DepthProblem problem;
   int multiprocessors = 0;
 
+  ec_status prepare(const ec_cuda_place* place, const ec_matrix* x, const ec_matrix* corpus,
+                    const ec_cuda_depth_options* options, ec_error* error) {
+    ec_status status = check_given(place, "place", error);
+    if (status == EC_OK) status = check_given(x, "x", error);
+    if (status == EC_OK) status = check_given(options, "options", error);
+    return status == EC_OK ? prepare(*place, *x, corpus, *options, error) : status;
+  }
+
+  const AnyRows& corpus() const { return problem.own_corpus ? problem.rows : problem.corpus; }
+  bool angular() const { return problem.metric != Metric::kL2 && problem.metric != Metric::kSpatial; }
+
+ private:
   ec_status prepare(const ec_cuda_place& place, const ec_matrix& x, const ec_matrix* corpus,
                     const ec_cuda_depth_options& options, ec_error* error) {
     ec_status status = check_shapes(x, corpus, error);
@@ -95,9 +107,6 @@ struct Prepared {
     problem.order = options.order;
     return find_multiprocessors(place.device, &multiprocessors, error);
   }
-
-  const AnyRows& corpus() const { return problem.own_corpus ? problem.rows : problem.corpus; }
-  bool angular() const { return problem.metric != Metric::kL2 && problem.metric != Metric::kSpatial; }
 };
 
 ec_status name_bad_value(int64_t found, const char* argument, ec_error* error) {
@@ -127,7 +136,7 @@ using ec::cuda::Stream;
 ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_matrix* x, const ec_matrix* corpus,
                                   const ec_cuda_depth_options* options, int64_t* bytes, ec_error* error) {
   Prepared prepared;
-  const ec_status status = prepared.prepare(*place, *x, corpus, *options, error);
+  const ec_status status = prepared.prepare(place, x, corpus, options, error);
   if (status != EC_OK) return status;
   *bytes =
       static_cast<int64_t>(ec::cuda::depth_workspace_bytes(prepared.problem, prepared.multiprocessors));
@@ -138,19 +147,23 @@ ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x, co
                               const ec_cuda_depth_options* options, void* workspace, void* depths,
                               ec_error* error) {
   Prepared prepared;
-  const ec_status status = prepared.prepare(*place, *x, corpus, *options, error);
+  ec_status status = prepared.prepare(place, x, corpus, options, error);
+  if (status != EC_OK) return status;
+  status = ec::check_given(depths, "depths", error);
+  if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
   prepared.problem.depths = depths;
   const ec::cuda::CurrentDevice current(place->device);
-  ec::cuda::run_depth(prepared.problem, prepared.multiprocessors, workspace,
-                      static_cast<Stream>(place->stream));
-  return ec::cuda::last_failure(error);
+  const bool all = ec::cuda::run_depth(prepared.problem, prepared.multiprocessors, workspace,
+                                       static_cast<Stream>(place->stream));
+  return ec::cuda::started(all, error);
 }
 
 ec_status ec_cuda_depth_check(const ec_cuda_place* place, const ec_matrix* x, const ec_matrix* corpus,
                               const ec_cuda_depth_options* options, void* workspace, ec_error* error) {
   Prepared prepared;
-  ec_status status = prepared.prepare(*place, *x, corpus, *options, error);
+  ec_status status = prepared.prepare(place, x, corpus, options, error);
+  if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
   const ec::cuda::DepthProblem& problem = prepared.problem;
   const auto stream = static_cast<Stream>(place->stream);

@@ -31,6 +31,13 @@ T* pointer_of(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+// Starts kernels without the interpreter lock: a stream whose queue is full keeps the caller waiting.
+template <class Call>
+ec_status start_released(Call&& call) {
+  const pybind11::gil_scoped_release released;
+  return call();
+}
+
 // Scratch memory by Python's allocate(bytes), which gives an address; it lives until the caller lets go.
 inline void* allocated(const pybind11::object& allocate, int64_t bytes) {
   return pointer_of<void>(allocate(bytes).cast<uintptr_t>());

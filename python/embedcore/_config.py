@@ -189,7 +189,9 @@ def _facts() -> dict[str, Any]:
 def _cuda_facts() -> str:
     try:
         from . import _cuda
-    except ImportError:
+    except ImportError as error:
+        if error.name != f"{__package__}._cuda":
+            return f"cannot be loaded: {error}"
         return "not built: every call runs on the CPU"
     try:
         return f"{_cuda.build_info}, devices {_cuda.device_count('show_config')}"

@@ -7,6 +7,7 @@ Nothing here waits for the device, and nothing is imported that the caller has n
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -51,6 +52,9 @@ class Library(Protocol):
     def stream(self, device: int) -> int:
         """Return the handle of the stream that the library works on now."""
 
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        """Return a context in which the library computes on `device`."""
+
     def to_host(self, array: Any) -> NDArray[Any]:
         """Return a copy of `array` for NumPy, bfloat16 as float32; this waits for the device."""
 
@@ -85,6 +89,9 @@ class _Torch:
         handle: int = sys.modules["torch"].cuda.current_stream(device).cuda_stream
         return handle
 
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        return nullcontext()  # Torch computes where its tensors are
+
     def to_host(self, array: Any) -> NDArray[Any]:
         torch = sys.modules["torch"]
         wide = array.float() if array.dtype is torch.bfloat16 else array  # NumPy has none
@@ -114,29 +121,31 @@ class _CuPy:
         )
 
     def converted(self, array: Any, dtype: str) -> Any:
-        with sys.modules["cupy"].cuda.Device(array.device.id):
+        with self.on(array.device.id):
             return array.astype(dtype, order="C", copy=False)
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        cupy = sys.modules["cupy"]
-        with cupy.cuda.Device(device):
-            return cupy.empty(shape, dtype)
+        with self.on(device):
+            return sys.modules["cupy"].empty(shape, dtype)
 
     def stream(self, device: int) -> int:
         handle: int = sys.modules["cupy"].cuda.get_current_stream(device).ptr
         return handle
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = sys.modules["cupy"].cuda.Device(device)
+        return context
 
     def to_host(self, array: Any) -> NDArray[Any]:
         copy: NDArray[Any] = sys.modules["cupy"].asnumpy(array)
         return copy
 
     def from_host(self, array: NDArray[Any], device: int) -> Any:
-        cupy = sys.modules["cupy"]
-        with cupy.cuda.Device(device):
-            return cupy.asarray(array)
+        with self.on(device):
+            return sys.modules["cupy"].asarray(array)
 
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
-        with sys.modules["cupy"].cuda.Device(array.device.id):
+        with self.on(array.device.id):
             return array[self.from_host(rows, array.device.id)]
 
 
@@ -155,7 +164,9 @@ def _library_of(array: object) -> Library | None:
 def _kernels(where: str, argument: str, device: int) -> ModuleType:
     try:
         from . import _cuda
-    except ImportError:
+    except ImportError as error:
+        if error.name != f"{__package__}._cuda":
+            raise  # it is there, but something that it needs is not
         raise TypeError(
             f"{where}: '{argument}' must be on the CPU, because this build has no kernels for "
             f"other devices; got device cuda:{device}."
@@ -178,6 +189,10 @@ class Call:
         self._device = library.layout(array).device
         self._kept: list[Any] = []
         self.kernels = _kernels(where, argument, self._device)
+
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Return a context in which the arrays' library computes on the device of the call."""
+        return self._library.on(self._device)
 
     def place(self) -> tuple[int, int]:
         """Return the device and the stream, as the kernels take them."""
@@ -295,6 +310,11 @@ class Call:
             raise TypeError(
                 f"{self.where}: '{argument}' must not require grad, because {self.where} is not "
                 f"differentiable; got a tensor with requires_grad=True. Use {argument}.detach()."
+            )
+        if hasattr(array, "is_neg") and array.is_neg():
+            raise TypeError(
+                f"{self.where}: '{argument}' must hold its values in memory; got a tensor with the "
+                f"negative bit. Use {argument}.resolve_neg()."
             )
         if layout.dtype not in dtypes:
             wanted = "of an integer dtype" if dtypes is _INTEGERS else _listed(dtypes)

@@ -57,6 +57,9 @@ CASES: dict[str, dict[str, Any]] = {
     "mean": {**padded(), "query": None},
     "ragged": ragged(),
     "ragged values": {**ragged(), "value": numbers(TOKENS, VALUES, seed=2)},
+    "no tokens": {**padded(), "key": numbers(3, 0, 12), "value": numbers(3, 0, VALUES)},
+    "no sequences": {**padded(), "key": numbers(0, 4, 12)},
+    "ragged int32": {**ragged(), "offsets": np.array([0, 4, 4, TOKENS], np.int32)},
     "ragged mask": {**ragged(), "mask": numbers(TOKENS, seed=3), "bias": numbers(TOKENS, 1)},
 }
 
@@ -72,7 +75,7 @@ def shapes(given: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def forward(module: Any, given: dict[str, Any], made: Any, norm: int) -> dict[str, Any]:
-    """Run the forward; `made` makes an array of zeros."""
+    """Run the forward; `made` makes an array of NaN, all of which has to be written."""
     pooled, scores = shapes(given)
     results = {
         "out": made(pooled),
@@ -139,19 +142,19 @@ def test_attention_is_that_of_the_cpu(kind: Any, name: str, norm: int) -> None:
     given, there = CASES[name], on(kind, CASES[name])
     norm = 0 if given["query"] is None else norm
 
-    def zeros(shape: tuple[int, ...]) -> Array:
-        return np.zeros(shape, np.float32)
+    def unwritten(shape: tuple[int, ...]) -> Array:
+        return np.full(shape, np.nan, np.float32)
 
-    def zeros_there(shape: tuple[int, ...]) -> Any:
-        return kind.to_device(zeros(shape))
+    def unwritten_there(shape: tuple[int, ...]) -> Any:
+        return kind.to_device(unwritten(shape))
 
-    expected = forward(_core, given, zeros, norm)
-    got = forward(on_device, there, zeros_there, norm)
+    expected = forward(_core, given, unwritten, norm)
+    got = forward(on_device, there, unwritten_there, norm)
     exponent = largest_exponent(given, expected["scores"])
     agree(kind, got, expected, exponent)
     upstream = numbers(*expected["out"].shape, seed=9)
-    right = backward(_core, given, expected, zeros, upstream, norm)
-    found = backward(on_device, there, got, zeros_there, kind.to_device(upstream), norm)
+    right = backward(_core, given, expected, unwritten, upstream, norm)
+    found = backward(on_device, there, got, unwritten_there, kind.to_device(upstream), norm)
     agree(kind, found, right, exponent)
 
 
@@ -247,3 +250,34 @@ def test_what_surrounds_the_kernel_is_computed_on_the_device(kind: Any, form: st
     )
     expected = attention.low_rank_attention(key, query, **options)
     np.testing.assert_allclose(kind.to_host(got), expected, rtol=0, atol=50 * TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (
+            {"lengths": [1.5, 2.0, 3.0]},
+            TypeError,
+            "'lengths' must have an integer dtype; got float",
+        ),
+        ({"lengths": [1, 2, 3], "cu_seqlens": [0, 1]}, ValueError, "'lengths' must not be given"),
+        ({"context": "median"}, ValueError, "'context' must be an array or 'mean'; got 'median'"),
+        ({"threads": -3}, ValueError, "'threads' must be from 1 to 1024; got -3"),
+        ({"value": [1]}, TypeError, "'value' must be a .* on device cuda:0, as 'key' is; got list"),
+        ({"activation": "relu"}, ValueError, "'activation' must be"),
+    ],
+)
+def test_options_of_the_public_function_that_do_not_fit(
+    kind: Any, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    if kind.name == "torch":
+        pytest.skip("errors of tensors are in tests/torch_face")
+    there = kind.to_device(padded()["key"]), kind.to_device(padded()["query"])
+    with pytest.raises(error, match=f"^{WHERE}: {words}"):
+        attention.low_rank_attention(*there, **options)
+
+
+def test_out_of_another_shape(kind: Any) -> None:
+    there = kind.to_device(padded()["key"]), kind.to_device(padded()["query"])
+    with pytest.raises(ValueError, match=f"^{WHERE}: 'out' must have "):
+        attention.low_rank_attention(*there, out=kind.to_device(numbers(3)))

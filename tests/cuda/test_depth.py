@@ -193,7 +193,7 @@ def test_what_the_gpu_cannot_do_yet_is_said(kind: Any) -> None:
     x = kind.to_device(rows(4, 8, 0))
     with pytest.raises(NotImplementedError, match=r"'metric' must be one of .* got 'halfspace'"):
         depth.score(x, metric="halfspace")
-    with pytest.raises(ValueError, match="'precision' must be 'float32' or 'bfloat16' on the GPU"):
+    with pytest.raises(NotImplementedError, match="'precision' must be 'float32' or 'bfloat16' on"):
         depth.score(x, metric="arc", precision="int8")
 
 
@@ -217,3 +217,14 @@ def test_rank_sum_test_names_the_bad_row(kind: Any) -> None:
         depth.rank_sum_test(kind.to_device(f), kind.to_device(g))
     with pytest.raises(TypeError, match=r"^depth\.rank_sum_test: 'g' must be on the CPU, as 'f'"):
         depth.rank_sum_test(f, kind.to_device(g))
+
+
+def test_rows_alone_in_their_group(kind: Any) -> None:
+    x = kind.to_device(rows(4, 8, 1))
+    with pytest.raises(
+        ValueError, match=r"^depth\.score: 'x' must have .*; row 2 is alone in group"
+    ):
+        depth.score(x, groups=np.array([0, 0, 1, 0]))
+    with pytest.raises(ValueError, match="row 0 is alone in group 0"):
+        depth.score(kind.to_device(rows(1, 8, 1)))
+    assert kind.to_host(depth.score(x, x, groups=np.array([0, 0, 1, 0]))).shape == (4, 2)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,7 +79,8 @@ class EmulatedLibrary:
     def layout(self, array: EmulatedArray) -> Layout:
         memory = array.memory
         strides = tuple(stride // memory.itemsize for stride in memory.strides)
-        return Layout(memory.ctypes.data, memory.shape, strides, memory.dtype.name, 0)
+        address = memory.ctypes.data if memory.size > 0 else 0  # as Torch and CuPy say of them
+        return Layout(address, memory.shape, strides, memory.dtype.name, 0)
 
     def converted(self, array: EmulatedArray, dtype: str) -> EmulatedArray:
         return EmulatedArray(np.array(array.memory, dtype, order="C"))
@@ -94,6 +96,10 @@ class EmulatedLibrary:
     def stream(self, device: int) -> int:
         assert device == 0
         return 0
+
+    def on(self, device: int) -> AbstractContextManager[None]:
+        assert device == 0
+        return nullcontext()
 
     def to_host(self, array: EmulatedArray) -> Array:
         return array.memory.copy()

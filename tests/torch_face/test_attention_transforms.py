@@ -403,3 +403,16 @@ def test_other_subclasses_of_tensor_go_through_the_operator() -> None:
     out = low_rank_attention(key.as_subclass(Named), query)
     assert type(out) is Named
     same(out.as_subclass(torch.Tensor), low_rank_attention(key, query))
+
+
+def test_vmap_of_gradients_of_ragged_sequences() -> None:
+    rows, query = torch.randn(3, 11, 6), torch.randn(6, 2)
+    ends = torch.tensor([0, 4, 11])
+
+    def loss(rows: Any, query: Any) -> Any:
+        return low_rank_attention(rows, query, cu_seqlens=ends).square().sum()
+
+    got = torch.vmap(torch.func.grad(loss, (0, 1)), (0, None))(rows, query)
+    each = [torch.func.grad(loss, (0, 1))(one, query) for one in rows]
+    for found, expected in zip(got, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(found, torch.stack(expected))

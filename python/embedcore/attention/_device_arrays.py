@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._device import Call, call_of
+from ._arguments import as_integers
 from ._bias import resolve_bias
 from ._fold import fold_query
 from ._on_device import attention_forward
@@ -38,8 +39,8 @@ class _Tokens:
             )
         self.call: Call = call
         self.key, self.mask = key, mask
-        self.lengths = _integers(call, lengths)
-        self.offsets = _integers(call, cu_seqlens)
+        self.lengths = _integers(call, "lengths", lengths)
+        self.offsets = _integers(call, "cu_seqlens", cu_seqlens)
         layout = call.floats(name, key, 3 if cu_seqlens is None else 2)
         self.dtype, self.lead, self.columns = layout.dtype, layout.shape[:-1], layout.shape[-1]
         self.sequences = layout.shape[0] if cu_seqlens is None else int(self.offsets.shape[0]) - 1
@@ -49,11 +50,11 @@ class _Tokens:
         return self.offsets, self.lengths, self.mask
 
 
-def _integers(call: Call, values: Any) -> Any:
+def _integers(call: Call, argument: str, values: Any) -> Any:
     """Return lists as arrays on the device."""
     if not isinstance(values, (list, tuple)):
         return values
-    return call.copied_from_host(np.asarray(values, np.int64))
+    return call.copied_from_host(as_integers(call.where, argument, values).astype(np.int64))
 
 
 def attend_on_device(
@@ -75,6 +76,27 @@ def attend_on_device(
 ) -> Any:
     """Return what `low_rank_attention` returns."""
     tokens = _Tokens(_ATTENTION, "key", key, mask, lengths, cu_seqlens)
+    with tokens.call.on_device():
+        return _attend(
+            tokens, query, value, context, P, temperature, length_scale, codes, bias, return_lse,
+            return_weights, out,
+        )  # fmt: skip
+
+
+def _attend(
+    tokens: _Tokens,
+    query: Any,
+    value: Any,
+    context: Any,
+    P: Any,
+    temperature: Any,
+    length_scale: Any,
+    codes: tuple[int, int],
+    bias: Any,
+    return_lse: bool,
+    return_weights: bool,
+    out: Any,
+) -> Any:
     call = tokens.call
     if isinstance(context, str):
         if context != "mean":
@@ -87,21 +109,23 @@ def attend_on_device(
     counts = None
     if isinstance(length_scale, str):
         counts = count_tokens(
-            tokens.sequences, tokens.lead[-1], mask, tokens.lengths, tokens.offsets
+            tokens.sequences, tokens.lead[-1], tokens.mask, tokens.lengths, tokens.offsets
         )
     if length_scale is not None or type(temperature) is not float:
         temperature = resolve_temperature(
             _ATTENTION, temperature, length_scale, counts, tokens.sequences, heads
         )
     bias = resolve_bias(_ATTENTION, bias, tokens.lead, heads)
-    columns = tokens.columns if value is None else value.shape[-1]
+    columns = tokens.columns
+    if value is not None:
+        columns = call.floats("value", value, len(tokens.lead) + 1).shape[-1]
     pooled = call.made((tokens.sequences, heads, columns), tokens.dtype) if out is None else out
     lse = call.made((tokens.sequences, heads), "float32") if return_lse else None
     shape = (*tokens.lead[:-1], heads, tokens.lead[-1])
     weights = call.made(shape, "float32") if return_weights else None
     attention_forward(
-        _ATTENTION, key, value, factor, *tokens.limits, bias, temperature, *codes, 0, pooled, lse,
-        None, weights,
+        _ATTENTION, tokens.key, value, factor, *tokens.limits, bias, temperature, *codes, 0, pooled,
+        lse, None, weights,
     )  # fmt: skip
     found = tuple(part for part in (pooled, lse, weights) if part is not None)
     return found if len(found) > 1 else pooled
@@ -123,7 +147,8 @@ def pool_on_device(
     shape = (given.sequences, given.columns)
     pooled = given.call.made(shape, given.dtype) if out is None else out
     given.call.target("out", pooled, shape, given.dtype)
-    _pool(_MEAN, given, pooled.reshape(given.sequences, 1, given.columns))
+    with given.call.on_device():
+        _pool(_MEAN, given, pooled.reshape(given.sequences, 1, given.columns))
     return pooled
 
 

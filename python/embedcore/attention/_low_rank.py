@@ -189,6 +189,7 @@ def low_rank_attention(
             return_weights=return_weights, threads=threads, out=out,
         )  # fmt: skip
     if is_on_device(key):
+        thread_count(_WHERE, threads)
         return attend_on_device(
             key, query, value, context, P, mask, lengths, cu_seqlens, temperature, length_scale,
             (_activation(activation), _norm(norm)), bias, bool(return_lse), bool(return_weights),

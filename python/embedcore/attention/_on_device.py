@@ -15,6 +15,7 @@ __all__ = ["attention_backward", "attention_forward"]
 
 # Address, three strides in elements, dtype.
 _Array = tuple[int, int, int, int, int]
+_NOWHERE = 256
 _NOTHING: _Array = (0, 0, 0, 0, 0)  # an array that is not given
 _REAL = "float32"
 _KINDS = ("float16", "bfloat16", "float32")
@@ -29,7 +30,7 @@ class _Problem:
         assert call is not None, "only arrays on a GPU come here"
         self.call: Call = call
         self.query_per_sequence = False
-        self.heads = 0
+        self.heads = 1  # of a mean
         self.arrays: list[_Array] = [_NOTHING] * 6
         self.limits = [0, 0]
         self.keep = (0, 0, 0)
@@ -51,6 +52,11 @@ class _Problem:
         self.arrays[0] = self._token_axis(tokens)
         if offsets is not None:
             ends = call.indices("cu_seqlens", offsets)
+            if ends.shape[0] < 1:
+                raise ValueError(
+                    f"{call.where}: 'cu_seqlens' must have one number more than there are "
+                    "sequences; got shape (0,)."
+                )
             self.sequences, self.limits[0] = ends.shape[0] - 1, ends.address
         if lengths is not None:
             counts = call.indices("lengths", lengths)
@@ -93,9 +99,8 @@ class _Problem:
         self.query_per_sequence, self.heads = bool(lead), heads
         self.arrays[2] = _numbers(layout, layout.strides, 0 if lead else 1)
 
-    def finish(self, heads: int, bias: Any, temperature: Any, activation: int, norm: int) -> Any:
-        """Return the problem as the kernels take it; without a query, of so many heads."""
-        self.heads = self.heads or heads
+    def finish(self, bias: Any, temperature: Any, activation: int, norm: int) -> Any:
+        """Return the problem as the kernels take it."""
         if bias is not None:
             shape = (*self.lead, self.heads)
             self.arrays[4] = self._broadcast("bias", bias, shape, 3 - len(shape))
@@ -147,7 +152,8 @@ class _Problem:
 def _numbers(layout: Layout, strides: tuple[int, ...], in_front: int = 0) -> _Array:
     """Return an array as the kernels take it: so many axes in front that it does not have."""
     first, second, third = (*(0,) * in_front, *strides, 0, 0)[:3]
-    return (layout.address, first, second, third, DTYPES[layout.dtype])
+    # An array without elements may be nowhere; 0 would say that it is not given.
+    return (layout.address or _NOWHERE, first, second, third, DTYPES[layout.dtype])
 
 
 def attention_forward(
@@ -173,7 +179,7 @@ def attention_forward(
     del threads
     problem = _Problem(where, key, query)
     problem.read(key, value, query, offsets, lengths, mask)
-    given = problem.finish(out.shape[1], bias, temperature, activation, norm)
+    given = problem.finish(bias, temperature, activation, norm)
     call, heads = problem.call, (problem.sequences, problem.heads)
     results = (
         call.target("out", out, (*heads, problem.value_columns), problem.dtype),
@@ -216,7 +222,7 @@ def attention_backward(
     del threads
     problem = _Problem(where, key, query)
     problem.read(key, value, query, offsets, lengths, mask)
-    given = problem.finish(grad_out.shape[1], bias, temperature, activation, norm)
+    given = problem.finish(bias, temperature, activation, norm)
     call, heads = problem.call, (problem.sequences, problem.heads)
     pooled = (*heads, problem.value_columns)
     of_out = call.floats("grad_out", grad_out, 3, rows=True)

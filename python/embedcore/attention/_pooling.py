@@ -90,6 +90,7 @@ def mean_pool(
             threads=threads, out=out,
         )  # fmt: skip
     if is_on_device(tokens):
+        thread_count(_WHERE, threads)
         return pool_on_device(tokens, mask, lengths, cu_seqlens, weights, out)
     read = read_tokens(_WHERE, "tokens", tokens, mask, lengths, cu_seqlens)
     workers = thread_count(_WHERE, threads)

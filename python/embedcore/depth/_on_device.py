@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._device import Call, on_host
 from ._groups import group_codes
@@ -42,8 +43,13 @@ def score_on_device(
     if groups is not None or offsets is not None:
         codes, count = group_codes(WHERE, on_host(groups), on_host(offsets), corpus_rows)
         order = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=count))])
+        sizes = np.bincount(codes, minlength=count)
+        if corpus is None:
+            _check_company(sizes, order)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
         parts, shape = (starts.tolist(), call.sent(order)), (rows[1], count)
+    elif corpus is None:
+        _check_company(np.array([rows[1]]), np.arange(1))
     dtype = "float64" if rows[-1] == _FLOAT64 else "float32"
     result = call.made(shape, dtype) if out is None else out
     address = call.target("out", result, shape, dtype)
@@ -64,6 +70,18 @@ def _check_supported(metric: str, precision: str) -> None:
             f"{metric!r}, which has kernels for the CPU only."
         )
     if precision not in _PRECISIONS:
-        raise ValueError(
+        raise NotImplementedError(
             f"{WHERE}: 'precision' must be 'float32' or 'bfloat16' on the GPU; got {precision!r}."
         )
+
+
+def _check_company(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> None:
+    """Refuse rows that are alone in their own group: nothing is left to score them in."""
+    if (sizes != 1).all():
+        return
+    group = int(np.argmax(sizes == 1))
+    row = int(order[int(sizes[:group].sum())])
+    raise ValueError(
+        f"{WHERE}: 'x' must have another row of positive weight in the group of each row, which is "
+        f"left out of its own depth; row {row} is alone in group {group}."
+    )

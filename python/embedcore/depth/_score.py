@@ -106,8 +106,8 @@ def score(
     progress : bool or callable, default False
         ``True`` shows a bar (needs tqdm); a callable gets the fraction done.
     check : bool, default False
-        For arrays on a GPU: wait for the result, and raise where values are refused. On the CPU
-        they always are.
+        For arrays on a GPU: wait for the result, and raise where rows or weights are refused. On
+        the CPU they always are.
     out : array (n,) or (n, G), optional
         Where the result goes; C-contiguous, of the dtype below.
 
@@ -140,7 +140,8 @@ def score(
     from it, and returns at once; it may be captured into a CUDA graph. There, ``cosine``,
     ``chord``, ``arc``, ``l2`` and ``spatial`` have kernels, ``precision="int8"`` has none, and
     `threads` and `progress` mean nothing. Without `check`, a row that would be refused has NaN for
-    its own depths, and in the corpus makes those of its group NaN. Labels and offsets come from the
+    its own depths, and in the corpus makes those of its group NaN; so has a group without weight,
+    with `check`, too. Labels and offsets come from the
     host, or are fetched, which waits for the device.
 
     References

@@ -48,7 +48,7 @@ def low_rank_attention(
     """Pool the tokens of each sequence by m heads; differentiable.
 
     The function of :func:`embedcore.attention.low_rank_attention`, where the arguments are
-    described, on CPU tensors.
+    described, on tensors of the CPU or of a CUDA device.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def mean_pool(
 ) -> Any:
     """Return the mean of the valid tokens of each sequence, weighted if wanted; differentiable.
 
-    The function of :func:`embedcore.attention.mean_pool` on CPU tensors.
+    The function of :func:`embedcore.attention.mean_pool` on tensors of the CPU or of a CUDA device.
 
     Parameters
     ----------
@@ -172,9 +172,9 @@ def mean_pool(
     lengths, cu_seqlens : tensor of integers or sequence of int, optional
         (B,) and (B + 1,), as there.
     weights : tensor (B, L) or (T,), optional
-        Non-negative weight of each token. The gradient of a weight of 0 is taken as 0. Under
-        compilation and other transforms of Torch values are not checked, and negative weights count
-        as 0.
+        Non-negative weight of each token. The gradient of a weight of 0 is taken as 0. On a
+        CUDA device, under compilation and in other transforms of Torch values are not checked, and
+        negative weights count as 0.
     threads : int, optional
         Default: :func:`embedcore.get_num_threads`.
     out : tensor (B, d), optional

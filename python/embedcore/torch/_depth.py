@@ -58,7 +58,7 @@ def depth_score(
     Raises
     ------
     TypeError
-        Arguments that are no tensors, tensors of other dtypes or not on the CPU.
+        Arguments that are no tensors, tensors of other dtypes, or on several devices.
     ValueError
         As :func:`embedcore.depth.score`: shapes that do not fit, rows that are not finite, zero
         rows under the angular metrics, corpora without weight, unknown names.

@@ -54,7 +54,7 @@ def vmap_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
         if kept.dim() == 1:
             unflattened.append(kept.expand(size, 0))
         elif ragged:
-            unflattened.append(kept.unflatten(1, (size, key.shape[1])).movedim(1, 0))
+            unflattened.append(kept.unflatten(1, (size, key.shape[1])).movedim(1, 0).contiguous())
         else:
             unflattened.append(kept.unflatten(0, (size, sequences)))
     unflattened += [context.expand(size, 0), context_lse.expand(size, 0)]
