@@ -7,8 +7,8 @@ namespace ec::cuda {
 namespace {
 
 constexpr int64_t kMostPrepareBlocks = 4096;
-constexpr int kMostGradientHeads = 32;                // of tensor cores
-constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
+constexpr int kMostGradientHeads = 32;     // of tensor cores
+constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
 
 // One call, laid out.
 struct BackwardLayout {
@@ -149,16 +149,17 @@ void launch_walk(const BackwardLayout& layout, Stream stream) {
 void launch_ends(const BackwardLayout& layout, Stream stream) {
   const AttentionProblem& problem = layout.call.problem;
   const int64_t numbers = problem.heads * problem.key_columns;
-  const int64_t across = (numbers + kAttentionThreads - 1) / kAttentionThreads;
+  const int64_t strips = (numbers + kPartColumns - 1) / kPartColumns;
+  const size_t shared = kPartNumbers * sizeof(float);
   if (layout.wants_query && !problem.query_per_sequence)
-    EC_LAUNCH(add_query_sums, static_cast<unsigned>(across), kAttentionThreads, 0, stream, layout.call,
+    EC_LAUNCH(add_query_sums, static_cast<unsigned>(strips), kAttentionThreads, shared, stream, layout.call,
               layout.blocks);
   const bool own_queries = layout.wants_query && problem.query_per_sequence;
   if (layout.blocks == 1 || (!own_queries && layout.call.gradient.grad_temperature == nullptr)) return;
-  const int64_t along = own_queries ? min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers) : 1;
+  const int64_t along = own_queries ? min(kMostMergeBlocks, strips) : 1;
   const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)),
                   static_cast<unsigned>(along), 1};
-  EC_LAUNCH(merge_gradients, grid, kAttentionThreads, 0, stream, layout.call, layout.blocks);
+  EC_LAUNCH(merge_gradients, grid, kAttentionThreads, shared, stream, layout.call, layout.blocks);
 }
 
 void fill_others(const BackwardLayout& layout, Stream stream) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/backward_tile.cuh"
+#include "attention/parts.cuh"
 
 namespace ec::cuda {
 
@@ -39,23 +40,29 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
   }
 }
 
-// Gradients of the query of all sequences from the sums of the blocks that had tokens, in order.
+// Gradients of the query of all sequences from the sums of the blocks that had tokens. A block has some
+// columns of all heads' rows, as if they were one.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     add_query_sums(const __grid_constant__ BackwardCall call, int64_t blocks) {
+  float* shared = shared_array<float>(kPartNumbers);
   const Share share(call.sequences, blocks);
-  const int64_t numbers = call.problem.heads * call.problem.key_columns;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kAttentionThreads + threadIdx.x;
-  if (i >= numbers) return;
-  const int64_t used = min(blocks, (share.total + share.size - 1) / share.size);
-  float sum = 0.0f;
-  for (int64_t block = 0; block < used; ++block) sum += call.slots.query[block * numbers + i];
-  call.gradient.grad_query[i] = sum;
+  const auto numbers = static_cast<int>(call.problem.heads * call.problem.key_columns);
+  const int first = static_cast<int>(blockIdx.x) * kPartColumns;
+  float sums[kTogether];
+  add_parts(
+      min(blocks, (share.total + share.size - 1) / share.size), first, numbers,
+      [&](int64_t block) { return call.slots.query + block * numbers; }, [](int64_t) { return 1.0f; },
+      shared, sums);
+  if (threadIdx.x >= kWarpSize) return;
+  for (int i = 0, k = first + kTogether * static_cast<int>(threadIdx.x); i < kTogether; ++i, ++k)
+    if (k < numbers) call.gradient.grad_query[k] = sums[i];
 }
 
 // Of cut sequences (blockIdx.x: see cut_sequence): temperatures, and queries of their own (a share of their
 // numbers each, blockIdx.y), from their slots in order.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     merge_gradients(const __grid_constant__ BackwardCall call, int64_t blocks) {
+  float* shared = shared_array<float>(kPartNumbers);
   const Share share(call.sequences, blocks);
   const int64_t b = cut_sequence(call.sequences, share, blockIdx.x);
   if (b >= call.sequences.count) return;
@@ -69,11 +76,16 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
       call.gradient.grad_temperature[b * heads + j] = temperature_gradient(call, b, j, sum);
     }
   if (!call.wants_query() || !call.problem.query_per_sequence) return;
-  for (int64_t i = blockIdx.y * kAttentionThreads + threadIdx.x; i < numbers;
-       i += static_cast<int64_t>(gridDim.y) * kAttentionThreads) {
-    float sum = 0.0f;
-    for (int64_t part = 0; part < slots.count; ++part) sum += call.slots.query[slots[part] * numbers + i];
-    call.gradient.grad_query[b * numbers + i] = sum;
+  for (int64_t first = blockIdx.y * kPartColumns; first < numbers; first += gridDim.y * kPartColumns) {
+    float sums[kTogether];
+    add_parts(
+        slots.count, static_cast<int>(first), static_cast<int>(numbers),
+        [&](int64_t part) { return call.slots.query + slots[part] * numbers; },
+        [](int64_t) { return 1.0f; }, shared, sums);
+    if (threadIdx.x >= kWarpSize) continue;
+    const int64_t k = first + kTogether * threadIdx.x;
+    for (int i = 0; i < kTogether; ++i)
+      if (k + i < numbers) call.gradient.grad_query[b * numbers + k + i] = sums[i];
   }
 }
 

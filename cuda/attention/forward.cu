@@ -6,8 +6,8 @@
 namespace ec::cuda {
 namespace {
 
-constexpr float kMostBoundedHalf = 4.0f;              // exp(-2 * 4) is a normal number of float16
-constexpr int kMergeNumbers = 2 * kAttentionThreads;  // of a block
+constexpr float kMostBoundedHalf = 4.0f;   // exp(-2 * 4) is a normal number of float16
+constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
 
 // One call, laid out.
 struct ForwardLayout {
@@ -141,11 +141,13 @@ void launch_tensor(const ForwardLayout& layout, Stream stream) {
 
 template <class T>
 void launch_merge(const ForwardLayout& layout, Stream stream) {
-  const int64_t numbers = layout.call.problem.heads * layout.call.problem.value_columns;
-  const Dim3 grid{static_cast<unsigned>(min(layout.blocks, layout.call.problem.sequences)),
-                  static_cast<unsigned>(min(int64_t{64}, (numbers + kMergeNumbers - 1) / kMergeNumbers)),
-                  1};
-  EC_LAUNCH(merge_slots<T>, grid, kAttentionThreads, 0, stream, layout.call, layout.blocks);
+  const AttentionProblem& problem = layout.call.problem;
+  const int64_t items = problem.heads * ((problem.value_columns + kPartColumns - 1) / kPartColumns);
+  const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)),
+                  static_cast<unsigned>(min(items, kMostMergeBlocks)), 1};
+  const size_t numbers = static_cast<size_t>(kPartNumbers + kAttentionWarps + layout.blocks);
+  EC_LAUNCH(merge_slots<T>, grid, kAttentionThreads, numbers * sizeof(float), stream, layout.call,
+            layout.blocks);
 }
 
 }  // namespace

@@ -3,46 +3,76 @@
 #pragma once
 
 #include "attention/forward_tile.cuh"
+#include "attention/parts.cuh"
 
 namespace ec::cuda {
 
-// The results of cut sequences from their slots (blockIdx.x: see cut_sequence), a share of the numbers each
-// (blockIdx.y).
+// Of a head over all parts of a sequence: sums of weights, relative to the reference.
+struct PartWeights {
+  double total, rounded_total;
+  float reference;
+};
+
+// The sums of head j of a cut sequence, and scales[part] that its parts count by. By all threads; of_warps:
+// a number each.
+__device__ __forceinline__ PartWeights weigh_parts(const ForwardCall& call, const Slots& slots, int64_t j,
+                                                   float inverse, float* of_warps, float* scales) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int64_t heads = call.problem.heads;
+  float largest = -HUGE_VALF;
+  for (int64_t part = threadIdx.x; part < slots.count; part += kAttentionThreads) {
+    const int64_t at = slots[part] * heads + j;
+    if (call.slots.total[at] != 0.0) largest = fmaxf(largest, call.slots.reference[at]);
+  }
+  largest = warp_max(largest);
+  if (lane == 0) of_warps[threadIdx.x / kWarpSize] = largest;
+  __syncthreads();
+  for (int i = 0; i < kAttentionWarps; ++i) largest = fmaxf(largest, of_warps[i]);
+  // Each warp all of them: the sums of all are the same.
+  double total = 0.0, rounded_total = 0.0;
+  for (int64_t part = lane; part < slots.count; part += kWarpSize) {
+    const int64_t at = slots[part] * heads + j;
+    const double of_part = call.slots.total[at];
+    const float own = call.slots.reference[at];
+    const float scale = of_part == 0.0 ? 0.0f : own == largest ? 1.0f : expf((own - largest) * inverse);
+    total += static_cast<double>(scale) * of_part;
+    rounded_total += static_cast<double>(scale) * call.slots.rounded_total[at];
+    if (threadIdx.x < kWarpSize) scales[part] = scale;
+  }
+  __syncthreads();
+  return {warp_sum(total), warp_sum(rounded_total), largest};
+}
+
+// The results of cut sequences from their slots (blockIdx.x: see cut_sequence), some heads and columns each
+// (blockIdx.y, and on).
 template <class T>
 __global__ void __launch_bounds__(kAttentionThreads, 1)
     merge_slots(const __grid_constant__ ForwardCall call, int64_t blocks) {
   const Share share(call.sequences, blocks);
   const int64_t b = cut_sequence(call.sequences, share, blockIdx.x);
   if (b >= call.sequences.count) return;
+  float* shared = shared_array<float>(static_cast<size_t>(kPartNumbers + kAttentionWarps + blocks));
+  float *of_warps = shared + kPartNumbers, *scales = of_warps + kAttentionWarps;
   const Slots slots(call.sequences, share, b);
   const int64_t heads = call.problem.heads;
-  const int columns = static_cast<int>(call.problem.value_columns), pairs = (columns + 1) / 2;
-  for (int64_t i = blockIdx.y * kAttentionThreads + threadIdx.x; i < heads * pairs;
-       i += static_cast<int64_t>(gridDim.y) * kAttentionThreads) {
-    const int64_t j = i / pairs;
-    const int k = static_cast<int>(i % pairs) * 2;
+  const int columns = static_cast<int>(call.problem.value_columns);
+  const int64_t strips = (columns + kPartColumns - 1) / kPartColumns;
+  for (int64_t item = blockIdx.y; item < heads * strips; item += gridDim.y) {
+    const int64_t j = item / strips;
+    const int first = static_cast<int>(item % strips) * kPartColumns;
     const float inverse = inverse_temperature(call.problem, b, j);
-    float reference = -HUGE_VALF;
-    for (int64_t part = 0; part < slots.count; ++part) {
-      const int64_t at = slots[part] * heads + j;
-      if (call.slots.total[at] != 0.0) reference = fmaxf(reference, call.slots.reference[at]);
-    }
-    double total = 0.0, rounded_total = 0.0;
-    float sums[2] = {};
-    for (int64_t part = 0; part < slots.count; ++part) {
-      const int64_t at = slots[part] * heads + j;
-      const double of_part = call.slots.total[at];
-      if (of_part == 0.0) continue;
-      const float own = call.slots.reference[at];
-      const float shrink = own == reference ? 1.0f : expf((own - reference) * inverse);
-      total += static_cast<double>(shrink) * of_part;
-      rounded_total += static_cast<double>(shrink) * call.slots.rounded_total[at];
-      const float* pooled = call.slots.pooled + at * columns + k;
-      sums[0] = __fmaf_rn(shrink, pooled[0], sums[0]);
-      if (k + 1 < columns) sums[1] = __fmaf_rn(shrink, pooled[1], sums[1]);
-    }
-    const float scale = finish_head(call, b * heads + j, total, rounded_total, reference, inverse, k == 0);
+    const PartWeights weights = weigh_parts(call, slots, j, inverse, of_warps, scales);
+    float sums[kTogether];
+    add_parts(
+        slots.count, first, columns,
+        [&](int64_t part) { return call.slots.pooled + (slots[part] * heads + j) * columns; },
+        [&](int64_t part) { return scales[part]; }, shared, sums);
+    if (threadIdx.x >= kWarpSize) continue;
+    const int k = first + kTogether * static_cast<int>(threadIdx.x);
+    const float scale = finish_head(call, b * heads + j, weights.total, weights.rounded_total,
+                                    weights.reference, inverse, k == 0);
     write_out<T>(call, b * heads + j, k, sums[0] * scale, sums[1] * scale);
+    write_out<T>(call, b * heads + j, k + 2, sums[2] * scale, sums[3] * scale);
   }
 }
 
