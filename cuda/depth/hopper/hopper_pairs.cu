@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "depth/hopper/hopper_pairs.h"
+
+#include "depth/hopper/pair_tiles.cuh"
+
+namespace ec::cuda {
+namespace {
+
+constexpr int kPackThreads = 256, kPackBlocksEach = 8;  // of a multiprocessor
+constexpr size_t kAlignment = 256;
+constexpr int kMostShares = 48;
+constexpr int64_t kMostRows = int64_t{1} << 30;
+
+int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Panels for whole tiles, whichever side of a product they are on.
+int64_t panels_for(int64_t rows) {
+  return max(ceiling(rows, kTileRows) * kRowPanels, ceiling(rows, kTileOthers) * kOtherPanels);
+}
+
+// Shares of the corpus for each tile of rows, so that the blocks, who take items of about equal length by
+// turns, end together. Of equally good numbers the least, which leaves fewest sums to add and most rows to
+// one block.
+int64_t shares_for(int64_t row_tiles, int64_t other_tiles, int64_t blocks) {
+  int64_t best = 1, best_rounds = 0;
+  for (int64_t shares = 1; shares <= min(other_tiles, int64_t{kMostShares}); ++shares) {
+    const int64_t rounds = ceiling(row_tiles * shares, blocks);  // of 1 / shares each
+    if (shares == 1 || rounds * best * 200 < best_rounds * shares * 199)
+      best = shares, best_rounds = rounds;
+  }
+  return best;
+}
+
+struct Layout {
+  Layout(const HopperPairs& pairs, int multiprocessors, void* workspace) : start(workspace) {
+    const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
+    const int parts = pairs.strict ? 2 : 1,
+              blocks = static_cast<int>(ceiling(corpus.columns, kPanelColumns));
+    row_tiles = ceiling(pairs.rows.count, kTileRows);
+    other_tiles = ceiling(corpus.count, kTileOthers);
+    shares = shares_for(row_tiles, other_tiles, multiprocessors);
+    rows = {nullptr, panels_for(pairs.rows.count), parts, blocks};
+    others = {nullptr, panels_for(corpus.count), parts, blocks};
+    rows.numbers = take<BFloat>(rows.size());
+    others.numbers = pairs.own_corpus ? rows.numbers : take<BFloat>(others.size());
+    weights = pairs.weights == nullptr ? nullptr : take<float>(others.count * kPanelRows);
+    sums = take<double>(shares * pairs.rows.count * 2);
+  }
+
+  // Without a start it only measures.
+  template <class T>
+  T* take(int64_t count) {
+    unsigned char* found = start == nullptr ? nullptr : static_cast<unsigned char*>(start) + used;
+    used += (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    return reinterpret_cast<T*>(found);
+  }
+
+  void* start;
+  size_t used = 0;
+  int64_t row_tiles, other_tiles, shares;
+  Panels rows, others;
+  float* weights;
+  double* sums;
+};
+
+template <class T>
+void pack(const AnyRows& given, const Panels& panels, Scaling* scalings, int* missing, const float* weights,
+          float* weights_to, int multiprocessors, Stream stream) {
+  const Rows<T> rows = {static_cast<const T*>(given.data), given.count, given.stride,
+                        static_cast<int>(given.columns)};
+  const int64_t wanted = ceiling(panels.count * kPanelRows, kPackThreads / kWarpSize);
+  const auto blocks = static_cast<unsigned>(min(wanted, int64_t{kPackBlocksEach} * multiprocessors));
+  const auto kernel = whole_vectors(rows) ? pack_unit_rows<T, true> : pack_unit_rows<T, false>;
+  EC_LAUNCH(kernel, blocks, kPackThreads, 0, stream, rows, panels, scalings, missing, weights, weights_to);
+}
+
+using Pack = void (*)(const AnyRows&, const Panels&, Scaling*, int*, const float*, float*, int, Stream);
+Pack pack_for(NumberKind kind) {
+  return kind == NumberKind::kFloat32   ? pack<float>
+         : kind == NumberKind::kFloat16 ? pack<Half>
+                                        : pack<BFloat>;
+}
+
+using PairKernel = void (*)(HopperProblem);
+PairKernel kernel_for(PairMetric metric, bool weighted) {
+  if (metric == PairMetric::kArc)
+    return weighted ? sum_pair_tiles<PairMetric::kArc, true> : sum_pair_tiles<PairMetric::kArc, false>;
+  return weighted ? sum_pair_tiles<PairMetric::kChord, true> : sum_pair_tiles<PairMetric::kChord, false>;
+}
+
+}  // namespace
+
+bool runs_hopper_pairs(int major, int minor) { return major == 9 && minor == 0; }
+
+bool fits_hopper_pairs(const HopperPairs& pairs) {
+  const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
+  return pairs.rows.count <= kMostRows && corpus.count <= kMostRows && corpus.columns <= kMostRows;
+}
+
+size_t hopper_pairs_workspace_bytes(const HopperPairs& pairs, int multiprocessors) {
+  return Layout(pairs, multiprocessors, nullptr).used;
+}
+
+void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* workspace, Stream stream) {
+  const Layout layout(pairs, multiprocessors, workspace);
+  const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
+  Scaling* corpus_scalings = pairs.own_corpus ? pairs.row_scalings : pairs.corpus_scalings;
+  clear(pairs.missing, sizeof(int), stream);
+  pack_for(corpus.kind)(corpus, layout.others, corpus_scalings, pairs.missing, pairs.weights,
+                        layout.weights, multiprocessors, stream);
+  if (!pairs.own_corpus)
+    pack_for(pairs.rows.kind)(pairs.rows, layout.rows, pairs.row_scalings, nullptr, nullptr, nullptr,
+                              multiprocessors, stream);
+  const HopperProblem problem = {{layout.rows, pairs.row_scalings, pairs.rows},
+                                 {layout.others, corpus_scalings, corpus},
+                                 layout.weights,
+                                 pairs.own_corpus,
+                                 static_cast<int>(layout.row_tiles),
+                                 static_cast<int>(layout.other_tiles),
+                                 static_cast<int>(layout.shares),
+                                 layout.sums};
+  const PairKernel kernel = kernel_for(pairs.metric, pairs.weights != nullptr);
+  allow_shared(kernel, kHopperSharedBytes);
+  const auto blocks =
+      static_cast<unsigned>(min(int64_t{multiprocessors}, layout.row_tiles * layout.shares));
+  EC_LAUNCH(kernel, blocks, kHopperThreads, kHopperSharedBytes, stream, problem);
+  const double middle = pairs.metric == PairMetric::kArc ? middle_distance<PairMetric::kArc>()
+                                                         : middle_distance<PairMetric::kChord>();
+  const auto add_blocks = static_cast<unsigned>(ceiling(pairs.rows.count, kPackThreads));
+  EC_LAUNCH(add_shares, add_blocks, kPackThreads, 0, stream, problem, middle, pairs.total,
+            pairs.own_corpus ? pairs.weights : nullptr, pairs.sums);
+}
+
+}  // namespace ec::cuda
