@@ -35,7 +35,7 @@ constexpr int kThreadNumbers = kProductColumns / 2;  // of c, that a thread has
 constexpr int kProductSteps = 16;                    // numbers of a row that one product takes
 constexpr unsigned kSwizzleBytes = 1024;             // boundary on which 8 rows begin
 
-// Where piece 0..7 (8 numbers) of row 0..63 lies in a block of 64 x 64 numbers.
+// Where piece 0..7 (8 numbers) of a row lies in an operand.
 __device__ __forceinline__ int place_in_panel(int row, int piece) {
   return row * kPanelColumns + (piece ^ (row & 7)) * 8;
 }
@@ -117,38 +117,47 @@ __device__ __forceinline__ void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(kLeft) : "memory");
 }
 
-#define EC_FOUR_OF(numbers, i) \
-  "+f"(numbers[i]), "+f"(numbers[(i) + 1]), "+f"(numbers[(i) + 2]), "+f"(numbers[(i) + 3])
-#define EC_SIXTEEN_OF(numbers, i)                                                     \
-  EC_FOUR_OF(numbers, i), EC_FOUR_OF(numbers, (i) + 4), EC_FOUR_OF(numbers, (i) + 8), \
-      EC_FOUR_OF(numbers, (i) + 12)
+#define EC_FOUR_OF(how, numbers, i) \
+  how(numbers[i]), how(numbers[(i) + 1]), how(numbers[(i) + 2]), how(numbers[(i) + 3])
+#define EC_SIXTEEN_OF(how, numbers, i)                                                               \
+  EC_FOUR_OF(how, numbers, i), EC_FOUR_OF(how, numbers, (i) + 4), EC_FOUR_OF(how, numbers, (i) + 8), \
+      EC_FOUR_OF(how, numbers, (i) + 12)
+#define EC_ALL_OF(how, numbers)                                                                          \
+  EC_SIXTEEN_OF(how, numbers, 0), EC_SIXTEEN_OF(how, numbers, 16), EC_SIXTEEN_OF(how, numbers, 32),      \
+      EC_SIXTEEN_OF(how, numbers, 48), EC_SIXTEEN_OF(how, numbers, 64), EC_SIXTEEN_OF(how, numbers, 80), \
+      EC_SIXTEEN_OF(how, numbers, 96), EC_SIXTEEN_OF(how, numbers, 112)
+#define EC_ALL_PLACES                                                                            \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "             \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// c = a b^T, + c where `accumulate`: a has 64 rows, b 256, of 16 numbers each (see tile_descriptor). Under
-// way until products_wait; c and the tiles are not to be touched before.
-__device__ __forceinline__ void multiply_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uint64_t b,
-                                               bool accumulate) {
+// c = a b^T, of which a has 64 rows and b 256, of 16 numbers each (see tile_descriptor). Under way until
+// products_wait; c and the tiles are not to be touched before. What c was is not read: it may be nothing.
+__device__ __forceinline__ void multiply_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uint64_t b) {
   asm volatile(
-      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %130, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "%128, %129, accumulate, 1, 1, 0, 0;\n}"
-      : EC_SIXTEEN_OF(numbers, 0), EC_SIXTEEN_OF(numbers, 16), EC_SIXTEEN_OF(numbers, 32),
-        EC_SIXTEEN_OF(numbers, 48), EC_SIXTEEN_OF(numbers, 64), EC_SIXTEEN_OF(numbers, 80),
-        EC_SIXTEEN_OF(numbers, 96), EC_SIXTEEN_OF(numbers, 112)
-      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" EC_ALL_PLACES
+      "}, %128, %129, accumulate, 1, 1, 0, 0;\n}"
+      : EC_ALL_OF("=f", numbers)
+      : "l"(a), "l"(b));
+}
+// c += a b^T
+__device__ __forceinline__ void multiply_add_tiles(float (&numbers)[kThreadNumbers], uint64_t a,
+                                                   uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" EC_ALL_PLACES
+               "}, %128, %129, 1, 1, 1, 0, 0;"
+               : EC_ALL_OF("+f", numbers)
+               : "l"(a), "l"(b));
 }
 
-// For the compiler, what products do to numbers ends here: no reader of them may be moved above.
-__device__ __forceinline__ void hold(float (&numbers)[kThreadNumbers]) {
-#pragma unroll
-  for (int i = 0; i < kThreadNumbers; ++i) asm volatile("" : "+f"(numbers[i]) : : "memory");
+// Waits for all products, so that no reader of these numbers is moved above.
+__device__ __forceinline__ void products_end(float (&numbers)[kThreadNumbers]) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : EC_ALL_OF("+f", numbers) : : "memory");
 }
 
 // The square root with an error of about one unit in the last place, of denormal numbers 0.
@@ -185,11 +194,15 @@ template <int kLeft>
 void products_wait(EC_CALLED_FROM) {
   emulation::products_wait(kLeft, EC_HERE);
 }
-inline void multiply_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uint64_t b, bool accumulate,
-                           EC_CALLED_FROM) {
-  emulation::multiply_tiles(numbers, kProductColumns, a, b, accumulate, EC_HERE);
+inline void multiply_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
+  emulation::multiply_tiles(numbers, kProductColumns, a, b, false, EC_HERE);
 }
-inline void hold(float (&)[kThreadNumbers]) {}
+inline void multiply_add_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
+  emulation::multiply_tiles(numbers, kProductColumns, a, b, true, EC_HERE);
+}
+inline void products_end(float (&)[kThreadNumbers], EC_CALLED_FROM) {
+  emulation::products_wait(0, EC_HERE);
+}
 inline float near_root(float a) { return std::sqrt(a); }
 
 #endif

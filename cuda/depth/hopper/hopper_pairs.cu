@@ -13,11 +13,6 @@ constexpr int64_t kMostRows = int64_t{1} << 30;
 
 int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Panels for whole tiles, whichever side of a product they are on.
-int64_t panels_for(int64_t rows) {
-  return max(ceiling(rows, kTileRows) * kRowPanels, ceiling(rows, kTileOthers) * kOtherPanels);
-}
-
 // Shares of the corpus for each tile of rows, so that the blocks, who take items of about equal length by
 // turns, end together. Of equally good numbers the least, which leaves fewest sums to add and most rows to
 // one block.
@@ -39,11 +34,11 @@ struct Layout {
     row_tiles = ceiling(pairs.rows.count, kTileRows);
     other_tiles = ceiling(corpus.count, kTileOthers);
     shares = shares_for(row_tiles, other_tiles, multiprocessors);
-    rows = {nullptr, panels_for(pairs.rows.count), parts, blocks};
-    others = {nullptr, panels_for(corpus.count), parts, blocks};
+    rows = {nullptr, row_tiles, kTileRows, parts, blocks};
+    others = {nullptr, other_tiles, kTileOthers, parts, blocks};
     rows.numbers = take<BFloat>(rows.size());
-    others.numbers = pairs.own_corpus ? rows.numbers : take<BFloat>(others.size());
-    weights = pairs.weights == nullptr ? nullptr : take<float>(others.count * kPanelRows);
+    others.numbers = take<BFloat>(others.size());
+    weights = pairs.weights == nullptr ? nullptr : take<float>(others.rows());
     sums = take<double>(shares * pairs.rows.count * 2);
   }
 
@@ -68,7 +63,7 @@ void pack(const AnyRows& given, const Panels& panels, Scaling* scalings, int* mi
           float* weights_to, int multiprocessors, Stream stream) {
   const Rows<T> rows = {static_cast<const T*>(given.data), given.count, given.stride,
                         static_cast<int>(given.columns)};
-  const int64_t wanted = ceiling(panels.count * kPanelRows, kPackThreads / kWarpSize);
+  const int64_t wanted = ceiling(panels.rows(), kPackThreads / kWarpSize);
   const auto blocks = static_cast<unsigned>(min(wanted, int64_t{kPackBlocksEach} * multiprocessors));
   const auto kernel = whole_vectors(rows) ? pack_unit_rows<T, true> : pack_unit_rows<T, false>;
   EC_LAUNCH(kernel, blocks, kPackThreads, 0, stream, rows, panels, scalings, missing, weights, weights_to);
@@ -108,9 +103,9 @@ void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* works
   clear(pairs.missing, sizeof(int), stream);
   pack_for(corpus.kind)(corpus, layout.others, corpus_scalings, pairs.missing, pairs.weights,
                         layout.weights, multiprocessors, stream);
-  if (!pairs.own_corpus)
-    pack_for(pairs.rows.kind)(pairs.rows, layout.rows, pairs.row_scalings, nullptr, nullptr, nullptr,
-                              multiprocessors, stream);
+  // Where the rows are the corpus too, since tiles of the sides differ.
+  pack_for(pairs.rows.kind)(pairs.rows, layout.rows, pairs.own_corpus ? nullptr : pairs.row_scalings,
+                            nullptr, nullptr, nullptr, multiprocessors, stream);
   const HopperProblem problem = {{layout.rows, pairs.row_scalings, pairs.rows},
                                  {layout.others, corpus_scalings, corpus},
                                  layout.weights,

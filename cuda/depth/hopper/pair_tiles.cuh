@@ -26,18 +26,18 @@
 
 namespace ec::cuda {
 
-constexpr int kRowPanels = 3, kOtherPanels = kProductColumns / kPanelRows;  // of a tile
+constexpr int kRowPanels = 3;  // of a tile, one for each warpgroup
 constexpr int kTileRows = kRowPanels * kPanelRows, kTileOthers = kProductColumns;
 constexpr int kRingStages = 4;
 constexpr int kHopperThreads = kRowPanels * kGroupThreads, kHopperWarps = kHopperThreads / kWarpSize;
 constexpr unsigned kPauseNanoseconds = 500;  // about what a stage takes a warpgroup that is alone
 
 struct RingStage {
-  BFloat rows[kRowPanels * kPanelNumbers], others[kOtherPanels * kPanelNumbers];
+  BFloat rows[kTileRows * kPanelColumns], others[kTileOthers * kPanelColumns];
 };
-// The stage to be copied next.
+// The stage to be copied next; product: 0 x1 y1, 1 x1 y2, 2 x2 y1.
 struct NextStage {
-  int item, tile, step;
+  int item, row_tile, tile, product, block;
 };
 struct HopperShared {
   RingStage stages[kRingStages];
@@ -71,9 +71,8 @@ __device__ __forceinline__ int row_tile_of(const HopperProblem& problem, int ite
 __device__ __forceinline__ int share_of(const HopperProblem& problem, int item) {
   return (item % problem.shares + item / problem.shares) % problem.shares;
 }
-// Steps of a tile: blocks of columns of x1 y1, strict: then of x1 y2 and x2 y1.
-__device__ __forceinline__ int steps_of_tile(const HopperProblem& problem) {
-  return problem.rows.panels.blocks * (problem.rows.panels.parts == 2 ? 3 : 1);
+__device__ __forceinline__ int products_of_tile(const HopperProblem& problem) {
+  return problem.rows.panels.parts == 2 ? 3 : 1;
 }
 
 // Position in the ring of stages.
@@ -94,20 +93,47 @@ EC_HD constexpr double middle_distance() {
   return kMetric == PairMetric::kArc ? kPi / 2.0 : 1.41421356237309505;
 }
 
+constexpr int kAbreast = 8;  // numbers whose distances are taken together, so that none waits for itself
+
 // middle_distance - distance, of c in [-1, 1] and a little beyond; exactly 0 for 0.
 template <PairMetric kMetric>
-__device__ __forceinline__ float shortfall_at(float c) {
-  if (kMetric == PairMetric::kChord) return near_root(2.0f) - near_root(fabsf(__fmaf_rn(-2.0f, c, 2.0f)));
+__device__ __forceinline__ void shortfalls_at(const float (&c)[kAbreast], float (&shortfalls)[kAbreast]) {
+  if (kMetric == PairMetric::kChord) {
+#pragma unroll
+    for (int i = 0; i < kAbreast; ++i)
+      shortfalls[i] = near_root(2.0f) - near_root(fabsf(__fmaf_rn(-2.0f, c[i], 2.0f)));
+    return;
+  }
   // Numbers of its own: device code has no way to an array of the host.
   constexpr float coefficient[kArcDegree + 1] = {kArcCoefficient[0], kArcCoefficient[1], kArcCoefficient[2],
                                                  kArcCoefficient[3], kArcCoefficient[4], kArcCoefficient[5],
                                                  kArcCoefficient[6]};
-  const float size = fabsf(c);
-  float p = coefficient[kArcDegree];
+  float p[kAbreast], root[kAbreast];
 #pragma unroll
-  for (int i = kArcDegree - 1; i >= 0; --i) p = __fmaf_rn(p, size, coefficient[i]);
-  const float shortfall = __fmaf_rn(-near_root(fabsf(1.0f - size)), p, coefficient[0]);
-  return __uint_as_float(__float_as_uint(shortfall) ^ (__float_as_uint(c) & 0x80000000u));
+  for (int i = 0; i < kAbreast; ++i)
+    p[i] = coefficient[kArcDegree], root[i] = near_root(fabsf(1.0f - fabsf(c[i])));
+#pragma unroll
+  for (int degree = kArcDegree - 1; degree >= 0; --degree)
+#pragma unroll
+    for (int i = 0; i < kAbreast; ++i) p[i] = __fmaf_rn(p[i], fabsf(c[i]), coefficient[degree]);
+#pragma unroll
+  for (int i = 0; i < kAbreast; ++i) {
+    const float shortfall = __fmaf_rn(-root[i], p[i], coefficient[0]);
+    shortfalls[i] = __uint_as_float(__float_as_uint(shortfall) ^ (__float_as_uint(c[i]) & 0x80000000u));
+  }
+}
+
+// The largest |c| of a thread.
+__device__ __forceinline__ float largest_of(const float (&c)[kThreadNumbers]) {
+  float largest[kAbreast] = {};
+#pragma unroll
+  for (int i = 0; i < kThreadNumbers; ++i)
+    largest[i % kAbreast] = fmaxf(largest[i % kAbreast], fabsf(c[i]));
+#pragma unroll
+  for (int step = kAbreast / 2; step > 0; step /= 2)
+#pragma unroll
+    for (int i = 0; i < step; ++i) largest[i] = fmaxf(largest[i], largest[i + step]);
+  return largest[0];
 }
 
 // |x - y|^2 or |x + y|^2 of unit rows, the smaller one, and which (sign of c).
@@ -175,73 +201,79 @@ __device__ __forceinline__ float gather(const float (&distances)[2], const float
   return (second ? kept[1] : kept[0]) + __shfl_xor_sync(kAllLanes, second ? kept[0] : kept[1], 2);
 }
 
+// Sums over the numbers of a thread, but for those beyond near_limit, of which bits are set in near.
+// kSomeNear: false where there are none.
+template <PairMetric kMetric, bool kWeighted, bool kSomeNear>
+__device__ __forceinline__ float add_numbers(const float (&c)[kThreadNumbers], const float* weights,
+                                             float near_limit, unsigned (&near)[kNearWords]) {
+  float distances[2] = {}, products[2] = {};
+#pragma unroll
+  for (int first = 0; first < kThreadNumbers; first += kAbreast) {
+    float numbers[kAbreast], shortfalls[kAbreast];
+#pragma unroll
+    for (int i = 0; i < kAbreast; ++i) {
+      const bool is_near = kSomeNear && fabsf(c[first + i]) > near_limit;
+      numbers[i] = is_near ? 0.0f : c[first + i];
+      if (is_near) near[(first + i) / 32] |= 1u << (first + i) % 32;
+    }
+    shortfalls_at<kMetric>(numbers, shortfalls);
+#pragma unroll
+    for (int i = 0; i < kAbreast; i += 4) {
+      float2 both = {1.0f, 1.0f};
+      if (kWeighted) both = *reinterpret_cast<const float2*>(weights + (first + i) * 2);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int at = i + 2 * half;
+        if (kWeighted) {
+          distances[half] = __fmaf_rn(both.x, shortfalls[at], distances[half]);
+          distances[half] = __fmaf_rn(both.y, shortfalls[at + 1], distances[half]);
+          products[half] = __fmaf_rn(both.x, numbers[at], products[half]);
+          products[half] = __fmaf_rn(both.y, numbers[at + 1], products[half]);
+        } else {
+          distances[half] += shortfalls[at] + shortfalls[at + 1];
+          products[half] += numbers[at] + numbers[at + 1];
+        }
+      }
+    }
+  }
+  return gather(distances, products);
+}
+
 // The products of a tile, 16 rows of a warp, added to what its lanes keep.
 template <PairMetric kMetric, bool kWeighted>
 __device__ __forceinline__ void add_tile(const HopperProblem& problem, float near_limit, int first_row,
-                                         int first_other, float (&c)[kThreadNumbers], double& sum) {
-  float largest = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kThreadNumbers; ++i) largest = fmaxf(largest, fabsf(c[i]));
+                                         int first_other, const float (&c)[kThreadNumbers], double& sum) {
+  const float* weights = kWeighted ? problem.weights + first_other + threadIdx.x % 4 * 2 : nullptr;
   unsigned near[kNearWords] = {};
-  const bool some_near = __any_sync(kAllLanes, largest > near_limit) != 0;
-  if (some_near) {
-#pragma unroll
-    for (int i = 0; i < kThreadNumbers; ++i) {
-      if (fabsf(c[i]) > near_limit) {
-        near[i / 32] |= 1u << i % 32;
-        c[i] = 0.0f;
-      }
-    }
+  if (!__any_sync(kAllLanes, largest_of(c) > near_limit)) {
+    sum += static_cast<double>(add_numbers<kMetric, kWeighted, false>(c, weights, near_limit, near));
+  } else {
+    sum += static_cast<double>(add_numbers<kMetric, kWeighted, true>(c, weights, near_limit, near));
+    add_near_pairs<kMetric>(problem, first_row, first_other, near, sum);
   }
-  const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-  float distances[2] = {}, products[2] = {};
-#pragma unroll
-  for (int j = 0; j < kThreadNumbers / 4; ++j) {
-    float2 weights = {1.0f, 1.0f};
-    if (kWeighted)
-      weights = *reinterpret_cast<const float2*>(problem.weights + first_other + 8 * j + column);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float number = c[4 * j + i], shortfall = shortfall_at<kMetric>(number);
-      const float weight = i % 2 == 0 ? weights.x : weights.y;
-      if (kWeighted) {
-        distances[i / 2] = __fmaf_rn(weight, shortfall, distances[i / 2]);
-        products[i / 2] = __fmaf_rn(weight, number, products[i / 2]);
-      } else {
-        distances[i / 2] += shortfall;
-        products[i / 2] += number;
-      }
-    }
-  }
-  sum += static_cast<double>(gather(distances, products));
-  if (some_near) add_near_pairs<kMetric>(problem, first_row, first_other, near, sum);
 }
 
-// By one thread: has a stage filled with what comes next, if there is more.
+// By one thread: has a stage filled with what comes next, if there is more. Short, for the warp waits.
 __device__ __forceinline__ void copy_next(const HopperProblem& problem, HopperShared& shared, int slot) {
   NextStage next = shared.next;
   if (next.item >= problem.row_tiles * problem.shares) return;
-  const int blocks = problem.rows.panels.blocks, product = next.step / blocks,
-            block = next.step - product * blocks;
-  const int row_tile = row_tile_of(problem, next.item);
   RingStage& stage = shared.stages[slot];
-  arrive_and_expect(shared.full[slot], sizeof(RingStage));
-#pragma unroll 1
-  for (int panel = 0; panel < kRowPanels; ++panel)
-    bulk_copy(stage.rows + panel * kPanelNumbers,
-              problem.rows.panels.block(row_tile * kRowPanels + panel, product == 2, block),
-              kPanelNumbers * sizeof(BFloat), shared.full[slot]);
-#pragma unroll 1
-  for (int panel = 0; panel < kOtherPanels; ++panel)
-    bulk_copy(stage.others + panel * kPanelNumbers,
-              problem.others.panels.block(next.tile * kOtherPanels + panel, product == 1, block),
-              kPanelNumbers * sizeof(BFloat), shared.full[slot]);
-  if (++next.step == steps_of_tile(problem)) {
-    next.step = 0;
-    next.tile += problem.shares;
-    if (next.tile >= problem.other_tiles) {
-      next.item += static_cast<int>(gridDim.x);
-      next.tile = share_of(problem, next.item);
+  CopyBarrier& full = shared.full[slot];
+  arrive_and_expect(full, sizeof(RingStage));
+  bulk_copy(stage.rows, problem.rows.panels.block(next.row_tile, next.product == 2, next.block),
+            sizeof stage.rows, full);
+  bulk_copy(stage.others, problem.others.panels.block(next.tile, next.product == 1, next.block),
+            sizeof stage.others, full);
+  if (++next.block == problem.rows.panels.blocks) {
+    next.block = 0;
+    if (++next.product == products_of_tile(problem)) {
+      next.product = 0;
+      next.tile += problem.shares;
+      if (next.tile >= problem.other_tiles) {
+        next.item += static_cast<int>(gridDim.x);
+        next.row_tile = row_tile_of(problem, next.item);
+        next.tile = share_of(problem, next.item);
+      }
     }
   }
   shared.next = next;
@@ -253,29 +285,41 @@ __device__ __forceinline__ void leave_stage(const HopperProblem& problem, Hopper
   if (count_up_to(shared.done[slot], kHopperWarps - 1)) copy_next(problem, shared, slot);
 }
 
+// By a warpgroup: has the products of a stage made, the first of a tile, or others added to those.
+template <bool kFirst>
+__device__ __forceinline__ void multiply_stage(HopperShared& shared, RingPlace& place,
+                                               float (&c)[kThreadNumbers]) {
+  const RingStage& stage = shared.stages[place.slot];
+  const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
+  wait_for_phase(shared.full[place.slot], place.turn);
+  const uint64_t rows = tile_descriptor(shared_address(stage.rows + group * kPanelNumbers)),
+                 others = tile_descriptor(shared_address(stage.others));
+  products_fence();
+  if (kFirst)
+    multiply_tiles(c, rows, others);
+  else
+    multiply_add_tiles(c, rows, others);
+#pragma unroll
+  for (int k = 1; k < kPanelColumns / kProductSteps; ++k)
+    multiply_add_tiles(c, rows + k * kNextStep, others + k * kNextStep);
+  products_commit();
+  place.advance();
+}
+
 // By a warpgroup: the products of one tile, and the stages given back.
 __device__ __forceinline__ void multiply_tile(const HopperProblem& problem, HopperShared& shared,
                                               RingPlace& place, float (&c)[kThreadNumbers]) {
-  const int group = static_cast<int>(threadIdx.x) / kGroupThreads, steps = steps_of_tile(problem);
   const bool first_lane = threadIdx.x % kWarpSize == 0;
   int before = place.slot;
-  for (int step = 0; step < steps; ++step) {
-    const RingStage& stage = shared.stages[place.slot];
-    wait_for_phase(shared.full[place.slot], place.turn);
-    const uint64_t rows = tile_descriptor(shared_address(stage.rows + group * kPanelNumbers)),
-                   others = tile_descriptor(shared_address(stage.others));
-    products_fence();
-#pragma unroll
-    for (int k = 0; k < kPanelColumns / kProductSteps; ++k)
-      multiply_tiles(c, rows + k * kNextStep, others + k * kNextStep, (step | k) != 0);
-    products_commit();
-    products_wait<1>();  // those of the step before are made, and their stage is free
-    if (step > 0 && first_lane) leave_stage(problem, shared, before);
-    before = place.slot;
-    place.advance();
+  multiply_stage<true>(shared, place, c);
+  for (int steps = problem.rows.panels.blocks * products_of_tile(problem); steps > 1; --steps) {
+    const int slot = place.slot;
+    multiply_stage<false>(shared, place, c);
+    products_wait<1>();  // those of the stage before are made, and it is free
+    if (first_lane) leave_stage(problem, shared, before);
+    before = slot;
   }
-  products_wait<0>();
-  hold(c);
+  products_end(c);
   if (first_lane) leave_stage(problem, shared, before);
 }
 
@@ -287,7 +331,8 @@ __device__ __forceinline__ void start_ring(const HopperProblem& problem, HopperS
   }
   publish_barriers();
   const int item = static_cast<int>(blockIdx.x);
-  shared.next = {item, share_of(problem, item), 0};
+  shared.next = {item, row_tile_of(problem, item), share_of(problem, item), 0, 0};
+#pragma unroll 1
   for (int i = 0; i < kRingStages; ++i) copy_next(problem, shared, i);
 }
 
