@@ -160,6 +160,13 @@ __device__ __forceinline__ void products_end(float (&numbers)[kThreadNumbers]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : EC_ALL_OF("+f", numbers) : : "memory");
 }
 
+// The lane, asked for anew, so that what is made of it takes up no register before.
+__device__ __forceinline__ int lane_anew() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
 // The square root with an error of about one unit in the last place, of denormal numbers 0.
 __device__ __forceinline__ float near_root(float a) {
   float root;
@@ -203,6 +210,7 @@ inline void multiply_add_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uin
 inline void products_end(float (&)[kThreadNumbers], EC_CALLED_FROM) {
   emulation::products_wait(0, EC_HERE);
 }
+inline int lane_anew() { return emulation::lane(); }
 inline float near_root(float a) { return std::sqrt(a); }
 
 #endif

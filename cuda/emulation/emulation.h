@@ -121,6 +121,7 @@ using std::min;
 
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline long long __double2ll_rn(double a) { return std::llrint(a); }
 inline float rsqrtf(float a) { return 1.0f / std::sqrt(a); }
 inline unsigned __float_as_uint(float a) {
   unsigned bits;

@@ -14,14 +14,12 @@ constexpr int64_t kMostRows = int64_t{1} << 30;
 int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Shares of the corpus for each tile of rows, so that the blocks, who take items of about equal length by
-// turns, end together. Of equally good numbers the least, which leaves fewest sums to add and most rows to
-// one block.
+// turns, end together. Of about equally good numbers the least, which keeps a block with its rows.
 int64_t shares_for(int64_t row_tiles, int64_t other_tiles, int64_t blocks) {
-  int64_t best = 1, best_rounds = 0;
+  int64_t best = 1, best_laps = 0;
   for (int64_t shares = 1; shares <= min(other_tiles, int64_t{kMostShares}); ++shares) {
-    const int64_t rounds = ceiling(row_tiles * shares, blocks);  // of 1 / shares each
-    if (shares == 1 || rounds * best * 200 < best_rounds * shares * 199)
-      best = shares, best_rounds = rounds;
+    const int64_t laps = ceiling(row_tiles * shares, blocks);  // of 1 / shares each
+    if (shares == 1 || laps * best * 200 < best_laps * shares * 199) best = shares, best_laps = laps;
   }
   return best;
 }
@@ -34,13 +32,18 @@ struct Layout {
     row_tiles = ceiling(pairs.rows.count, kTileRows);
     other_tiles = ceiling(corpus.count, kTileOthers);
     shares = shares_for(row_tiles, other_tiles, multiprocessors);
+    resident = min(int64_t{multiprocessors}, row_tiles * shares);
     rows = {nullptr, row_tiles, kTileRows, parts, blocks};
     others = {nullptr, other_tiles, kTileOthers, parts, blocks};
     rows.numbers = take<BFloat>(rows.size());
     others.numbers = take<BFloat>(others.size());
     weights = pairs.weights == nullptr ? nullptr : take<float>(others.rows());
-    sums = take<double>(shares * pairs.rows.count * 2);
+    sums = take<unsigned long long>(sum_count());
+    scale = take<double>(1);
   }
+
+  // Of the rows of both sides, which may be the same.
+  int64_t sum_count() const { return max(rows.rows(), others.rows()) * 2; }
 
   // Without a start it only measures.
   template <class T>
@@ -52,10 +55,11 @@ struct Layout {
 
   void* start;
   size_t used = 0;
-  int64_t row_tiles, other_tiles, shares;
+  int64_t row_tiles, other_tiles, shares, resident;  // blocks that stay
   Panels rows, others;
   float* weights;
-  double* sums;
+  double* scale;
+  unsigned long long* sums;
 };
 
 template <class T>
@@ -77,10 +81,21 @@ Pack pack_for(NumberKind kind) {
 }
 
 using PairKernel = void (*)(HopperProblem);
-PairKernel kernel_for(PairMetric metric, bool weighted) {
-  if (metric == PairMetric::kArc)
-    return weighted ? sum_pair_tiles<PairMetric::kArc, true> : sum_pair_tiles<PairMetric::kArc, false>;
-  return weighted ? sum_pair_tiles<PairMetric::kChord, true> : sum_pair_tiles<PairMetric::kChord, false>;
+template <PairMetric kMetric>
+PairKernel kernel_for(bool weighted, bool symmetric) {
+  if (symmetric)
+    return weighted ? sum_pair_tiles<kMetric, true, true> : sum_pair_tiles<kMetric, false, true>;
+  return weighted ? sum_pair_tiles<kMetric, true, false> : sum_pair_tiles<kMetric, false, false>;
+}
+
+void launch_pairs(const HopperProblem& problem, PairMetric metric, bool symmetric, int64_t blocks,
+                  Stream stream) {
+  const bool weighted = problem.weights != nullptr;
+  const PairKernel kernel = metric == PairMetric::kArc
+                                ? kernel_for<PairMetric::kArc>(weighted, symmetric)
+                                : kernel_for<PairMetric::kChord>(weighted, symmetric);
+  allow_shared(kernel, kHopperSharedBytes);
+  EC_LAUNCH(kernel, static_cast<unsigned>(blocks), kHopperThreads, kHopperSharedBytes, stream, problem);
 }
 
 }  // namespace
@@ -106,24 +121,24 @@ void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* works
   // Where the rows are the corpus too, since tiles of the sides differ.
   pack_for(pairs.rows.kind)(pairs.rows, layout.rows, pairs.own_corpus ? nullptr : pairs.row_scalings,
                             nullptr, nullptr, nullptr, multiprocessors, stream);
-  const HopperProblem problem = {{layout.rows, pairs.row_scalings, pairs.rows},
-                                 {layout.others, corpus_scalings, corpus},
-                                 layout.weights,
-                                 pairs.own_corpus,
-                                 static_cast<int>(layout.row_tiles),
-                                 static_cast<int>(layout.other_tiles),
-                                 static_cast<int>(layout.shares),
-                                 layout.sums};
-  const PairKernel kernel = kernel_for(pairs.metric, pairs.weights != nullptr);
-  allow_shared(kernel, kHopperSharedBytes);
-  const auto blocks =
-      static_cast<unsigned>(min(int64_t{multiprocessors}, layout.row_tiles * layout.shares));
-  EC_LAUNCH(kernel, blocks, kHopperThreads, kHopperSharedBytes, stream, problem);
+  EC_LAUNCH(start_sums, static_cast<unsigned>(multiprocessors), kPackThreads, 0, stream, layout.sums,
+            layout.sum_count(), pairs.total, layout.scale);
+  const HopperProblem problem = {
+      {layout.rows, pairs.row_scalings, pairs.rows},
+      {layout.others, corpus_scalings, corpus},
+      layout.weights,
+      static_cast<int>(layout.row_tiles),
+      static_cast<int>(layout.other_tiles),
+      static_cast<int>(layout.shares),
+      static_cast<int>(ceiling(layout.row_tiles * layout.shares, layout.resident)),
+      layout.sums,
+      layout.scale};
+  launch_pairs(problem, pairs.metric, pairs.own_corpus, layout.resident, stream);
   const double middle = pairs.metric == PairMetric::kArc ? middle_distance<PairMetric::kArc>()
                                                          : middle_distance<PairMetric::kChord>();
-  const auto add_blocks = static_cast<unsigned>(ceiling(pairs.rows.count, kPackThreads));
-  EC_LAUNCH(add_shares, add_blocks, kPackThreads, 0, stream, problem, middle, pairs.total,
-            pairs.own_corpus ? pairs.weights : nullptr, pairs.sums);
+  const auto blocks = static_cast<unsigned>(ceiling(pairs.rows.count, kPackThreads));
+  EC_LAUNCH(end_sums, blocks, kPackThreads, 0, stream, problem, middle, pairs.total, pairs.own_corpus,
+            pairs.sums);
 }
 
 }  // namespace ec::cuda

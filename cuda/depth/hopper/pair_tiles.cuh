@@ -16,13 +16,12 @@
 // some 14 instructions a pair, for 1024 columns 2000 of 8192 cycles of a warpgroup's product, hidden behind
 // those of the others.
 //
-// Numerics: sums over the 64 columns that a thread has of a tile in float32, from there on in float64, in
-// one order. Summed is what a distance falls short of that of c = 0, of which the sum is known: pairs that
-// are to count for nothing have c = 0. Memory: dynamic shared, kHopperSharedBytes.
+// Where the rows are their own corpus, only tiles with pairs i < j are taken, each pair for both its rows.
+//
+// Numerics: see tile_sums.cuh. Memory: dynamic shared, kHopperSharedBytes.
 #pragma once
 
-#include "depth/hopper/panels.cuh"
-#include "depth/pairwise.cuh"
+#include "depth/hopper/tile_sums.cuh"
 
 namespace ec::cuda {
 
@@ -37,7 +36,7 @@ struct RingStage {
 };
 // The stage to be copied next; product: 0 x1 y1, 1 x1 y2, 2 x2 y1.
 struct NextStage {
-  int item, row_tile, tile, product, block;
+  int lap, row_tile, tile, product, block;
 };
 struct HopperShared {
   RingStage stages[kRingStages];
@@ -48,215 +47,51 @@ struct HopperShared {
 // The stages begin on kSwizzleBytes, where shared memory may not.
 constexpr size_t kHopperSharedBytes = sizeof(HopperShared) + kSwizzleBytes;
 
-struct HopperSide {
-  Panels panels;
-  const Scaling* scalings;
-  AnyRows given;
+// A tile of rows, and a share of the corpus: tiles first_tile, first_tile + shares, ...
+struct HopperItem {
+  int row_tile, first_tile;
 };
 
-struct HopperProblem {
-  HopperSide rows, others;  // with the same parts and blocks
-  const float* weights;     // of the others, 0 beyond the last one up to a whole tile; null: 1 each
-  bool leave_out;           // row i is the i-th of the others, and not counted
-  int row_tiles, other_tiles, shares;  // row_tiles * shares is an int
-  // [shares][rows][2]: over the share, of weight * (distance of c = 0 - distance), and of weight * c~.
-  double* sums;
-};
+// What a block takes in a lap. Blocks take turns in either order and shares move on from one tile of rows
+// to the next, so that none gets the longer items alone. kSymmetric: only tiles with a pair i < j, of which
+// later rows have less.
+template <bool kSymmetric>
+__device__ __forceinline__ HopperItem item_of(const HopperProblem& problem, int lap) {
+  const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x),
+            number = lap * blocks + (lap % 2 == 0 ? block : blocks - 1 - block);
+  const int row_tile = number / problem.shares, place = number - row_tile * problem.shares;
+  const int share = (place + row_tile) % problem.shares;
+  if (row_tile >= problem.row_tiles) return {row_tile, problem.other_tiles};  // there is no such item
+  const int least = kSymmetric ? static_cast<int>(int64_t{row_tile} * kTileRows / kTileOthers) : 0;
+  const int behind = (share - least % problem.shares + problem.shares) % problem.shares;
+  return {row_tile, least + behind};
+}
 
-// Of an item: its tile of rows, and its share, the tiles share, share + shares, ... of the corpus. The
-// share moves on from one tile of rows to the next, so that no block gets the longer ones alone.
-__device__ __forceinline__ int row_tile_of(const HopperProblem& problem, int item) {
-  return item / problem.shares;
-}
-__device__ __forceinline__ int share_of(const HopperProblem& problem, int item) {
-  return (item % problem.shares + item / problem.shares) % problem.shares;
-}
 __device__ __forceinline__ int products_of_tile(const HopperProblem& problem) {
   return problem.rows.panels.parts == 2 ? 3 : 1;
 }
 
-// Position in the ring of stages.
-struct RingPlace {
-  int slot = 0;
-  unsigned turn = 0;  // parity of the phase of `full` in which the stage is filled
+// Of the stages that a block goes through, number n is in this slot of the ring, and is there when the
+// phase of this parity of `full` is over.
+__device__ __forceinline__ int slot_of(unsigned n) { return static_cast<int>(n % kRingStages); }
+__device__ __forceinline__ unsigned parity_of(unsigned n) { return n / kRingStages % 2; }
 
-  __device__ __forceinline__ void advance() {
-    if (++slot < kRingStages) return;
-    slot = 0;
-    turn ^= 1u;
-  }
-};
-
-// What c~ = 0 stands for.
-template <PairMetric kMetric>
-EC_HD constexpr double middle_distance() {
-  return kMetric == PairMetric::kArc ? kPi / 2.0 : 1.41421356237309505;
-}
-
-constexpr int kAbreast = 8;  // numbers whose distances are taken together, so that none waits for itself
-
-// middle_distance - distance, of c in [-1, 1] and a little beyond; exactly 0 for 0.
-template <PairMetric kMetric>
-__device__ __forceinline__ void shortfalls_at(const float (&c)[kAbreast], float (&shortfalls)[kAbreast]) {
-  if (kMetric == PairMetric::kChord) {
-#pragma unroll
-    for (int i = 0; i < kAbreast; ++i)
-      shortfalls[i] = near_root(2.0f) - near_root(fabsf(__fmaf_rn(-2.0f, c[i], 2.0f)));
-    return;
-  }
-  // Numbers of its own: device code has no way to an array of the host.
-  constexpr float coefficient[kArcDegree + 1] = {kArcCoefficient[0], kArcCoefficient[1], kArcCoefficient[2],
-                                                 kArcCoefficient[3], kArcCoefficient[4], kArcCoefficient[5],
-                                                 kArcCoefficient[6]};
-  float p[kAbreast], root[kAbreast];
-#pragma unroll
-  for (int i = 0; i < kAbreast; ++i)
-    p[i] = coefficient[kArcDegree], root[i] = near_root(fabsf(1.0f - fabsf(c[i])));
-#pragma unroll
-  for (int degree = kArcDegree - 1; degree >= 0; --degree)
-#pragma unroll
-    for (int i = 0; i < kAbreast; ++i) p[i] = __fmaf_rn(p[i], fabsf(c[i]), coefficient[degree]);
-#pragma unroll
-  for (int i = 0; i < kAbreast; ++i) {
-    const float shortfall = __fmaf_rn(-root[i], p[i], coefficient[0]);
-    shortfalls[i] = __uint_as_float(__float_as_uint(shortfall) ^ (__float_as_uint(c[i]) & 0x80000000u));
-  }
-}
-
-// The largest |c| of a thread.
-__device__ __forceinline__ float largest_of(const float (&c)[kThreadNumbers]) {
-  float largest[kAbreast] = {};
-#pragma unroll
-  for (int i = 0; i < kThreadNumbers; ++i)
-    largest[i % kAbreast] = fmaxf(largest[i % kAbreast], fabsf(c[i]));
-#pragma unroll
-  for (int step = kAbreast / 2; step > 0; step /= 2)
-#pragma unroll
-    for (int i = 0; i < step; ++i) largest[i] = fmaxf(largest[i], largest[i + step]);
-  return largest[0];
-}
-
-// |x - y|^2 or |x + y|^2 of unit rows, the smaller one, and which (sign of c).
-struct MeasuredPair {
-  float square, sign;
-};
-__device__ __forceinline__ MeasuredPair measure_pair(const HopperProblem& problem, int i, int j) {
-  const Scaling of_row = problem.rows.scalings[i], of_other = problem.others.scalings[j];
-  float minus = 0.0f, plus = 0.0f;
-#pragma unroll 1
-  for (int k = static_cast<int>(threadIdx.x) % kWarpSize; k < problem.rows.given.columns; k += kWarpSize) {
-    const float a = of_row.unit(problem.rows.given.number(i, k)),
-                b = of_other.unit(problem.others.given.number(j, k));
-    minus += (a - b) * (a - b);
-    plus += (a + b) * (a + b);
-  }
-  minus = warp_sum(minus);
-  plus = warp_sum(plus);
-  return minus <= plus ? MeasuredPair{minus, 1.0f} : MeasuredPair{plus, -1.0f};
-}
-
-constexpr int kNearWords = kThreadNumbers / 32;
-
-// What lane l of a warp keeps: of row l / 4 + 8 (l % 4 / 2) of its 16 rows the sum of distances (l even) or
-// that of products (l odd).
-__device__ __forceinline__ int kept_row(int lane) { return lane / 4 + lane % 4 / 2 * 8; }
-
-// Pairs that bf16 cannot tell apart, measured from the given rows by all lanes; a bit of near: one number
-// of this thread. Adds what a lane keeps.
-template <PairMetric kMetric>
-__device__ __forceinline__ void add_near_pairs(const HopperProblem& problem, int first_row, int first_other,
-                                               const unsigned (&near)[kNearWords], double& sum) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-#pragma unroll
-  for (int word = 0; word < kNearWords; ++word) {
-    unsigned bits = near[word];
-#pragma unroll 1
-    for (;;) {
-      const unsigned lanes = __ballot_sync(kAllLanes, bits != 0);
-      if (lanes == 0) break;
-      const int from = __ffs(static_cast<int>(lanes)) - 1;
-      const int number = 32 * word + __ffs(static_cast<int>(__shfl_sync(kAllLanes, bits, from))) - 1;
-      if (lane == from) bits &= bits - 1;
-      const int row = from / 4 + number / 2 % 2 * 8,
-                other = first_other + number / 4 * 8 + from % 4 * 2 + number % 2;
-      if (problem.leave_out && first_row + row == other) continue;
-      const MeasuredPair pair = measure_pair(problem, first_row + row, other);
-      if (row != kept_row(lane)) continue;
-      const double distance = static_cast<double>(distance_of<kMetric>(pair.square, pair.sign));
-      const double weight = problem.weights == nullptr ? 1.0 : static_cast<double>(problem.weights[other]);
-      sum += weight * (lane % 2 == 0 ? middle_distance<kMetric>() - distance
-                                     : static_cast<double>(pair.sign * (1.0f - 0.5f * pair.square)));
-    }
-  }
-}
-
-// Of parts that four lanes have of two rows, the sum that this lane keeps.
-__device__ __forceinline__ float gather(const float (&distances)[2], const float (&products)[2]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const bool odd = lane % 2 != 0, second = lane / 2 % 2 != 0;
-  float kept[2];
-  for (int half = 0; half < 2; ++half)
-    kept[half] = (odd ? products[half] : distances[half]) +
-                 __shfl_xor_sync(kAllLanes, odd ? distances[half] : products[half], 1);
-  return (second ? kept[1] : kept[0]) + __shfl_xor_sync(kAllLanes, second ? kept[0] : kept[1], 2);
-}
-
-// Sums over the numbers of a thread, but for those beyond near_limit, of which bits are set in near.
-// kSomeNear: false where there are none.
-template <PairMetric kMetric, bool kWeighted, bool kSomeNear>
-__device__ __forceinline__ float add_numbers(const float (&c)[kThreadNumbers], const float* weights,
-                                             float near_limit, unsigned (&near)[kNearWords]) {
-  float distances[2] = {}, products[2] = {};
-#pragma unroll
-  for (int first = 0; first < kThreadNumbers; first += kAbreast) {
-    float numbers[kAbreast], shortfalls[kAbreast];
-#pragma unroll
-    for (int i = 0; i < kAbreast; ++i) {
-      const bool is_near = kSomeNear && fabsf(c[first + i]) > near_limit;
-      numbers[i] = is_near ? 0.0f : c[first + i];
-      if (is_near) near[(first + i) / 32] |= 1u << (first + i) % 32;
-    }
-    shortfalls_at<kMetric>(numbers, shortfalls);
-#pragma unroll
-    for (int i = 0; i < kAbreast; i += 4) {
-      float2 both = {1.0f, 1.0f};
-      if (kWeighted) both = *reinterpret_cast<const float2*>(weights + (first + i) * 2);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int at = i + 2 * half;
-        if (kWeighted) {
-          distances[half] = __fmaf_rn(both.x, shortfalls[at], distances[half]);
-          distances[half] = __fmaf_rn(both.y, shortfalls[at + 1], distances[half]);
-          products[half] = __fmaf_rn(both.x, numbers[at], products[half]);
-          products[half] = __fmaf_rn(both.y, numbers[at + 1], products[half]);
-        } else {
-          distances[half] += shortfalls[at] + shortfalls[at + 1];
-          products[half] += numbers[at] + numbers[at + 1];
-        }
-      }
-    }
-  }
-  return gather(distances, products);
-}
-
-// The products of a tile, 16 rows of a warp, added to what its lanes keep.
-template <PairMetric kMetric, bool kWeighted>
-__device__ __forceinline__ void add_tile(const HopperProblem& problem, float near_limit, int first_row,
-                                         int first_other, const float (&c)[kThreadNumbers], double& sum) {
-  const float* weights = kWeighted ? problem.weights + first_other + threadIdx.x % 4 * 2 : nullptr;
-  unsigned near[kNearWords] = {};
-  if (!__any_sync(kAllLanes, largest_of(c) > near_limit)) {
-    sum += static_cast<double>(add_numbers<kMetric, kWeighted, false>(c, weights, near_limit, near));
-  } else {
-    sum += static_cast<double>(add_numbers<kMetric, kWeighted, true>(c, weights, near_limit, near));
-    add_near_pairs<kMetric>(problem, first_row, first_other, near, sum);
+// The first tile of the next item that has one, from a lap on.
+template <bool kSymmetric>
+__device__ __forceinline__ void find_item(const HopperProblem& problem, NextStage& next) {
+  for (; next.lap < problem.laps; ++next.lap) {
+    const HopperItem item = item_of<kSymmetric>(problem, next.lap);
+    next.row_tile = item.row_tile;
+    next.tile = item.first_tile;
+    if (next.tile < problem.other_tiles) return;
   }
 }
 
 // By one thread: has a stage filled with what comes next, if there is more. Short, for the warp waits.
+template <bool kSymmetric>
 __device__ __forceinline__ void copy_next(const HopperProblem& problem, HopperShared& shared, int slot) {
   NextStage next = shared.next;
-  if (next.item >= problem.row_tiles * problem.shares) return;
+  if (next.lap >= problem.laps) return;
   RingStage& stage = shared.stages[slot];
   CopyBarrier& full = shared.full[slot];
   arrive_and_expect(full, sizeof(RingStage));
@@ -270,9 +105,8 @@ __device__ __forceinline__ void copy_next(const HopperProblem& problem, HopperSh
       next.product = 0;
       next.tile += problem.shares;
       if (next.tile >= problem.other_tiles) {
-        next.item += static_cast<int>(gridDim.x);
-        next.row_tile = row_tile_of(problem, next.item);
-        next.tile = share_of(problem, next.item);
+        ++next.lap;
+        find_item<kSymmetric>(problem, next);
       }
     }
   }
@@ -281,17 +115,18 @@ __device__ __forceinline__ void copy_next(const HopperProblem& problem, HopperSh
 
 // By a lane of each warp, when its warp has multiplied what a stage holds. The last one is alone with
 // shared.next: it is one of those that the next stage has to wait for.
+template <bool kSymmetric>
 __device__ __forceinline__ void leave_stage(const HopperProblem& problem, HopperShared& shared, int slot) {
-  if (count_up_to(shared.done[slot], kHopperWarps - 1)) copy_next(problem, shared, slot);
+  if (count_up_to(shared.done[slot], kHopperWarps - 1)) copy_next<kSymmetric>(problem, shared, slot);
 }
 
-// By a warpgroup: has the products of a stage made, the first of a tile, or others added to those.
+// By a warpgroup: has the products of stage n made, the first of a tile, or others added to those.
 template <bool kFirst>
-__device__ __forceinline__ void multiply_stage(HopperShared& shared, RingPlace& place,
+__device__ __forceinline__ void multiply_stage(HopperShared& shared, unsigned n,
                                                float (&c)[kThreadNumbers]) {
-  const RingStage& stage = shared.stages[place.slot];
-  const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
-  wait_for_phase(shared.full[place.slot], place.turn);
+  const RingStage& stage = shared.stages[slot_of(n)];
+  const int group = static_cast<int>(threadIdx.x / kGroupThreads);
+  wait_for_phase(shared.full[slot_of(n)], parity_of(n));
   const uint64_t rows = tile_descriptor(shared_address(stage.rows + group * kPanelNumbers)),
                  others = tile_descriptor(shared_address(stage.others));
   products_fence();
@@ -303,83 +138,87 @@ __device__ __forceinline__ void multiply_stage(HopperShared& shared, RingPlace& 
   for (int k = 1; k < kPanelColumns / kProductSteps; ++k)
     multiply_add_tiles(c, rows + k * kNextStep, others + k * kNextStep);
   products_commit();
-  place.advance();
 }
 
-// By a warpgroup: the products of one tile, and the stages given back.
+// By a warpgroup: the products of one tile, from stage n on, and the stages given back.
+template <bool kSymmetric>
 __device__ __forceinline__ void multiply_tile(const HopperProblem& problem, HopperShared& shared,
-                                              RingPlace& place, float (&c)[kThreadNumbers]) {
+                                              unsigned& n, float (&c)[kThreadNumbers]) {
   const bool first_lane = threadIdx.x % kWarpSize == 0;
-  int before = place.slot;
-  multiply_stage<true>(shared, place, c);
+  multiply_stage<true>(shared, n, c);
   for (int steps = problem.rows.panels.blocks * products_of_tile(problem); steps > 1; --steps) {
-    const int slot = place.slot;
-    multiply_stage<false>(shared, place, c);
+    multiply_stage<false>(shared, ++n, c);
     products_wait<1>();  // those of the stage before are made, and it is free
-    if (first_lane) leave_stage(problem, shared, before);
-    before = slot;
+    if (first_lane) leave_stage<kSymmetric>(problem, shared, slot_of(n - 1));
   }
   products_end(c);
-  if (first_lane) leave_stage(problem, shared, before);
+  if (first_lane) leave_stage<kSymmetric>(problem, shared, slot_of(n));
+  ++n;
 }
 
 // Barriers, and the first stages. By one thread.
+template <bool kSymmetric>
 __device__ __forceinline__ void start_ring(const HopperProblem& problem, HopperShared& shared) {
   for (int i = 0; i < kRingStages; ++i) {
     init_barrier(shared.full[i], 1);
     shared.done[i] = 0;
   }
   publish_barriers();
-  const int item = static_cast<int>(blockIdx.x);
-  shared.next = {item, row_tile_of(problem, item), share_of(problem, item), 0, 0};
+  NextStage next = {};
+  find_item<kSymmetric>(problem, next);
+  shared.next = next;
 #pragma unroll 1
-  for (int i = 0; i < kRingStages; ++i) copy_next(problem, shared, i);
+  for (int i = 0; i < kRingStages; ++i) copy_next<kSymmetric>(problem, shared, i);
 }
 
-template <PairMetric kMetric, bool kWeighted>
+template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
 __global__ void __launch_bounds__(kHopperThreads, 1) sum_pair_tiles(const HopperProblem problem) {
 #if EC_HOPPER_CODE
   unsigned char* memory = shared_array<unsigned char>(kHopperSharedBytes);
   HopperShared& shared = *reinterpret_cast<HopperShared*>(
       memory + (kSwizzleBytes - shared_address(memory) % kSwizzleBytes) % kSwizzleBytes);
-  if (threadIdx.x == 0) start_ring(problem, shared);
+  if (threadIdx.x == 0) start_ring<kSymmetric>(problem, shared);
   __syncthreads();
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   __nanosleep(kPauseNanoseconds * (threadIdx.x / kGroupThreads));
   const float near_limit = problem.rows.panels.parts == 2 ? kStrictNearLimit : kNearLimit;
-  RingPlace place;
-  for (int item = static_cast<int>(blockIdx.x); item < problem.row_tiles * problem.shares;
-       item += static_cast<int>(gridDim.x)) {
-    const int share = share_of(problem, item),
-              first_row = row_tile_of(problem, item) * kTileRows + warp * 16;
-    double sum = 0.0;
-    for (int tile = share; tile < problem.other_tiles; tile += problem.shares) {
+  const int warp = static_cast<int>(threadIdx.x / kWarpSize);
+  unsigned n = 0;
+#pragma unroll 1
+  for (int lap = 0; lap < problem.laps; ++lap) {
+    const HopperItem item = item_of<kSymmetric>(problem, lap);
+    const int first_row = item.row_tile * kTileRows + warp * kWarpPanelRows;
+#pragma unroll 1
+    for (int tile = item.first_tile; tile < problem.other_tiles; tile += problem.shares) {
       float c[kThreadNumbers];
-      multiply_tile(problem, shared, place, c);
-      add_tile<kMetric, kWeighted>(problem, near_limit, first_row, tile * kTileOthers, c, sum);
+      multiply_tile<kSymmetric>(problem, shared, n, c);
+      add_tile<kMetric, kWeighted, kSymmetric>(problem, near_limit, first_row, tile * kTileOthers, c);
     }
-    const int lane = static_cast<int>(threadIdx.x) % kWarpSize, row = first_row + kept_row(lane);
-    const int64_t count = problem.rows.given.count;
-    if (row < count) problem.sums[(share * count + row) * 2 + lane % 2] = sum;
   }
 #endif
 }
 
-// sums of the shares to those that finish_pairs takes, as of one share. total: of the weights, of which a
-// row leaves its own out where it must.
+// Zeros for the sums, and the scale of what is added to them: a power of two.
 static __global__ void __launch_bounds__(256, 1)
-    add_shares(HopperProblem problem, double middle, const double* total, const float* own_weights,
-               PairSums* to) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,
-                count = problem.rows.given.count;
-  if (i >= count) return;
-  double weight = *total, distances = 0.0, products = 0.0;
-  if (problem.leave_out) weight -= own_weights == nullptr ? 1.0 : static_cast<double>(own_weights[i]);
-  for (int64_t share = 0; share < problem.shares; ++share) {
-    distances += problem.sums[(share * count + i) * 2];
-    products += problem.sums[(share * count + i) * 2 + 1];
-  }
-  to[i] = {middle * weight - distances, products};
+    start_sums(unsigned long long* sums, int64_t count, const double* total, double* scale) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t i = first; i < count; i += static_cast<int64_t>(gridDim.x) * blockDim.x) sums[i] = 0;
+  if (first != 0) return;
+  int exponent = 0;
+  if (*total > 0.0) frexp(*total, &exponent);
+  *scale = ldexp(1.0, 61 - exponent);  // sums are less than 2 *total
+}
+
+// The sums as finish_pairs takes them, of one share. total: of the weights, of which a row leaves its own
+// out where it must.
+static __global__ void __launch_bounds__(256, 1)
+    end_sums(HopperProblem problem, double middle, const double* total, bool leave_out, PairSums* to) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= problem.rows.given.count) return;
+  double weight = *total, found[2];
+  if (leave_out) weight -= problem.weights == nullptr ? 1.0 : static_cast<double>(problem.weights[i]);
+  for (int kind = 0; kind < 2; ++kind)
+    found[kind] = static_cast<double>(static_cast<long long>(problem.sums[2 * i + kind])) / *problem.scale;
+  to[i] = {middle * weight - found[0], found[1]};
 }
 
 }  // namespace ec::cuda
