@@ -6,7 +6,7 @@
 // Layout of an operand of a product (PTX ISA, "Asynchronous warpgroup level matrix", K-major, 128-byte
 // swizzle): rows of 64 numbers of bf16, 128 bytes each, one after another from a multiple of 1024 bytes;
 // piece p of 16 bytes of row r lies at place p ^ (r % 8) of the row (place_in_panel).
-// Layout of the sums c (64 x 256): thread t of the warpgroup, lane l of warp w, has rows 16 w + l / 4 and
+// Layout of the sums c (64 x 240): thread t of the warpgroup, lane l of warp w, has rows 16 w + l / 4 and
 // + 8, columns 8 j + 2 (l % 4) and + 1: numbers[4 j + 2 half + part].
 #pragma once
 
@@ -30,7 +30,8 @@ namespace ec::cuda {
 constexpr int kGroupThreads = 128;                  // of a warpgroup
 constexpr int kPanelRows = 64, kPanelColumns = 64;  // of a block of a packed operand, 8 KB
 constexpr int kPanelNumbers = kPanelRows * kPanelColumns;
-constexpr int kProductColumns = 256;                 // of c
+// Of c. 256 would leave a thread 40 registers for all else, which is not enough without spills.
+constexpr int kProductColumns = 240;
 constexpr int kThreadNumbers = kProductColumns / 2;  // of c, that a thread has
 constexpr int kProductSteps = 16;                    // numbers of a row that one product takes
 constexpr unsigned kSwizzleBytes = 1024;             // boundary on which 8 rows begin
@@ -117,40 +118,40 @@ __device__ __forceinline__ void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(kLeft) : "memory");
 }
 
+// 120 operands of an asm statement, and their places in its text.
 #define EC_FOUR_OF(how, numbers, i) \
   how(numbers[i]), how(numbers[(i) + 1]), how(numbers[(i) + 2]), how(numbers[(i) + 3])
-#define EC_SIXTEEN_OF(how, numbers, i)                                                               \
+#define EC_TWENTY_OF(how, numbers, i)                                                                \
   EC_FOUR_OF(how, numbers, i), EC_FOUR_OF(how, numbers, (i) + 4), EC_FOUR_OF(how, numbers, (i) + 8), \
-      EC_FOUR_OF(how, numbers, (i) + 12)
-#define EC_ALL_OF(how, numbers)                                                                          \
-  EC_SIXTEEN_OF(how, numbers, 0), EC_SIXTEEN_OF(how, numbers, 16), EC_SIXTEEN_OF(how, numbers, 32),      \
-      EC_SIXTEEN_OF(how, numbers, 48), EC_SIXTEEN_OF(how, numbers, 64), EC_SIXTEEN_OF(how, numbers, 80), \
-      EC_SIXTEEN_OF(how, numbers, 96), EC_SIXTEEN_OF(how, numbers, 112)
-#define EC_ALL_PLACES                                                                            \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
-  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
-  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
-  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "             \
-  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
-  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
-  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+      EC_FOUR_OF(how, numbers, (i) + 12), EC_FOUR_OF(how, numbers, (i) + 16)
+#define EC_ALL_OF(how, numbers)                                                                  \
+  EC_TWENTY_OF(how, numbers, 0), EC_TWENTY_OF(how, numbers, 20), EC_TWENTY_OF(how, numbers, 40), \
+      EC_TWENTY_OF(how, numbers, 60), EC_TWENTY_OF(how, numbers, 80), EC_TWENTY_OF(how, numbers, 100)
+#define EC_ALL_PLACES                                                                \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "                \
+  "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "      \
+  "%30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, "      \
+  "%45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "      \
+  "%60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, "      \
+  "%75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, "      \
+  "%90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, " \
+  "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119"
 
-// c = a b^T, of which a has 64 rows and b 256, of 16 numbers each (see tile_descriptor). Under way until
+// c = a b^T, of which a has 64 rows and b 240, of 16 numbers each (see tile_descriptor). Under way until
 // products_wait; c and the tiles are not to be touched before. What c was is not read: it may be nothing.
 __device__ __forceinline__ void multiply_tiles(float (&numbers)[kThreadNumbers], uint64_t a, uint64_t b) {
   asm volatile(
       "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" EC_ALL_PLACES
-      "}, %128, %129, accumulate, 1, 1, 0, 0;\n}"
+      "wgmma.mma_async.sync.aligned.m64n240k16.f32.bf16.bf16 {" EC_ALL_PLACES
+      "}, %120, %121, accumulate, 1, 1, 0, 0;\n}"
       : EC_ALL_OF("=f", numbers)
       : "l"(a), "l"(b));
 }
 // c += a b^T
 __device__ __forceinline__ void multiply_add_tiles(float (&numbers)[kThreadNumbers], uint64_t a,
                                                    uint64_t b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" EC_ALL_PLACES
-               "}, %128, %129, 1, 1, 1, 0, 0;"
+  asm volatile("wgmma.mma_async.sync.aligned.m64n240k16.f32.bf16.bf16 {" EC_ALL_PLACES
+               "}, %120, %121, 1, 1, 1, 0, 0;"
                : EC_ALL_OF("+f", numbers)
                : "l"(a), "l"(b));
 }

@@ -37,7 +37,7 @@ struct Layout {
     others = {nullptr, other_tiles, kTileOthers, parts, blocks};
     rows.numbers = take<BFloat>(rows.size());
     others.numbers = take<BFloat>(others.size());
-    weights = pairs.weights == nullptr ? nullptr : take<float>(others.rows());
+    weights = pairs.weights == nullptr ? nullptr : take<float>(sum_count() / 2);
     sums = take<unsigned long long>(sum_count());
     scale = take<double>(1);
   }
@@ -95,7 +95,7 @@ void launch_pairs(const HopperProblem& problem, PairMetric metric, bool symmetri
                                 ? kernel_for<PairMetric::kArc>(weighted, symmetric)
                                 : kernel_for<PairMetric::kChord>(weighted, symmetric);
   allow_shared(kernel, kHopperSharedBytes);
-  EC_LAUNCH(kernel, static_cast<unsigned>(blocks), kHopperThreads, kHopperSharedBytes, stream, problem);
+  EC_LAUNCH(kernel, static_cast<unsigned>(blocks), kTileThreads, kHopperSharedBytes, stream, problem);
 }
 
 }  // namespace
@@ -119,8 +119,10 @@ void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* works
   pack_for(corpus.kind)(corpus, layout.others, corpus_scalings, pairs.missing, pairs.weights,
                         layout.weights, multiprocessors, stream);
   // Where the rows are the corpus too, since tiles of the sides differ.
-  pack_for(pairs.rows.kind)(pairs.rows, layout.rows, pairs.own_corpus ? nullptr : pairs.row_scalings,
-                            nullptr, nullptr, nullptr, multiprocessors, stream);
+  const bool own = pairs.own_corpus;
+  pack_for(pairs.rows.kind)(pairs.rows, layout.rows, own ? nullptr : pairs.row_scalings, nullptr,
+                            own ? pairs.weights : nullptr, own ? layout.weights : nullptr, multiprocessors,
+                            stream);
   EC_LAUNCH(start_sums, static_cast<unsigned>(multiprocessors), kPackThreads, 0, stream, layout.sums,
             layout.sum_count(), pairs.total, layout.scale);
   const HopperProblem problem = {

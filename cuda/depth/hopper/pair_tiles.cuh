@@ -3,7 +3,7 @@
 // what becomes of it, is as in pairwise.cuh; here is another way to the same sums.
 //
 // A block stays on its multiprocessor and takes one item after another: a tile of 192 rows, and every so
-// many'th tile of 256 rows of the corpus. Bulk copies fill a ring of stages (64 columns of both tiles);
+// many'th tile of 240 rows of the corpus. Bulk copies fill a ring of stages (64 columns of both tiles);
 // three warpgroups, of 64 rows each, multiply from the same stages and take distances of the products in
 // their registers. They are not kept in step: while one takes distances the others multiply, as far ahead
 // of it as the ring is long; a pause at the start sets them apart. The warp that is the last to be done
@@ -11,8 +11,8 @@
 // more.
 //
 // What bounds it, per multiprocessor and cycle: the tensor cores take 192 x 256 x 64 products in 1536
-// cycles; in that time 56 KB come in (37 bytes a cycle; tiles of 128 x 256 would need 48, and the L2 cache
-// gives little more), and products read 80 bytes of shared memory of the 128 that it gives. Distances are
+// cycles; in that time 54 KB come in (38 bytes a cycle; tiles of 128 x 256 would need 48, and the L2 cache
+// gives little more), and products read 81 bytes of shared memory of the 128 that it gives. Distances are
 // some 14 instructions a pair, for 1024 columns 2000 of 8192 cycles of a warpgroup's product, hidden behind
 // those of the others.
 //
@@ -25,10 +25,8 @@
 
 namespace ec::cuda {
 
-constexpr int kRowPanels = 3;  // of a tile, one for each warpgroup
-constexpr int kTileRows = kRowPanels * kPanelRows, kTileOthers = kProductColumns;
 constexpr int kRingStages = 4;
-constexpr int kHopperThreads = kRowPanels * kGroupThreads, kHopperWarps = kHopperThreads / kWarpSize;
+constexpr int kHopperWarps = kTileThreads / kWarpSize;
 constexpr unsigned kPauseNanoseconds = 500;  // about what a stage takes a warpgroup that is alone
 
 struct RingStage {
@@ -43,6 +41,8 @@ struct HopperShared {
   CopyBarrier full[kRingStages];
   unsigned done[kRingStages];  // warps, with what the stage holds
   NextStage next;              // the last one of them has it
+  int next_laps[kHopperWarps];
+  NearBits near;
 };
 // The stages begin on kSwizzleBytes, where shared memory may not.
 constexpr size_t kHopperSharedBytes = sizeof(HopperShared) + kSwizzleBytes;
@@ -172,7 +172,7 @@ __device__ __forceinline__ void start_ring(const HopperProblem& problem, HopperS
 }
 
 template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
-__global__ void __launch_bounds__(kHopperThreads, 1) sum_pair_tiles(const HopperProblem problem) {
+__global__ void __launch_bounds__(kTileThreads, 1) sum_pair_tiles(const HopperProblem problem) {
 #if EC_HOPPER_CODE
   unsigned char* memory = shared_array<unsigned char>(kHopperSharedBytes);
   HopperShared& shared = *reinterpret_cast<HopperShared*>(
@@ -183,16 +183,22 @@ __global__ void __launch_bounds__(kHopperThreads, 1) sum_pair_tiles(const Hopper
   const float near_limit = problem.rows.panels.parts == 2 ? kStrictNearLimit : kNearLimit;
   const int warp = static_cast<int>(threadIdx.x / kWarpSize);
   unsigned n = 0;
+  int lap = 0;
 #pragma unroll 1
-  for (int lap = 0; lap < problem.laps; ++lap) {
+  while (lap < problem.laps) {
     const HopperItem item = item_of<kSymmetric>(problem, lap);
     const int first_row = item.row_tile * kTileRows + warp * kWarpPanelRows;
+    shared.next_laps[warp] = lap + 1;  // by all its lanes; in between there is no register for it
 #pragma unroll 1
     for (int tile = item.first_tile; tile < problem.other_tiles; tile += problem.shares) {
       float c[kThreadNumbers];
       multiply_tile<kSymmetric>(problem, shared, n, c);
-      add_tile<kMetric, kWeighted, kSymmetric>(problem, near_limit, first_row, tile * kTileOthers, c);
+      add_tile<kMetric, kWeighted, kSymmetric>(problem, near_limit, first_row, tile * kTileOthers, c,
+                                               shared.near);
     }
+    __syncwarp();
+    lap = shared.next_laps[warp];
+    __syncwarp();
   }
 #endif
 }
