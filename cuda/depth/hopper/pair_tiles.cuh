@@ -46,6 +46,7 @@ struct HopperShared {
 };
 // The stages begin on kSwizzleBytes, where shared memory may not.
 constexpr size_t kHopperSharedBytes = sizeof(HopperShared) + kSwizzleBytes;
+static_assert(kHopperSharedBytes <= size_t{227} << 10, "a block has no more");
 
 // A tile of rows, and a share of the corpus: tiles first_tile, first_tile + shares, ...
 struct HopperItem {
