@@ -17,10 +17,10 @@
 #include "native/numbers.h"
 
 #if defined(__CUDACC__)
+#pragma nv_diag_suppress 20011  // of functions of the host alone
 void* operator new(size_t bytes) {
   void* memory = nullptr;
-  if (cudaMallocManaged(&memory, bytes + 1) != cudaSuccess) std::abort();
-  return memory;
+  return cudaMallocManaged(&memory, bytes + 1) == cudaSuccess ? memory : nullptr;
 }
 void operator delete(void* memory) noexcept { cudaFree(memory); }
 void operator delete(void* memory, size_t) noexcept { cudaFree(memory); }

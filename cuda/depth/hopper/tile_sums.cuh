@@ -41,13 +41,14 @@ EC_HD constexpr double middle_distance() {
 
 constexpr int kAbreast = 8;  // numbers whose distances are taken together, so that none waits for itself
 
-// middle_distance - distance, of c in [-1, 1] and a little beyond; exactly 0 for 0.
+// middle_distance - distance, of c in [-1, 1] and a little beyond; exactly 0 for 0, as the root of 1 is 1.
 template <PairMetric kMetric>
 __device__ __forceinline__ void shortfalls_at(const float (&c)[kAbreast], float (&shortfalls)[kAbreast]) {
   if (kMetric == PairMetric::kChord) {
+    constexpr float kMiddle = static_cast<float>(middle_distance<PairMetric::kChord>());
 #pragma unroll
     for (int i = 0; i < kAbreast; ++i)
-      shortfalls[i] = near_root(2.0f) - near_root(fabsf(__fmaf_rn(-2.0f, c[i], 2.0f)));
+      shortfalls[i] = __fmaf_rn(-kMiddle, near_root(fabsf(1.0f - c[i])), kMiddle);
     return;
   }
   // Numbers of its own: device code has no way to an array of the host.
@@ -115,7 +116,7 @@ __device__ __forceinline__ void add_scaled(const HopperProblem& problem, double 
 }
 
 // Pairs that bf16 cannot tell apart, measured from the given rows by all lanes and added by two of them.
-// groups: a bit for each of which there are bits in near.
+// words: a bit for each of which there are bits in near.
 template <PairMetric kMetric, bool kSymmetric>
 __device__ __forceinline__ void add_near_pairs(const HopperProblem& problem, int first_row, int first_other,
                                                unsigned words, const NearBits& near) {
@@ -281,10 +282,11 @@ __device__ __forceinline__ void add_tile(const HopperProblem& problem, float nea
 #pragma unroll
       for (int i = 0; i < kAbreast; ++i) numbers[i] = c[at + i];
       shortfalls_at<kMetric>(numbers, shortfalls);
-      const float* weights = kWeighted ? problem.weights + first_other + lane_anew() % 4 * 2 : nullptr;
-      add_to_rows<kWeighted>(numbers, shortfalls, weights + at * 2, parts);
+      // Places anew each time, for there are no registers to keep them.
+      const float* weights =
+          kWeighted ? problem.weights + first_other + lane_anew() % 4 * 2 + at * 2 : nullptr;
+      add_to_rows<kWeighted>(numbers, shortfalls, weights, parts);
       if (kSymmetric) {
-        // Read again each time, for there are no registers to keep them.
         const float* of_rows = kWeighted ? problem.weights + first_row + lane_anew() / 4 : nullptr;
         add_columns<kWeighted>(problem, lane, of_rows, numbers, shortfalls, columns + at * 4);
       }
