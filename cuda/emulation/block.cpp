@@ -88,7 +88,11 @@ class Block {
       ready_.push_back(i);
     }
     for (auto& of_warp : meetings_) of_warp.clear();
-    while (!ready_.empty()) {
+    waiting_.clear();
+    later_.clear();
+    changed_ = false;
+    ++block_number_;
+    while (next_thread_is_ready()) {
       const size_t pick = random_() % ready_.size();
       current_ = ready_[pick];
       ready_[pick] = ready_.back();
@@ -98,6 +102,7 @@ class Block {
       thread.fiber.resume();
       if (!failure_.empty()) throw std::logic_error(failure_);
     }
+    if (ended_early_) throw std::logic_error("a block ends before its bulk copies are made");
     for (const Thread& thread : threads_) {
       if (!thread.fiber.finished()) throw std::logic_error(stuck());
       if (!thread.copies.empty() || !thread.groups.empty())
@@ -108,6 +113,17 @@ class Block {
   void* shared() { return shared_.get(); }
   size_t shared_bytes() const { return shared_bytes_; }
   int lane() const { return static_cast<int>(current_ % kWarpLanes); }
+  size_t thread_number() const { return current_; }
+  static uint64_t block_number() { return block_number_; }
+
+  void wait_until(const std::function<bool()>& holds, const char* what, const Place& place) {
+    while (!holds()) {
+      waiting_.push_back({current_, holds, what, place});
+      threads_[current_].fiber.pause();
+    }
+  }
+  void notify() { changed_ = true; }
+  void later(std::function<void()> action) { later_.push_back(std::move(action)); }
 
   void sync(const Place& place) {
     if (barrier_arrived_ == 0) {
@@ -188,12 +204,54 @@ class Block {
   }
 
  private:
+  struct Waiting {
+    size_t thread;
+    std::function<bool()> holds;
+    const char* what;
+    Place place;
+  };
+
+  // Does some of what was left for later, and wakes those for whom that is enough.
+  bool next_thread_is_ready() {
+    ended_early_ = ready_.empty() && !later_.empty() &&
+                   std::all_of(threads_.begin(), threads_.end(),
+                               [](const Thread& thread) { return thread.fiber.finished(); });
+    if (ended_early_) return false;
+    for (;;) {
+      if (!later_.empty() && (ready_.empty() || random_() % 4 == 0)) {
+        const size_t pick = random_() % later_.size();
+        const std::function<void()> action = std::move(later_[pick]);
+        later_[pick] = std::move(later_.back());
+        later_.pop_back();
+        action();
+      }
+      if (changed_) wake();
+      if (!ready_.empty()) return true;
+      if (later_.empty()) return false;
+    }
+  }
+
+  void wake() {
+    changed_ = false;
+    std::vector<Waiting> still;
+    for (Waiting& one : waiting_) {
+      if (one.holds())
+        ready_.push_back(one.thread);
+      else
+        still.push_back(std::move(one));
+    }
+    waiting_ = std::move(still);
+  }
+
   std::string stuck() const {
     std::string what = "threads of a block wait for others that have left or wait elsewhere:";
     if (barrier_arrived_ > 0)
       what += " " + std::to_string(barrier_arrived_) + " at the barrier " + text(barrier_) + ";";
     for (const auto& of_warp : meetings_)
       for (const auto& one : of_warp) what += " lanes at " + text(one->place) + ";";
+    for (size_t i = 0; i < std::min(waiting_.size(), size_t{4}); ++i)
+      what += " thread " + std::to_string(waiting_[i].thread) + " for " + waiting_[i].what + " at " +
+              text(waiting_[i].place) + ";";
     return what;
   }
 
@@ -210,6 +268,10 @@ class Block {
   size_t current_ = 0;
   size_t barrier_arrived_ = 0;
   Place barrier_ = {};
+  std::vector<Waiting> waiting_;
+  std::vector<std::function<void()>> later_;
+  bool changed_ = false, ended_early_ = false;
+  static inline uint64_t block_number_ = 0;
   std::string failure_;
 };
 
@@ -262,6 +324,13 @@ const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const 
   return g_block->meet(mask, value, bytes, place);
 }
 int lane() { return g_block->lane(); }
+size_t thread_number() { return g_block->thread_number(); }
+uint64_t block_number() { return Block::block_number(); }
+void wait_until(const std::function<bool()>& holds, const char* what, const Place& place) {
+  g_block->wait_until(holds, what, place);
+}
+void notify() { g_block->notify(); }
+void later(std::function<void()> action) { g_block->later(std::move(action)); }
 void async_copy(void* to, const void* from, size_t bytes) { g_block->async_copy({to, from, bytes}); }
 void async_commit() { g_block->async_commit(); }
 void async_wait(int groups_left) { g_block->async_wait(static_cast<size_t>(groups_left)); }

@@ -48,6 +48,16 @@ void sync_block(const Place& place);
 // kMostLaneBytes. Valid until the lane's next meeting.
 const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const Place& place);
 int lane();
+// The number of this thread in its block, and of the block among all that have run.
+size_t thread_number();
+uint64_t block_number();
+// Leaves other threads their turns until that holds; it is asked again after each call of notify. `what`
+// and the place are for the report on a block that is stuck.
+void wait_until(const std::function<bool()>& holds, const char* what, const Place& place);
+void notify();
+// Done at a time drawn at random, or when no thread can go on: work of an engine beside the threads. A
+// block must not end before. What is done calls notify where it changes what threads wait for.
+void later(std::function<void()> action);
 // Copies of this thread, made when it waits for them; until then what they write is unwritten. A null
 // `from` stands for zeros.
 void async_copy(void* to, const void* from, size_t bytes);

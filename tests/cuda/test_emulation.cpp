@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/hopper.cuh"
 #include "common/tensor_core.cuh"
 #include "native/check.h"
 
@@ -140,6 +141,177 @@ void tensor_cores_multiply() {
   });
 }
 
+using ec::cuda::BFloat;
+using ec::cuda::CopyBarrier;
+constexpr int kOthers = ec::cuda::kProductColumns, kWide = ec::cuda::kPanelColumns;
+
+// Tiles from kSwizzleBytes on, as much as is needed before that, and barriers.
+struct Operands {
+  BFloat a[ec::cuda::kPanelRows * kWide], b[kOthers * kWide];
+  CopyBarrier full;
+  unsigned counted;
+};
+constexpr size_t kOperandBytes = sizeof(Operands) + ec::cuda::kSwizzleBytes;
+
+Operands& operands() {
+  unsigned char* memory = ec::cuda::shared_array<unsigned char>(kOperandBytes);
+  const unsigned beyond = ec::cuda::shared_address(memory) % ec::cuda::kSwizzleBytes;
+  CHECK(beyond != 0);  // as it may be
+  return *reinterpret_cast<Operands*>(memory + (ec::cuda::kSwizzleBytes - beyond));
+}
+
+template <class Kernel>
+void launch_wide(unsigned block, size_t shared_bytes, const Kernel& kernel) {
+  ec::emulation::launch({1}, {block}, shared_bytes, shared_bytes, kernel);
+}
+
+// A block of rows x 64 numbers as products want it.
+std::vector<BFloat> packed(int rows, int step) {
+  std::vector<BFloat> block(static_cast<size_t>(rows * kWide));
+  for (int i = 0; i < rows; ++i)
+    for (int k = 0; k < kWide; ++k)
+      block[static_cast<size_t>(ec::cuda::place_in_panel(i, k / 8) + k % 8)] = {
+          static_cast<uint16_t>(__float_as_uint(static_cast<float>((step * i + 3 * k) % 7 - 3)) >> 16)};
+  return block;
+}
+
+// Two stages, the second over the first, by bulk copies and the products of a warpgroup.
+void warpgroups_multiply() {
+  const std::vector<BFloat> a = packed(ec::cuda::kPanelRows, 5), b = packed(kOthers, 2);
+  launch_wide(128, kOperandBytes, [&] {
+    Operands& shared = operands();
+    const int t = static_cast<int>(threadIdx.x), lane = t % 32;
+    const auto copy = [&] {
+      arrive_and_expect(shared.full, sizeof shared.a + sizeof shared.b);
+      bulk_copy(shared.a, a.data(), sizeof shared.a, shared.full);
+      bulk_copy(shared.b, b.data(), sizeof shared.b, shared.full);
+    };
+    if (t == 0) {
+      init_barrier(shared.full, 1);
+      shared.counted = 0;
+      ec::cuda::publish_barriers();
+      copy();
+    }
+    __syncthreads();
+    float c[ec::cuda::kThreadNumbers];
+    for (unsigned stage = 0; stage < 2; ++stage) {
+      wait_for_phase(shared.full, stage % 2);
+      const uint64_t rows = ec::cuda::tile_descriptor(ec::cuda::shared_address(shared.a)),
+                     others = ec::cuda::tile_descriptor(ec::cuda::shared_address(shared.b));
+      ec::cuda::products_fence();
+      for (int k = 0; k < 4; ++k) {
+        const uint64_t step = static_cast<uint64_t>(k) * ec::cuda::kNextStep;
+        if (stage == 0 && k == 0)
+          ec::cuda::multiply_tiles(c, rows, others);
+        else
+          ec::cuda::multiply_add_tiles(c, rows + step, others + step);
+      }
+      ec::cuda::products_commit();
+      CHECK(std::isnan(c[0]));
+      ec::cuda::products_end(c);
+      if (stage == 0 && lane == 0 && ec::cuda::count_up_to(shared.counted, 3)) copy();
+    }
+    for (int i = 0; i < ec::cuda::kThreadNumbers; ++i) {
+      const int row = t / 32 * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      float sum = 0.0f;
+      for (int k = 0; k < kWide; ++k)
+        sum += 2.0f * static_cast<float>((5 * row + 3 * k) % 7 - 3) *
+               static_cast<float>((2 * column + 3 * k) % 7 - 3);
+      CHECK(c[i] == sum);
+    }
+  });
+}
+
+// What is copied in bulk is there when its barrier says so, and not before.
+void bulk_copies_are_waited_for() {
+  struct Numbers {
+    float values[256];
+    CopyBarrier full;
+  };
+  std::vector<float> from(256, 1.0f);
+  int early = 0;
+  const auto kernel = [&] {
+    auto& shared = shared_memory<Numbers>();
+    if (threadIdx.x == 0) {
+      ec::cuda::init_barrier(shared.full, 2);
+      ec::cuda::arrive_and_expect(shared.full, sizeof shared.values);
+      ec::cuda::bulk_copy(shared.values, from.data(), sizeof shared.values, shared.full);
+      early += std::isnan(shared.values[7]) ? 1 : 0;
+    }
+    __syncthreads();
+    ec::cuda::wait_for_phase(shared.full, 1);  // the phase before the first
+    __syncthreads();
+    if (threadIdx.x == 33) ec::cuda::arrive(shared.full);
+    ec::cuda::wait_for_phase(shared.full, 0);
+    CHECK(shared.values[threadIdx.x] == 1.0f);
+  };
+  for (int attempt = 0; attempt < 5; ++attempt) launch(1, 64, sizeof(Numbers), kernel);
+  CHECK(early == 5);
+  CHECK(refused("before its bulk copies", 1, sizeof(Numbers), [&] {
+    auto& shared = shared_memory<Numbers>();
+    ec::cuda::init_barrier(shared.full, 1);
+    ec::cuda::arrive_and_expect(shared.full, sizeof shared.values);
+    ec::cuda::bulk_copy(shared.values, from.data(), sizeof shared.values, shared.full);
+  }));
+}
+
+void broken_rules_of_barriers_are_refused() {
+  struct Numbers {
+    float values[8];
+    CopyBarrier full;
+  };
+  const std::vector<float> from(8, 1.0f);
+  const auto with_barrier = [](unsigned arrivals, const auto& body) {
+    return [=, &body] {
+      auto& shared = shared_memory<Numbers>();
+      if (threadIdx.x == 0) ec::cuda::init_barrier(shared.full, arrivals);
+      __syncthreads();
+      body(shared);
+    };
+  };
+  const auto none = [](Numbers& shared) { ec::cuda::wait_for_phase(shared.full, 0); };
+  CHECK(refused("a phase of a barrier", 32, sizeof(Numbers), with_barrier(1, none)));
+  const auto odd = [&](Numbers& shared) {
+    ec::cuda::bulk_copy(shared.values + 1, from.data(), 16, shared.full);
+  };
+  CHECK(refused("on 16 bytes", 32, sizeof(Numbers), with_barrier(1, odd)));
+  const auto far = [&](Numbers& shared) {
+    ec::cuda::bulk_copy(shared.values, from.data(), 4096, shared.full);
+  };
+  CHECK(refused("not of shared memory", 32, sizeof(Numbers), with_barrier(1, far)));
+  CHECK(refused("before it is made", 32, sizeof(Numbers),
+                [] { ec::cuda::arrive(shared_memory<Numbers>().full); }));
+}
+
+void broken_rules_of_products_are_refused() {
+  const auto refused_here = [](const char* words, const auto& kernel) {
+    try {
+      launch_wide(128, kOperandBytes, kernel);
+    } catch (const std::logic_error& error) {
+      return std::string(error.what()).find(words) != std::string::npos;
+    }
+    return false;
+  };
+  const auto product = [](unsigned a_offset, uint64_t swizzle) {
+    Operands& shared = operands();
+    float c[ec::cuda::kThreadNumbers];
+    const unsigned a = ec::cuda::shared_address(shared.a) + a_offset;
+    const uint64_t layout = (ec::cuda::tile_descriptor(0) & ~(uint64_t{3} << 62)) | swizzle << 62;
+    ec::cuda::multiply_tiles(c, layout | a >> 4,
+                             ec::cuda::tile_descriptor(ec::cuda::shared_address(shared.b)));
+    ec::cuda::products_commit();
+    ec::cuda::products_end(c);
+  };
+  CHECK(!refused_here("", [&] { product(0, 1); }));
+  CHECK(refused_here("layout that is swapped", [&] { product(0, 2); }));
+  CHECK(refused_here("not begin on 1024", [&] { product(128, 1); }));
+  CHECK(refused_here("outside of shared", [&] { product(1024 * 220, 1); }));
+  CHECK(refused_here("different products", [&] { product(threadIdx.x < 64 ? 0 : 1024, 1); }));
+  CHECK(refused_here("rest of its warpgroup", [&] {
+    if (threadIdx.x >= 32) product(0, 1);
+  }));
+}
+
 void a_kernel_that_shares_much() { shared_memory<Reversed>().values[0] = 1; }
 
 void much_shared_memory_must_be_allowed() {
@@ -234,6 +406,10 @@ int main() {
   lanes_exchange();
   copies_are_made_when_waited_for();
   tensor_cores_multiply();
+  warpgroups_multiply();
+  bulk_copies_are_waited_for();
+  broken_rules_of_barriers_are_refused();
+  broken_rules_of_products_are_refused();
   much_shared_memory_must_be_allowed();
   atomics_add_up();
   a_missing_barrier_is_seen();

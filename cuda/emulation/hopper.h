@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a Hopper block does beside its threads: barriers that count bytes, bulk copies, and products of
+// tiles in shared memory by groups of four warps. See common/hopper.cuh for what each is on the GPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "emulation/block.h"
+
+namespace ec::emulation {
+
+constexpr int kGroupThreads = 128;                  // of a warpgroup
+constexpr int kGroupRows = 64, kProductSteps = 16;  // rows, and numbers of them, of one product
+// Where a block's shared memory begins in its window: on no more than it promises.
+constexpr unsigned kSharedStart = 128;
+
+// The address of shared memory in its window.
+unsigned shared_address(const void* memory, const Place& place);
+
+void init_barrier(void* barrier, unsigned arrivals, const Place& place);
+// One arrival, of a thread that first announces so many bytes.
+void arrive(void* barrier, unsigned bytes, const Place& place);
+// Until the phase of that parity is over.
+void wait_for_phase(void* barrier, unsigned parity, const Place& place);
+// What it writes is unwritten until the barrier has counted it.
+void bulk_copy(void* to, const void* from, unsigned bytes, void* barrier, const Place& place);
+
+// c (64 x columns) = a b^T (+ c): computed when products_wait says so; until then c is not to be read.
+// numbers: columns / 2 of this thread, as common/hopper.cuh says.
+void multiply_tiles(float* numbers, int columns, uint64_t a, uint64_t b, bool accumulate,
+                    const Place& place);
+void products_commit();
+void products_wait(int groups_left, const Place& place);
+
+}  // namespace ec::emulation
