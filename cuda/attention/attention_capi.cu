@@ -114,7 +114,11 @@ struct Prepared {
     ec_status status = check_given(place, "place", error);
     if (status == EC_OK) status = check_given(given, "problem", error);
     if (status == EC_OK) status = make_problem(*given, &problem, error);
-    return status != EC_OK ? status : find_multiprocessors(place->device, &multiprocessors, error);
+    if (status != EC_OK) return status;
+    DeviceFacts facts;
+    status = find_device(place->device, &facts, error);
+    multiprocessors = facts.multiprocessors;
+    return status;
   }
 };
 

@@ -64,18 +64,15 @@ target_link_options(embedcore_cuda PRIVATE
                     -Wl,--version-script=${PROJECT_SOURCE_DIR}/cuda/cmake/exported.map)
 
 # What uses Hopper's own instructions is compiled for no other target; which it runs on is asked at run time.
-if(EC_CUDA_TARGETS MATCHES "90")
-  file(GLOB EC_HOPPER_SOURCES CONFIGURE_DEPENDS cuda/*/hopper/*.cu)
-  add_library(embedcore_hopper OBJECT ${EC_HOPPER_SOURCES})
-  target_include_directories(embedcore_hopper PRIVATE cuda csrc csrc/capi)
-  set_target_properties(
-    embedcore_hopper PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
-                                CUDA_VISIBILITY_PRESET hidden CUDA_ARCHITECTURES 90a-real
-                                POSITION_INDEPENDENT_CODE ON)
-  target_compile_options(embedcore_hopper PRIVATE -O3 -fmad=false -compress-mode=size)
-  target_sources(embedcore_cuda PRIVATE $<TARGET_OBJECTS:embedcore_hopper>)
-  target_compile_definitions(embedcore_cuda PRIVATE EC_HAVE_HOPPER=1)
-endif()
+file(GLOB EC_HOPPER_SOURCES CONFIGURE_DEPENDS cuda/*/hopper/*.cu)
+add_library(embedcore_hopper OBJECT ${EC_HOPPER_SOURCES})
+target_include_directories(embedcore_hopper PRIVATE cuda csrc csrc/capi)
+set_target_properties(
+  embedcore_hopper PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
+                              CUDA_VISIBILITY_PRESET hidden CUDA_ARCHITECTURES 90a-real
+                              POSITION_INDEPENDENT_CODE ON)
+target_compile_options(embedcore_hopper PRIVATE -O3 -fmad=false -compress-mode=size)
+target_sources(embedcore_cuda PRIVATE $<TARGET_OBJECTS:embedcore_hopper>)
 
 install(TARGETS embedcore_cuda EXPORT embedcoreTargets LIBRARY DESTINATION embedcore/lib)
 install(FILES cuda/capi/embedcore_cuda.h DESTINATION embedcore/include)

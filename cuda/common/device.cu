@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <atomic>
+#include <mutex>
 
 #include "core/errors.h"
 
@@ -79,11 +80,12 @@ ec_status count_devices(int32_t* count, ec_error* error) {
   return EC_OK;
 }
 
-ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* error) {
-  static std::atomic<int> known[kMostDevices];  // 0: not yet
-  if (device >= 0 && device < kMostDevices) {
-    *multiprocessors = known[device].load(std::memory_order_relaxed);
-    if (*multiprocessors != 0) return EC_OK;
+ec_status find_device(int32_t device, DeviceFacts* facts, ec_error* error) {
+  static DeviceFacts known[kMostDevices];
+  static std::atomic<bool> is_known[kMostDevices];
+  if (device >= 0 && device < kMostDevices && is_known[device].load(std::memory_order_acquire)) {
+    *facts = known[device];
+    return EC_OK;
   }
   int32_t count = 0;
   const ec_status status = count_devices(&count, error);
@@ -91,16 +93,20 @@ ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* e
   if (device < 0 || device >= count || device >= kMostDevices)
     return fail(error, EC_INVALID_VALUE, "device", -1, "'device' must be from 0 to %d; got %d", count - 1,
                 static_cast<int>(device));
-  int major = 0;
-  cudaError_t code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaError_t code = cudaDeviceGetAttribute(&facts->major, cudaDevAttrComputeCapabilityMajor, device);
   if (code == cudaSuccess)
-    code = cudaDeviceGetAttribute(multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    code = cudaDeviceGetAttribute(&facts->minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (code == cudaSuccess)
+    code = cudaDeviceGetAttribute(&facts->multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (code != cudaSuccess) return fail_with(code, error);
-  if (major < kLeastMajor)
+  if (facts->major < kLeastMajor)
     return fail(error, EC_UNSUPPORTED, "device", -1,
-                "'device' must have compute capability %d.0 or newer; device %d has %d", kLeastMajor,
-                static_cast<int>(device), major);
-  known[device].store(*multiprocessors, std::memory_order_relaxed);
+                "'device' must have compute capability %d.0 or newer; device %d has %d.%d", kLeastMajor,
+                static_cast<int>(device), facts->major, facts->minor);
+  static std::mutex writing;
+  const std::lock_guard<std::mutex> lock(writing);
+  known[device] = *facts;
+  is_known[device].store(true, std::memory_order_release);
   return EC_OK;
 }
 

@@ -10,8 +10,13 @@ namespace ec::cuda {
 
 ec_status count_devices(int32_t* count, ec_error* error);
 
-// Multiprocessors of a device, which must be one that the kernels were compiled for.
-ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* error);
+struct DeviceFacts {
+  int multiprocessors = 0;
+  int major = 0, minor = 0;  // compute capability
+};
+
+// Of a device, which must be one that the kernels were compiled for.
+ec_status find_device(int32_t device, DeviceFacts* facts, ec_error* error);
 
 // Makes a device the calling thread's for as long as it lives.
 class CurrentDevice {

@@ -12,6 +12,7 @@
 // or with a number that is not finite, makes its own depths NaN, in the corpus all depths in its group.
 #pragma once
 
+#include "depth/segments.cuh"
 #include "depth/unit_rows.cuh"
 
 namespace ec::cuda {

@@ -38,10 +38,10 @@ class Run {
     if (layout_.pairs) write_plan(layout_.of_pairs);
     if (layout_.weighs()) prepare_weights();
     if (layout_.pairs) {
-      if (layout_.angular)
-        round_all();
-      else
+      if (!layout_.angular)
         move_all();
+      else if (!layout_.hopper)
+        round_all();
     }
     if (layout_.weighs()) weigh_groups();
     if (layout_.angular) {
@@ -189,6 +189,16 @@ class Run {
   }
 
   template <PairMetric kMetric>
+  void launch_tiles(const PairProblem& pairs) const {
+    constexpr bool kCanMirror = kMetric != PairMetric::kL2;  // L2 distances have no bound
+    const auto kernel = layout_.mirrored ? sum_pairs<kMetric, kCanMirror> : sum_pairs<kMetric, false>;
+    if (layout_.mirrored)
+      clear(layout_.fixed.sums, static_cast<size_t>(2 * layout_.rows.count) * sizeof(int64_t), stream_);
+    allow_shared(kernel, sizeof(PairShared));
+    EC_LAUNCH(kernel, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
+              sizeof(PairShared), stream_, pairs);
+  }
+  template <PairMetric kMetric>
   void launch_pairs() const {
     const PairSide rows = {packed(layout_.row_numbers), layout_.row_scalings, layout_.row_squares,
                            layout_.rows, layout_.row_groups().order};
@@ -197,17 +207,21 @@ class Run {
     const PairProblem pairs = {
         rows,         others,        layout_.of_pairs.table.all, layout_.weights, layout_.own, move(),
         layout_.sums, layout_.fixed, layout_.row_tiles};
-    constexpr bool kCanMirror = kMetric != PairMetric::kL2;  // L2 distances have no bound
-    const auto kernel = layout_.mirrored ? sum_pairs<kMetric, kCanMirror> : sum_pairs<kMetric, false>;
-    if (layout_.mirrored)
-      clear(layout_.fixed.sums, static_cast<size_t>(2 * layout_.rows.count) * sizeof(int64_t), stream_);
-    allow_shared(kernel, sizeof(PairShared));
-    EC_LAUNCH(kernel, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
-              sizeof(PairShared), stream_, pairs);
-    const PairFinish finish = {
-        rows,          layout_.groups(), layout_.of_pairs.table, layout_.sums,
-        layout_.fixed, layout_.cosines,  layout_.totals,         layout_.own ? layout_.weights : nullptr,
-        move(),        depths()};
+    if (layout_.hopper)
+      run_hopper_pairs(layout_.hopper_pairs(), layout_.multiprocessors, layout_.hopper_workspace, stream_);
+    else
+      launch_tiles<kMetric>(pairs);
+    const PairFinish finish = {rows,
+                               layout_.groups(),
+                               layout_.of_pairs.table,
+                               layout_.sums,
+                               layout_.fixed,
+                               layout_.cosines,
+                               layout_.totals,
+                               layout_.own ? layout_.weights : nullptr,
+                               move(),
+                               layout_.missing,
+                               depths()};
     EC_LAUNCH(finish_pairs<kMetric>, blocks(ceiling(layout_.rows.count * problem_.groups, kPairThreads)),
               kPairThreads, 0, stream_, finish);
   }
@@ -255,7 +269,8 @@ bool fits(const Layout& layout) {
          layout.corpus.columns <= kMostBlocks * kCosineThreads / groups &&
          layout.of_sums.segments <= kMostBlocks &&
          layout.of_pairs.segments <= kMostBlocks / layout.row_tiles &&
-         ceiling(groups, kScoredGroups) <= 65535;
+         ceiling(groups, kScoredGroups) <= 65535 &&
+         (!layout.hopper || fits_hopper_pairs(layout.hopper_pairs()));
 }
 
 }  // namespace

@@ -19,10 +19,11 @@ enum class Metric { kCosine, kChord, kArc, kL2, kSpatial };
 struct DepthProblem {
   Metric metric;
   AnyRows rows;
-  bool own_corpus;  // the rows are their own corpus, and each leaves itself out of its own group
-  AnyRows corpus;   // else
-  bool strict;      // chord and arc: float32 products, else bf16
-  void* depths;     // [rows][groups], double where the rows are float64, else float
+  bool own_corpus;      // the rows are their own corpus, and each leaves itself out of its own group
+  AnyRows corpus;       // else
+  bool strict;          // chord and arc: float32 products, else bf16
+  void* depths;         // [rows][groups], double where the rows are float64, else float
+  bool hopper = false;  // the device runs hopper/: chord and arc of one group are taken there
 
   // Weights of the corpus, float32 or float64, in any unit; may be null.
   const void* weights = nullptr;

@@ -3,6 +3,7 @@
 #include "common/device.h"
 #include "core/errors.h"
 #include "depth/depth.h"
+#include "depth/hopper/hopper_pairs.h"
 #include "depth/shapes.h"
 
 namespace ec::cuda {
@@ -105,7 +106,11 @@ struct Prepared {
     problem.groups = options.groups;
     problem.starts = options.starts;
     problem.order = options.order;
-    return find_multiprocessors(place.device, &multiprocessors, error);
+    DeviceFacts facts;
+    status = find_device(place.device, &facts, error);
+    multiprocessors = facts.multiprocessors;
+    problem.hopper = runs_hopper_pairs(facts.major, facts.minor);
+    return status;
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "depth/cosine.cuh"
 #include "depth/depth.h"
+#include "depth/hopper/hopper_pairs.h"
 #include "depth/pairwise.cuh"
 #include "depth/spatial.cuh"
 
@@ -53,7 +54,8 @@ struct Layout {
                 given.metric == Metric::kArc),
         pairs(given.metric != Metric::kCosine),
         spatial(given.metric == Metric::kSpatial),
-        mirrored(own && given.groups == 1 && pairs && angular),
+        hopper(given.hopper && given.groups == 1 && given.order == nullptr && pairs && angular),
+        mirrored(own && given.groups == 1 && pairs && angular && !hopper),
         products(!angular       ? (given.rows.columns <= kFewColumns ? 4 : 3)
                  : given.strict ? 3
                                 : 1),
@@ -122,7 +124,27 @@ struct Layout {
     if (pairs) cosines = arena.take<double>(rows.count * problem.groups);
   }
 
+  void take_hopper_pairs() {
+    of_pairs = plan(kTile, 1, INT64_MAX);
+    row_scalings = arena.take<Scaling>(rows.count);
+    other_scalings = own ? row_scalings : arena.take<Scaling>(corpus.count);
+    missing = arena.take<int>(1);
+    sums = arena.take<PairSums>(rows.count);
+    hopper_workspace = arena.take<unsigned char>(
+        static_cast<int64_t>(hopper_pairs_workspace_bytes(hopper_pairs(), multiprocessors)));
+  }
+
+  HopperPairs hopper_pairs() const {
+    return {problem.metric == Metric::kArc ? PairMetric::kArc : PairMetric::kChord, rows, own, corpus,
+            // What only measures sees whether there are any.
+            problem.weights == nullptr ? nullptr
+            : weights == nullptr       ? static_cast<const float*>(problem.weights)
+                                       : weights,
+            problem.strict, totals, row_scalings, other_scalings, missing, sums};
+  }
+
   void take_pairs() {
+    if (hopper) return take_hopper_pairs();
     // Half of the blocks of mirrored tiles have none.
     const int64_t waves = spatial ? kSpatialWaves : mirrored ? 2 * kWavesWanted : kWavesWanted;
     const int64_t wanted = ceiling(waves * multiprocessors, max(int64_t{1}, row_tiles));
@@ -159,6 +181,7 @@ struct Layout {
   const DepthProblem& problem;
   const int multiprocessors;
   const bool own, angular, pairs, spatial;
+  const bool hopper;    // pairs are summed by the kernels of hopper/, as one segment
   const bool mirrored;  // pairs are taken once for both of their rows
   const int products;
   const int64_t padded, row_tiles;
@@ -182,6 +205,9 @@ struct Layout {
   double* weight_sums = nullptr;
   PairSums* sums = nullptr;
   FixedSums fixed = {nullptr, 1.0};
+  // Of Hopper's kernels. missing: rows of the corpus without a direction.
+  int* missing = nullptr;
+  unsigned char* hopper_workspace = nullptr;
 };
 
 }  // namespace ec::cuda

@@ -19,7 +19,7 @@
 
 #include <type_traits>
 
-#include "depth/depth_math.h"
+#include "depth/pair_sums.cuh"
 #include "depth/shifted_rows.cuh"
 #include "depth/tiles.cuh"
 #include "depth/unit_rows.cuh"
@@ -29,14 +29,6 @@ namespace ec::cuda {
 constexpr int kStages = 3;
 
 constexpr int64_t kMostMirrorTiles = 64;
-
-// Beyond this |c| a pair is measured anew.
-constexpr float kNearLimit = 0.95f, kStrictNearLimit = 0.999f;
-
-// Sums over a segment of weight * distance and weight * c~.
-struct PairSums {
-  double distances, products;
-};
 
 // Sums of rows in fixed point. scale: a power of two with which no sum can overflow.
 struct FixedSums {
@@ -339,6 +331,7 @@ struct PairFinish {
   const double *cosines, *totals;
   const float* own_weights;  // null where rows are not left out
   Move move;
+  const int* missing;  // rows of the corpus without a direction, where weights do not mark them; or null
   Depths depths;
 };
 
@@ -362,7 +355,7 @@ __global__ void __launch_bounds__(kPairThreads, 1) finish_pairs(const __grid_con
   }
   distance /= weight;
   rounded /= weight;
-  bool known = weight > 0.0;
+  bool known = weight > 0.0 && (finish.missing == nullptr || *finish.missing == 0);
   if (kMetric == PairMetric::kL2) {
     known = known && is_number(finish.rows.squares[i]);
     distance = ldexp(distance, -finish.move.exponent());

@@ -3,33 +3,14 @@
 // position counts in that order, a row in the caller's array.
 #pragma once
 
-#include "common/numbers.cuh"
 #include "common/warp.cuh"
+#include "depth/groups.cuh"
 
 namespace ec::cuda {
-
-constexpr unsigned kNotANumber = 0x7fc00000u;  // its bits
 
 struct Segment {
   int64_t begin, end;  // positions
   int64_t group;
-};
-
-// Which row stands where. order: null for rows in their own order.
-struct Groups {
-  const int64_t* order;
-  const int64_t* starts;  // [count + 1]
-  int64_t count;
-
-  __device__ int64_t row(int64_t position) const { return order == nullptr ? position : order[position]; }
-  __device__ int64_t group_of(int64_t position) const {
-    int64_t low = 0, high = count;  // starts[low] <= position < starts[high]
-    while (high - low > 1) {
-      const int64_t middle = low + (high - low) / 2;
-      (starts[middle] <= position ? low : high) = middle;
-    }
-    return low;
-  }
 };
 
 // How groups are cut: into parts of at most most_units units of rows, even to one unit; an empty group is
@@ -167,9 +148,5 @@ struct Depths {
       static_cast<float*>(to)[at] = static_cast<float>(depth);
   }
 };
-
-__device__ __forceinline__ double not_a_number() {
-  return static_cast<double>(__uint_as_float(kNotANumber));
-}
 
 }  // namespace ec::cuda

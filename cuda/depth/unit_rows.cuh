@@ -2,7 +2,8 @@
 // Lengths of rows, and rows of unit length in bf16 for the tensor cores.
 #pragma once
 
-#include "depth/segments.cuh"
+#include "common/warp.cuh"
+#include "depth/groups.cuh"
 
 namespace ec::cuda {
 

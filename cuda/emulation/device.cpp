@@ -15,11 +15,11 @@ ec_status count_devices(int32_t* count, ec_error*) {
   return EC_OK;
 }
 
-ec_status find_multiprocessors(int32_t device, int* multiprocessors, ec_error* error) {
+ec_status find_device(int32_t device, DeviceFacts* facts, ec_error* error) {
   if (device != 0)
     return fail(error, EC_INVALID_VALUE, "device", -1, "'device' must be 0; got %d",
                 static_cast<int>(device));
-  *multiprocessors = kMultiprocessors;
+  *facts = {kMultiprocessors, 8, 0};
   return EC_OK;
 }
 

@@ -207,7 +207,8 @@ void products_wait(int groups_left, const Place& place) {
       std::memcpy(numbers, kept.data(), kept.size() * sizeof(float));
     own.under_way.clear();
   }
-  meet(0xffffffffu, &groups_left, sizeof groups_left, place);  // what a warp has waited for all its lanes have
+  meet(0xffffffffu, &groups_left, sizeof groups_left,
+       place);  // what a warp has waited for all its lanes have
 }
 
 }  // namespace ec::emulation

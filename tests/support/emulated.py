@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).parents[2]
 NAME = "_cuda_emulated"
 SOURCES = (
-    *sorted(path for path in ROOT.glob("cuda/*/*.cu") if path.parent.name != "common"),
+    *sorted(path for path in ROOT.glob("cuda/**/*.cu") if path.parent.name != "common"),
     *sorted(ROOT.glob("cuda/*/*.cpp")),
     ROOT / "csrc/core/errors.cpp",
     ROOT / "csrc/depth/shapes.cpp",

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "depth/hopper/panels.cuh"
-#include "depth/pairwise.cuh"
+#include "depth/pair_sums.cuh"
 
 namespace ec::cuda {
 
@@ -113,6 +113,14 @@ __device__ __forceinline__ int found_row(int lane) { return lane / 4 + lane % 4 
 __device__ __forceinline__ void add_scaled(const HopperProblem& problem, double found,
                                            unsigned long long* to) {
   atomicAdd(to, static_cast<unsigned long long>(__double2ll_rn(found * *problem.scale)));
+}
+
+// The distance of unit rows x and y of which |x - sign y|^2 is known.
+template <PairMetric kMetric>
+__device__ __forceinline__ float distance_of(float square, float sign) {
+  if (sign > 0.0f) return static_cast<float>(pair_distance(kMetric, static_cast<double>(square)));
+  if (kMetric == PairMetric::kChord) return sqrtf(fmaxf(0.0f, 4.0f - square));
+  return static_cast<float>(kPi - pair_distance(kMetric, static_cast<double>(square)));
 }
 
 // Pairs that bf16 cannot tell apart, measured from the given rows by all lanes and added by two of them.
