@@ -52,23 +52,24 @@ void every_place_and_cut() {
   for (const Shape& shape : shapes) {
     Model model(shape);
     const Wanted wanted(model);
-    const int64_t places[][2] = {{8, 8}, {3, 1}};
-    for (const auto& [gap, start] : places) {
-      for (const int multiprocessors : {1, 7}) {
-        for (const ec_dtype dtype : {EC_FLOAT32, EC_BFLOAT16}) {
-          Call call(model, dtype, gap, start);
-          call.forward(multiprocessors);
-          results_are_right(call, wanted);
-          call.backward(multiprocessors, false, dtype);
-          gradients_are_right(call, wanted);
-        }
+    const struct {
+      int64_t gap, start;
+      int multiprocessors;
+    } cases[] = {{8, 8, 7}, {3, 1, 1}};
+    for (const auto& each : cases) {
+      for (const ec_dtype dtype : {EC_FLOAT32, EC_BFLOAT16}) {
+        Call call(model, dtype, each.gap, each.start);
+        call.forward(each.multiprocessors);
+        results_are_right(call, wanted);
+        call.backward(each.multiprocessors, false, dtype);
+        gradients_are_right(call, wanted);
       }
     }
   }
 }
 
 void runs_repeat_and_accumulate() {
-  const Shape shape = {"twice", 2, 150, 9, 48, 0, kRagged, kTanh, kNormed, false, false, true};
+  const Shape shape = {"twice", 2, 90, 9, 48, 0, kRagged, kTanh, kNormed, false, false, true};
   Model model(shape);
   const Wanted wanted(model);
   for (const ec_dtype dtype : kDtypes) {
@@ -85,8 +86,8 @@ void runs_repeat_and_accumulate() {
 
 void many_sequences() {
   const Shape shapes[] = {
-      {"many, ragged", 70, 300, 2, 8, 0, kRagged, kTanh, kNormed, false, true},
-      {"many lengths", 50, 30, 6, 16, 0, kLengths, kPlain, kFree, true},
+      {"many, ragged", 40, 120, 2, 8, 0, kRagged, kTanh, kNormed, false, true},
+      {"many lengths", 36, 20, 6, 16, 0, kLengths, kPlain, kFree, true},
   };
   for (const Shape& shape : shapes) {
     Model model(shape);
