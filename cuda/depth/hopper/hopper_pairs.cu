@@ -140,10 +140,11 @@ void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* works
       layout.sums,
       layout.scale};
   launch_pairs(problem, pairs.metric, pairs.own_corpus, layout.resident, stream);
-  const double middle = pairs.metric == PairMetric::kArc ? middle_distance<PairMetric::kArc>()
-                                                         : middle_distance<PairMetric::kChord>();
+  const bool arc = pairs.metric == PairMetric::kArc;
+  const double middle = arc ? middle_distance<PairMetric::kArc>() : middle_distance<PairMetric::kChord>(),
+               unit = arc ? unit_distance<PairMetric::kArc>() : unit_distance<PairMetric::kChord>();
   const auto blocks = static_cast<unsigned>(ceiling(pairs.rows.count, kPackThreads));
-  EC_LAUNCH(end_sums, blocks, kPackThreads, 0, stream, problem, middle, pairs.total, pairs.own_corpus,
+  EC_LAUNCH(end_sums, blocks, kPackThreads, 0, stream, problem, middle, unit, pairs.total, pairs.own_corpus,
             pairs.sums);
 }
 

@@ -218,14 +218,15 @@ static __global__ void __launch_bounds__(256, 1)
 // The sums as finish_pairs takes them, of one share. total: of the weights, of which a row leaves its own
 // out where it must.
 static __global__ void __launch_bounds__(256, 1)
-    end_sums(HopperProblem problem, double middle, const double* total, bool leave_out, PairSums* to) {
+    end_sums(HopperProblem problem, double middle, double unit, const double* total, bool leave_out,
+             PairSums* to) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= problem.rows.given.count) return;
   double weight = *total, found[2];
   if (leave_out) weight -= problem.weights == nullptr ? 1.0 : static_cast<double>(problem.weights[i]);
   for (int kind = 0; kind < 2; ++kind)
     found[kind] = static_cast<double>(static_cast<long long>(problem.sums[2 * i + kind])) / *problem.scale;
-  to[i] = {middle * weight - found[0], found[1]};
+  to[i] = {middle * weight - unit * found[0], found[1]};
 }
 
 }  // namespace ec::cuda

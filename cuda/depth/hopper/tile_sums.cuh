@@ -27,28 +27,31 @@ struct HopperProblem {
   HopperSide rows, others;  // with the same parts and blocks
   const float* weights;     // of the others, 0 beyond the last one up to whole tiles; null: 1 each
   int row_tiles, other_tiles, shares, laps;  // of all blocks over the items
-  // [rows up to whole tiles][2]: sums of weight * (distance of c = 0 - distance), and of weight * c~, times
-  // *scale.
+  // [rows up to whole tiles][2]: sums of weight * (middle_distance - distance) / unit_distance, and of
+  // weight * c~, times *scale.
   unsigned long long* sums;
   const double* scale;
 };
 
-// What c~ = 0 stands for.
+// The distance of c = 0, and that in which distances are summed: chord is sqrt(2) sqrt(1 - c).
 template <PairMetric kMetric>
 EC_HD constexpr double middle_distance() {
   return kMetric == PairMetric::kArc ? kPi / 2.0 : 1.41421356237309505;
 }
+template <PairMetric kMetric>
+EC_HD constexpr double unit_distance() {
+  return kMetric == PairMetric::kArc ? 1.0 : 1.41421356237309505;
+}
 
 constexpr int kAbreast = 8;  // numbers whose distances are taken together, so that none waits for itself
 
-// middle_distance - distance, of c in [-1, 1] and a little beyond; exactly 0 for 0, as the root of 1 is 1.
+// (middle_distance - distance) / unit_distance, of c in [-1, 1] and a little beyond; exactly 0 for 0, as
+// the root of 1 is 1.
 template <PairMetric kMetric>
 __device__ __forceinline__ void shortfalls_at(const float (&c)[kAbreast], float (&shortfalls)[kAbreast]) {
   if (kMetric == PairMetric::kChord) {
-    constexpr float kMiddle = static_cast<float>(middle_distance<PairMetric::kChord>());
 #pragma unroll
-    for (int i = 0; i < kAbreast; ++i)
-      shortfalls[i] = __fmaf_rn(-kMiddle, near_root(fabsf(1.0f - c[i])), kMiddle);
+    for (int i = 0; i < kAbreast; ++i) shortfalls[i] = 1.0f - near_root(fabsf(1.0f - c[i]));
     return;
   }
   // Numbers of its own: device code has no way to an array of the host.
@@ -96,9 +99,9 @@ static_assert(kWords * kWordNumbers == kThreadNumbers && kWordNumbers % kAbreast
 
 // Numbers of which a warp asks at once whether some are near. Beyond that the compiler mixes nothing, which
 // holds down the registers that it takes: where most are needed, it is to mix least.
-template <bool kWeighted, bool kSymmetric>
+template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
 EC_HD constexpr int numbers_asked() {
-  return kWeighted && kSymmetric ? kAbreast : kWordNumbers;
+  return kSymmetric && (kWeighted || kMetric == PairMetric::kChord) ? kAbreast : kWordNumbers;
 }
 
 // In shared memory, of each thread: which numbers are near. Seldom used, and no registers then.
@@ -151,7 +154,7 @@ __device__ __forceinline__ void add_near_pairs(const HopperProblem& problem, int
     if (row != found_row(lane)) continue;
     const int kind = lane % 2;
     const double distance = static_cast<double>(distance_of<kMetric>(pair.square, pair.sign));
-    const double found = kind == 0 ? middle_distance<kMetric>() - distance
+    const double found = kind == 0 ? (middle_distance<kMetric>() - distance) / unit_distance<kMetric>()
                                    : static_cast<double>(pair.sign * (1.0f - 0.5f * pair.square));
     const float* weights = problem.weights;
     add_scaled(problem, weights == nullptr ? found : static_cast<double>(weights[other]) * found,
@@ -273,7 +276,7 @@ __device__ __forceinline__ void add_tile(const HopperProblem& problem, float nea
   const int lane = lane_anew();
   unsigned long long* columns = kSymmetric ? found_column(problem, lane, first_other) : nullptr;
   const bool on_diagonal = kSymmetric && first_other < first_row + kWarpPanelRows;
-  constexpr int kAsked = numbers_asked<kWeighted, kSymmetric>();
+  constexpr int kAsked = numbers_asked<kMetric, kWeighted, kSymmetric>();
   unsigned words = 0;
   RowParts parts;
 #pragma unroll
