@@ -187,12 +187,14 @@ def _facts() -> dict[str, Any]:
 
 
 def _cuda_facts() -> str:
+    from importlib import import_module
+
     try:
-        from . import _cuda
-    except ImportError as error:
-        if error.name != f"{__package__}._cuda":
-            return f"cannot be loaded: {error}"
+        _cuda = import_module("embedcore._cuda")
+    except ModuleNotFoundError:
         return "not built: every call runs on the CPU"
+    except ImportError as error:
+        return f"cannot be loaded: {error}"
     try:
         return f"{_cuda.build_info}, devices {_cuda.device_count('show_config')}"
     except RuntimeError as error:

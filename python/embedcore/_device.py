@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -163,15 +164,12 @@ def _library_of(array: object) -> Library | None:
 
 def _kernels(where: str, argument: str, device: int) -> ModuleType:
     try:
-        from . import _cuda
-    except ImportError as error:
-        if error.name != f"{__package__}._cuda":
-            raise  # it is there, but something that it needs is not
+        return import_module("embedcore._cuda")
+    except ModuleNotFoundError:  # what is there and cannot be loaded says itself why
         raise TypeError(
             f"{where}: '{argument}' must be on the CPU, because this build has no kernels for "
             f"other devices; got device cuda:{device}."
         ) from None
-    return _cuda
 
 
 class Call:
@@ -327,6 +325,8 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _is_c_ordered(layout: Layout) -> bool:
+    if 0 in layout.shape:
+        return True
     expected = 1
     for size, stride in zip(reversed(layout.shape), reversed(layout.strides), strict=True):
         if size > 1 and stride != expected:

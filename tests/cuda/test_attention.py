@@ -133,7 +133,7 @@ def agree(kind: Any, got: dict[str, Any], expected: dict[str, Any], exponent: fl
 def largest_exponent(given: dict[str, Any], scores: Array | None) -> float:
     if scores is None:
         return 0.0
-    return float(np.abs(scores).max() / np.min(given["temperature"]))
+    return float(np.abs(scores).max(initial=0.0) / np.min(given["temperature"]))
 
 
 @pytest.mark.parametrize("norm", [0, 1], ids=["plain scores", "tanh and l2"])

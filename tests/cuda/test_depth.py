@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import embedcore._device as device_module
 import numpy as np
 import pytest
 from embedcore import depth
 from oracle import depths as oracle
+from support.emulated import EmulatedArray, EmulatedLibrary
 from support.kinds import dtype_of
 
 ANGULAR = ("cosine", "chord", "arc")
@@ -228,3 +231,13 @@ def test_rows_alone_in_their_group(kind: Any) -> None:
     with pytest.raises(ValueError, match="row 0 is alone in group 0"):
         depth.score(kind.to_device(rows(1, 8, 1)))
     assert kind.to_host(depth.score(x, x, groups=np.array([0, 0, 1, 0]))).shape == (4, 2)
+
+
+def test_builds_without_kernels_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "_LIBRARIES", [EmulatedLibrary()])
+    monkeypatch.setitem(sys.modules, "embedcore._cuda", None)
+    x = EmulatedArray(rows(4, 8, 0))
+    with pytest.raises(
+        TypeError, match=r"'x' must be on the CPU, because this build has no kernels"
+    ):
+        depth.score(x)
