@@ -50,6 +50,14 @@ def test_tight_clusters(metric: str, noise: float) -> None:
     holds(index, draw(200))
 
 
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_few_results_that_many_queries_share(seed: int) -> None:
+    draw = clustered(np.random.default_rng(seed), 10, 64, 0.01)
+    index, queries = made("ip", draw(4000)), draw(200)
+    for k in (1, 2, 3, 5):
+        assert recall(index, queries, k=k) >= 0.95
+
+
 def test_near_copies_among_other_rows() -> None:
     rng = np.random.default_rng(2)
     copies = clustered(rng, 5, 96, 0.02)

@@ -80,6 +80,17 @@ const char* plan_name(PlanKind kind) {
   }
 }
 
+Wanted aimed_at(Metric metric, const Wanted& wanted) {
+  // The nearest by inner product are long rows, the same for many queries, so that what is missed of a few
+  // results does not average out. Even if all that is missed among those that were measured were among the
+  // first k, no more than is allowed of k are missed so.
+  Wanted aimed = wanted;
+  if (metric == Metric::kInnerProduct && wanted.k < kMeasuredResults)
+    aimed.recall =
+        1.0f - (1.0f - wanted.recall) * static_cast<float>(wanted.k) / static_cast<float>(kMeasuredResults);
+  return aimed;
+}
+
 int64_t walk_budget(int64_t passing, float local_share, int64_t k) {
   const double seen = walks_two_steps(local_share) ? static_cast<double>(passing)
                                                    : static_cast<double>(passing) / local_share;

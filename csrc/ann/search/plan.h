@@ -43,6 +43,8 @@ constexpr float kAnyError = 1e9f;  // a code_error with which every code that is
 
 inline bool walks_two_steps(float local_share) { return local_share < kTwoStepShare; }
 
+// What the bars have to be for, so that what is wanted is met: costs were measured with kMeasuredResults.
+Wanted aimed_at(Metric metric, const Wanted& wanted);
 // Rows that a walk scores before it is given up for the list of all `passing`.
 int64_t walk_budget(int64_t passing, float local_share, int64_t k);
 // How closely a plan looks at rows, for what is wanted.

@@ -55,6 +55,7 @@ class Block {
         const int64_t* numbers, int64_t count)
       : index_(index),
         request_(request),
+        aimed_(aimed_at(index.metric, request.wanted)),
         explanations_(explanations),
         numbers_(numbers),
         count_(count),
@@ -68,7 +69,7 @@ class Block {
       for (last = first + 1; last < count_ && filter_of(last) == filter_of(first); ++last) {
       }
       Group group{first, last, Passing(set_of(index_, request_, numbers_[first]), index_.rows), {}, false};
-      group.plan = plan_by_count(index_, group.passing.count(), request_.wanted, &group.settled);
+      group.plan = plan_by_count(index_, group.passing.count(), aimed_, &group.settled);
       for (int64_t i = first; group.needs_codes() && i < last; ++i) coded.push_back(i);
       groups.push_back(group);
     }
@@ -113,8 +114,7 @@ class Block {
     Query query(index_, group.passing, prepared_.vector(i), prepared_.code(i), scratch_, i);
     if (!group.settled && group.passing.dense()) {
       const float share = group.passing.all() ? 1.0f : query.local_share();
-      explanation.plan =
-          plan_by_share(index_, group.passing.count(), share, query.usual(), request_.wanted);
+      explanation.plan = plan_by_share(index_, group.passing.count(), share, query.usual(), aimed_);
     }
     return {numbers_[i], explanation, query};
   }
@@ -127,6 +127,7 @@ class Block {
 
   const IndexData& index_;
   const SearchRequest& request_;
+  const Wanted aimed_;
   Explanation* explanations_;
   const int64_t* numbers_;
   int64_t count_;
