@@ -149,3 +149,38 @@ def test_torch_autocast_casts_nothing() -> None:
     expected = low_rank_attention(key, query, context="mean", P=query)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert torch.equal(low_rank_attention(key, query, context="mean", P=query), expected)
+
+
+def test_torch_gradients_of_everything_are_those_of_the_cpu() -> None:
+    generator = torch.Generator().manual_seed(1)
+    leaves = {
+        "key": torch.randn(5, 70, 40, generator=generator),
+        "query": torch.randn(40, 8, generator=generator) / 6,
+        "value": torch.randn(5, 70, 24, generator=generator),
+        "temperature": torch.rand(5, 8, generator=generator) + 0.5,
+        "bias": torch.randn(5, 70, 8, generator=generator),
+        "mask": torch.randn(5, 70, generator=generator),
+    }
+
+    def gradients(device: str) -> dict[str, Any]:
+        moved = {name: leaf.to(device).requires_grad_() for name, leaf in leaves.items()}
+        pooled, lse, weights = low_rank_attention(
+            **moved, activation="tanh", norm="l2", return_lse=True, return_weights=True
+        )
+        (pooled.square().sum() + lse.sum() + weights.square().sum()).backward()
+        return {name: leaf.grad.cpu() for name, leaf in moved.items()}
+
+    got, expected = gradients("cuda"), gradients("cpu")
+    for name, right in expected.items():
+        size = max(1.0, float(right.abs().max()))
+        torch.testing.assert_close(got[name], right, rtol=0, atol=TOLERANCE * size, msg=name)
+
+
+def test_torch_attention_is_exported() -> None:
+    class Pool(torch.nn.Module):
+        def forward(self, key: Any, query: Any) -> Any:
+            return low_rank_attention(key, query, norm="l2")
+
+    key, query = (leaf.cuda() for leaf in _given(torch.float32))
+    exported = torch.export.export(Pool(), (key, query)).module()
+    assert torch.equal(exported(key, query), low_rank_attention(key, query, norm="l2"))
