@@ -44,7 +44,7 @@ def _make_controller(base: Any) -> type[Any]:
 
         user_api = "embedcore"
         internal_api = "embedcore"
-        filename_prefixes = ("libembedcore",)
+        filename_prefixes = ("libembedcore.",)  # not those of libembedcore_cuda
         check_symbols = ("ec_get_num_threads", "ec_set_num_threads")
 
         def get_num_threads(self) -> int:
