@@ -210,7 +210,7 @@ def test_threadpoolctl_sees_and_limits_the_pool() -> None:
         import threadpoolctl
         embedcore.register_threadpoolctl()
         embedcore.register_threadpoolctl()
-        embedcore.show_config("dict")  # loads the library for GPUs, which has no pool, if there is one
+        embedcore.show_config("dict")  # may load the library for GPUs, which has no pool
         found = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "embedcore"]
         assert len(found) == 1, found
         assert found[0]["num_threads"] == 3
