@@ -76,18 +76,28 @@ __global__ void __launch_bounds__(kCosineThreads, 1)
     to[at] = of_block[at];
 }
 
-// directions[group][column] = the sum over the segments of the group. One thread a number. totals: null, or
-// what gets the number of rows of each group, where weights are 1.
+// directions[group][column] = the sum over the segments of the group. A block takes kWarpSize columns of
+// one, each warp a part of the segments. totals: null, or what gets the number of rows of each group, where
+// weights are 1.
+// Memory: shared, a double for each thread.
 static __global__ void __launch_bounds__(kCosineThreads, 1)
     add_segments(const double* partial, const int64_t* first_segment, Groups groups, int columns,
                  double* directions, double* totals) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kCosineThreads + threadIdx.x;
-  if (at >= groups.count * columns) return;
-  const int64_t group = at / columns, column = at - group * columns;
+  double* of_warps = shared_array<double>(kCosineThreads);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize;
+  const int strips = (columns + kWarpSize - 1) / kWarpSize;
+  const int64_t group = blockIdx.x / strips;
+  const int column = static_cast<int>(blockIdx.x - group * strips) * kWarpSize + thread % kWarpSize;
+  const int64_t begin = first_segment[group], count = first_segment[group + 1] - begin;
   double sum = 0.0;
-  for (int64_t segment = first_segment[group]; segment < first_segment[group + 1]; ++segment)
-    sum += partial[segment * columns + column];
-  directions[at] = sum;
+  for (int64_t i = count * warp / kCosineWarps; column < columns && i < count * (warp + 1) / kCosineWarps;
+       ++i)
+    sum += partial[(begin + i) * columns + column];
+  of_warps[thread] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= columns) return;
+  for (int i = 1; i < kCosineWarps; ++i) sum += of_warps[i * kWarpSize + thread];
+  directions[group * columns + column] = sum;
   if (totals != nullptr && column == 0)
     totals[group] = static_cast<double>(groups.starts[group + 1] - groups.starts[group]);
 }

@@ -75,8 +75,8 @@ class Run {
                                                       : layout_.corpus.count;
         if (i < count) next += plan.cut.segments(layout_.group_rows(first + i));
       }
-      EC_LAUNCH(write_segments, 1, kGroupsTogether, 0, stream_, starts, first, count, segment, plan.cut,
-                plan.table, layout_.starts);
+      EC_LAUNCH(write_segments, 1, kGroupsTogether, static_cast<size_t>(count + 1) * sizeof(int64_t),
+                stream_, starts, first, count, segment, plan.cut, plan.table, layout_.starts);
       segment = next;
     }
   }
@@ -128,9 +128,9 @@ class Run {
         launch_sums<T, kMostStripVectors>(rows);
     });
     const int columns = static_cast<int>(layout_.corpus.columns);
-    EC_LAUNCH(add_segments, blocks(ceiling(problem_.groups * columns, kCosineThreads)), kCosineThreads, 0,
-              stream_, layout_.partial, layout_.of_sums.table.first, layout_.groups(), columns,
-              layout_.directions, layout_.weighs() ? nullptr : layout_.totals);
+    EC_LAUNCH(add_segments, blocks(problem_.groups * ceiling(columns, kWarpSize)), kCosineThreads,
+              kCosineThreads * sizeof(double), stream_, layout_.partial, layout_.of_sums.table.first,
+              layout_.groups(), columns, layout_.directions, layout_.weighs() ? nullptr : layout_.totals);
   }
 
   Depths depths() const {
@@ -266,7 +266,7 @@ class Run {
 bool fits(const Layout& layout) {
   const int64_t groups = layout.problem.groups;
   return layout.rows.count <= kMostBlocks * kPairWarps / groups &&
-         layout.corpus.columns <= kMostBlocks * kCosineThreads / groups &&
+         ceiling(layout.corpus.columns, kWarpSize) <= kMostBlocks / groups &&
          layout.of_sums.segments <= kMostBlocks &&
          layout.of_pairs.segments <= kMostBlocks / layout.row_tiles &&
          ceiling(groups, kScoredGroups) <= 65535 &&

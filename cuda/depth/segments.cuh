@@ -36,22 +36,31 @@ struct GroupStarts {
   int64_t starts[kGroupsTogether + 1];
 };
 
-// One thread a group. first_segment: of the first of these groups.
+// One block. first_segment: of the first of these groups. A warp takes a group, all warps one that is
+// alone. Memory: shared, an int64 for each of these groups and one more.
 static __global__ void __launch_bounds__(kGroupsTogether, 1)
     write_segments(const __grid_constant__ GroupStarts given, int64_t first_group, int count,
                    int64_t first_segment, Cut cut, SegmentTable to, int64_t* starts) {
+  int64_t* first = shared_array<int64_t>(static_cast<size_t>(count) + 1);
   const int own = static_cast<int>(threadIdx.x);
-  if (own >= count) return;
-  int64_t at = first_segment;
-  for (int i = 0; i < own; ++i) at += cut.segments(given.starts[i + 1] - given.starts[i]);
-  const int64_t begin = given.starts[own], rows = given.starts[own + 1] - begin;
-  const int64_t units = cut.units(rows), segments = cut.segments(rows);
-  for (int64_t s = 0; s < segments; ++s)
-    to.all[at + s] = {begin + units * s / segments * cut.unit,
-                      begin + min(rows, units * (s + 1) / segments * cut.unit), first_group + own};
-  const int64_t group = first_group + own;
-  starts[group] = begin, starts[group + 1] = begin + rows;  // the next one writes the same
-  to.first[group] = at, to.first[group + 1] = at + segments;
+  if (own < count) first[own + 1] = cut.segments(given.starts[own + 1] - given.starts[own]);
+  __syncthreads();
+  if (own == 0) {
+    first[0] = first_segment;
+    for (int i = 0; i < count; ++i) first[i + 1] += first[i];
+  }
+  __syncthreads();
+  const int team = count == 1 ? kGroupsTogether : kWarpSize;
+  for (int i = own / team; i < count; i += kGroupsTogether / team) {
+    const int64_t group = first_group + i, begin = given.starts[i], rows = given.starts[i + 1] - begin;
+    const int64_t units = cut.units(rows), segments = first[i + 1] - first[i];
+    for (int64_t s = own % team; s < segments; s += team)
+      to.all[first[i] + s] = {begin + units * s / segments * cut.unit,
+                              begin + min(rows, units * (s + 1) / segments * cut.unit), group};
+    if (own % team != 0) continue;
+    starts[group] = begin, starts[group + 1] = begin + rows;  // the next one writes the same
+    to.first[group] = first[i], to.first[group + 1] = first[i + 1];
+  }
 }
 
 // Weights of any unit, by row of the corpus.

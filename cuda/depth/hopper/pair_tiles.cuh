@@ -32,7 +32,8 @@ constexpr unsigned kPauseNanoseconds = 500;  // about what a stage takes a warpg
 struct RingStage {
   BFloat rows[kTileRows * kPanelColumns], others[kTileOthers * kPanelColumns];
 };
-// The stage to be copied next; product: 0 x1 y1, 1 x1 y2, 2 x2 y1.
+// The stage to be copied next. product: of strict ones x2 y1, x1 y2 and x1 y1, the small ones first,
+// because tensor cores cut off what they add to a large sum.
 struct NextStage {
   int lap, row_tile, tile, product, block;
 };
@@ -96,9 +97,10 @@ __device__ __forceinline__ void copy_next(const HopperProblem& problem, HopperSh
   RingStage& stage = shared.stages[slot];
   CopyBarrier& full = shared.full[slot];
   arrive_and_expect(full, sizeof(RingStage));
-  bulk_copy(stage.rows, problem.rows.panels.block(next.row_tile, next.product == 2, next.block),
-            sizeof stage.rows, full);
-  bulk_copy(stage.others, problem.others.panels.block(next.tile, next.product == 1, next.block),
+  const int left = products_of_tile(problem) - 1 - next.product;  // products of the tile behind this one
+  bulk_copy(stage.rows, problem.rows.panels.block(next.row_tile, left == 2, next.block), sizeof stage.rows,
+            full);
+  bulk_copy(stage.others, problem.others.panels.block(next.tile, left == 1, next.block),
             sizeof stage.others, full);
   if (++next.block == problem.rows.panels.blocks) {
     next.block = 0;
