@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C ABI of low-rank attention on the GPU.
 #include <cmath>
+#include <optional>
 
 #include "attention/attention.h"
 #include "attention/check.h"
@@ -105,20 +106,22 @@ ec_status check_gradient(const ec_attention_problem& problem, const ec_attention
   return status;
 }
 
-// A problem in the form of the kernels, and how many multiprocessors they have.
+// A problem in the form of the kernels, with its device the calling thread's: how much blocks may share is
+// asked of that.
 struct Prepared {
   AttentionProblem problem;
   int multiprocessors = 0;
+  std::optional<CurrentDevice> current;
 
   ec_status prepare(const ec_cuda_place* place, const ec_attention_problem* given, ec_error* error) {
     ec_status status = check_given(place, "place", error);
     if (status == EC_OK) status = check_given(given, "problem", error);
-    if (status == EC_OK) status = make_problem(*given, &problem, error);
-    if (status != EC_OK) return status;
     DeviceFacts facts;
-    status = find_device(place->device, &facts, error);
+    if (status == EC_OK) status = find_device(place->device, &facts, error);
+    if (status != EC_OK) return status;
     multiprocessors = facts.multiprocessors;
-    return status;
+    current.emplace(place->device);
+    return make_problem(*given, &problem, error);
   }
 };
 
@@ -148,7 +151,6 @@ ec_status ec_cuda_attention_forward(const ec_cuda_place* place, const ec_attenti
   if (status == EC_OK) status = ec::cuda::check_result(*problem, result, error);
   if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
-  const ec::cuda::CurrentDevice current(place->device);
   const bool all = ec::cuda::run_attention_forward(prepared.problem, ec::cuda::result_of(*result),
                                                    prepared.multiprocessors, workspace,
                                                    static_cast<Stream>(place->stream));
@@ -176,7 +178,6 @@ ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec_attent
   if (status == EC_OK) status = ec::cuda::check_gradient(*problem, gradient, error);
   if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
-  const ec::cuda::CurrentDevice current(place->device);
   const bool all = ec::cuda::run_attention_backward(prepared.problem, ec::cuda::gradient_of(*gradient),
                                                     prepared.multiprocessors, workspace,
                                                     static_cast<Stream>(place->stream));

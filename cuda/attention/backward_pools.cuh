@@ -268,6 +268,7 @@ class TensorGradientPool {
               pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], BFloat{});
         if (terms.accumulate || !in_pieces) {
           put_numbers(terms, header, header.first + t + lane / 4, k + 2 * (lane % 4), sums);
+          __syncwarp();
           continue;
         }
         transpose_words(words);
@@ -276,6 +277,7 @@ class TensorGradientPool {
         if (token < header.piece.last && column < terms.columns)
           *reinterpret_cast<uint4*>(terms.row<BFloat>(token) + column) =
               uint4{words[0], words[1], words[2], words[3]};
+        __syncwarp();  // before they multiply together again
       }
     }
   }

@@ -46,7 +46,7 @@ __device__ __forceinline__ PartWeights weigh_parts(const ForwardCall& call, cons
 // The results of cut sequences from their slots (blockIdx.x: see cut_sequence), some heads and columns each
 // (blockIdx.y, and on).
 template <class T>
-__global__ void __launch_bounds__(kAttentionThreads, 1)
+__global__ void __launch_bounds__(kAttentionThreads, 4)  // most blocks have little to do, and wait
     merge_slots(const __grid_constant__ ForwardCall call, int64_t blocks) {
   const Share share(call.sequences, blocks);
   const int64_t b = cut_sequence(call.sequences, share, blockIdx.x);

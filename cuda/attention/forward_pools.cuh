@@ -131,6 +131,7 @@ class TensorPool {
 #pragma unroll
         for (int n = 0; n < 4; ++n) sums_[h][i].numbers[n] *= times[n / 2];
     }
+    __syncwarp();  // lanes may have gone different ways, and multiply together now
     pool_tensor<T, kHeadTiles, kPairs>(weights_, values, values_, tile_.tokens, sums_);
   }
   __device__ void sum_totals(HeadState* states) const {

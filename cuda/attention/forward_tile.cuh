@@ -69,9 +69,10 @@ __device__ __forceinline__ void raise_references(int heads, OwnNumbers<Pool::kOw
                                                  HeadState* states, const Pool& pool) {
   const float slack = kReferenceSlack / 2.0f / static_cast<float>(kLog2E);
   for_own_heads<Pool::kPooledHeads, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
-    const float largest = warp_max(f(i, j)), inverse = states[j].inverse, before = states[j].reference;
-    const bool raised = (largest - before) * inverse > slack;
+    const float largest = warp_max(f(i, j));
     if (threadIdx.x % kWarpSize != 0) return;
+    const float inverse = states[j].inverse, before = states[j].reference;
+    const bool raised = (largest - before) * inverse > slack;
     states[j].shrink = raised ? expf((before - largest) * inverse) : 1.0f;
     if (raised) states[j].reference = largest;
   });

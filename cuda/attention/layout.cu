@@ -6,6 +6,7 @@
 namespace ec::cuda {
 
 constexpr int64_t kGapBlocks = 4096;
+constexpr int64_t kOutsideBlocks = 264;  // seldom there is anything
 
 Plan::Plan(const AttentionProblem& problem, WorkspaceArena& arena) {
   const bool ragged = problem.offsets != nullptr;
@@ -31,7 +32,12 @@ void Plan::run(const AttentionProblem& problem, Stream stream) const {
 
 void run_fill_gaps(const Plan& plan, const Gaps& gaps, Stream stream) {
   const int64_t count = plan.sequences.count;
-  if (!plan.has_gaps() || count == 0) return;
+  if (count == 0) return;
+  if (plan.sequences.offsets != nullptr) {
+    const auto blocks = static_cast<unsigned>(max(int64_t{1}, min(plan.sequences.tokens, kOutsideBlocks)));
+    EC_LAUNCH(fill_outside, blocks, kAttentionThreads, 0, stream, plan.sequences, gaps);
+  }
+  if (!plan.has_gaps()) return;
   const auto across = static_cast<unsigned>(min(count, kGapBlocks));
   const auto along = static_cast<unsigned>(max(int64_t{1}, min(int64_t{64}, kGapBlocks / 8 / count)));
   EC_LAUNCH(fill_gaps, (Dim3{across, along, 1}), kAttentionThreads, 0, stream, plan.sequences, gaps);

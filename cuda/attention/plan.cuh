@@ -87,4 +87,23 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1) fill_gaps(Sequenc
   }
 }
 
+// What no sequence has: of ragged tokens those before the first sequence and behind the last one. Zeros.
+static __global__ void __launch_bounds__(kAttentionThreads, 1)
+    fill_outside(Sequences sequences, Gaps gaps) {
+  const int64_t head = sequences.offset(0), tail = sequences.offset(sequences.count);
+  const int64_t outside = head + max(int64_t{0}, sequences.tokens - tail);
+  for (int64_t i = blockIdx.x; i < outside; i += gridDim.x) {
+    const int64_t token = i < head ? i : tail + i - head;
+    for (int a = 0; a < 2; ++a) {
+      if (gaps.rows[a] != nullptr)
+        for (int64_t k = 2 * threadIdx.x; k < gaps.row_bytes[a]; k += 2 * kAttentionThreads)
+          *reinterpret_cast<uint16_t*>(gaps.rows[a] + token * gaps.row_bytes[a] + k) = 0;
+      if (gaps.like_scores[a] != nullptr)
+        for (int64_t j = threadIdx.x; j < sequences.heads; j += kAttentionThreads)
+          gaps.like_scores[a][j * sequences.tokens + token] = 0.0f;
+    }
+    if (gaps.like_tokens != nullptr && threadIdx.x == 0) gaps.like_tokens[token] = 0.0f;
+  }
+}
+
 }  // namespace ec::cuda

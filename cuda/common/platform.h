@@ -26,18 +26,19 @@ inline bool launches_failed() { return cudaPeekAtLastError() != cudaSuccess; }
 inline void fill(void* memory, int byte, size_t bytes, Stream stream) {
   cudaMemsetAsync(memory, byte, bytes, stream);
 }
-// Beyond 48 KB a kernel has to ask for what its blocks share.
-template <class Kernel>
-void allow_shared(Kernel* kernel, size_t bytes) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-}
-
 // That a block of the device in use may ask for.
 inline size_t most_shared_bytes() {
   int device = 0, bytes = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   return static_cast<size_t>(bytes);
+}
+// Beyond 48 KB a kernel has to ask for what its blocks share. It asks for all there is: another thread may
+// launch it with more at the same time.
+template <class Kernel>
+void allow_shared(Kernel* kernel, size_t) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       static_cast<int>(most_shared_bytes()));
 }
 
 }  // namespace ec::cuda

@@ -281,3 +281,24 @@ def test_out_of_another_shape(kind: Any) -> None:
     there = kind.to_device(padded()["key"]), kind.to_device(padded()["query"])
     with pytest.raises(ValueError, match=f"^{WHERE}: 'out' must have "):
         attention.low_rank_attention(*there, out=kind.to_device(numbers(3)))
+
+
+def test_ragged_tokens_of_no_sequence_get_zeros(kind: Any) -> None:
+    given = {**ragged(), "offsets": np.array([2, 6, 6, 17])}  # the CPU refuses these
+
+    def unwritten(shape: tuple[int, ...]) -> Any:
+        return kind.to_device(np.full(shape, np.nan, np.float32))
+
+    there = on(kind, given)
+    results = forward(on_device, there, unwritten, 0)
+    upstream = kind.to_device(numbers(3, HEADS, COLUMNS, seed=9))
+    gradients = backward(on_device, there, results, unwritten, upstream, 0)
+    outside = np.r_[0:2, 17:TOKENS]
+    for name in ("scores", "weights"):
+        assert (kind.to_host(results[name])[:, outside] == 0).all()
+    assert (kind.to_host(gradients["key"])[outside] == 0).all()
+    assert (kind.to_host(gradients["bias"])[:, outside] == 0).all()
+    assert (kind.to_host(gradients["mask"])[outside] == 0).all()
+    inner = {**given, "key": given["key"][2:17], "offsets": given["offsets"] - 2}
+    expected = forward(_core, inner, lambda shape: np.full(shape, np.nan, np.float32), 0)
+    np.testing.assert_allclose(kind.to_host(results["out"]), expected["out"], rtol=0, atol=1e-4)
