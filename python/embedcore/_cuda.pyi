@@ -33,7 +33,9 @@ def depth_check(
     /,
 ) -> None: ...
 
-class AttentionProblem:
+class _Pybind11Type(type): ...
+
+class AttentionProblem(metaclass=_Pybind11Type):
     def __init__(
         self,
         sizes: tuple[int, int, int, int, int],
