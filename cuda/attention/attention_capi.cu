@@ -6,23 +6,11 @@
 #include "attention/attention.h"
 #include "attention/check.h"
 #include "common/device.h"
+#include "common/workspace.h"
 #include "core/errors.h"
 
 namespace ec::cuda {
 namespace {
-
-NumberKind kind_of(ec_dtype dtype) {
-  switch (dtype) {
-    case EC_FLOAT16:
-      return NumberKind::kFloat16;
-    case EC_BFLOAT16:
-      return NumberKind::kBFloat16;
-    case EC_FLOAT32:
-      return NumberKind::kFloat32;
-    default:
-      return NumberKind::kFloat64;
-  }
-}
 
 Numbers numbers_of(const ec_array& array) {
   return {array.data, {array.stride[0], array.stride[1], array.stride[2]}, kind_of(array.dtype)};

@@ -113,7 +113,7 @@ struct BackwardLayout {
   }
 
   const size_t most_shared = most_shared_bytes();
-  WorkspaceArena arena;
+  Arena arena;
   Plan plan;
   BackwardCall call = {};
   bool tensor = false, fit = false, wants_query = false;
@@ -130,7 +130,7 @@ void launch(Kernel* kernel, const BackwardLayout& layout, Stream stream) {
 template <bool kSums>
 void launch_walk(const BackwardLayout& layout, Stream stream) {
   if (!layout.tensor) {
-    with_token_kind(layout.call.problem.key.kind, [&](auto number) {
+    with_numbers(layout.call.problem.key.kind, [&](auto number) {
       launch(differentiate_plain<decltype(number), kSums>, layout, stream);
     });
     return;

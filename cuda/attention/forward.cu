@@ -102,7 +102,7 @@ struct ForwardLayout {
   }
 
   const size_t most_shared = most_shared_bytes();
-  WorkspaceArena arena;
+  Arena arena;
   Plan plan;
   ForwardCall call = {};
   bool tensor = false, fit = false;
@@ -163,7 +163,7 @@ bool run_attention_forward(const AttentionProblem& problem, const AttentionResul
   const ForwardLayout layout(problem, result, multiprocessors, workspace);
   if (!layout.fit) return false;
   layout.plan.run(problem, stream);
-  with_token_kind(problem.key.kind, [&](auto number) {
+  with_numbers(problem.key.kind, [&](auto number) {
     using T = decltype(number);
     if constexpr (sizeof(T) == 2) {
       if (layout.tensor) launch_tensor<T>(layout, stream);

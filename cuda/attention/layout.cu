@@ -8,7 +8,7 @@ namespace ec::cuda {
 constexpr int64_t kGapBlocks = 4096;
 constexpr int64_t kOutsideBlocks = 264;  // seldom there is anything
 
-Plan::Plan(const AttentionProblem& problem, WorkspaceArena& arena) {
+Plan::Plan(const AttentionProblem& problem, Arena& arena) {
   const bool ragged = problem.offsets != nullptr;
   const bool masked = problem.keep != nullptr || problem.mask.data != nullptr;
   const bool planned = masked || (!ragged && problem.lengths != nullptr);

@@ -3,31 +3,13 @@
 #pragma once
 
 #include "attention/memory.cuh"
+#include "common/workspace.h"
 
 namespace ec::cuda {
 
-constexpr size_t kAttentionAlignment = 256;
 constexpr int kLeastTensorHeads = 5, kMostTensorHeads = 64;
 
 inline int64_t round_up(int64_t a, int64_t step) { return (a + step - 1) / step * step; }
-
-// Hands out arrays of a workspace one after another; without a start it only measures.
-class WorkspaceArena {
- public:
-  explicit WorkspaceArena(void* start) : start_(static_cast<unsigned char*>(start)) {}
-  template <class T>
-  T* take(int64_t count) {
-    unsigned char* found = start_ == nullptr ? nullptr : start_ + used_;
-    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    used_ += static_cast<size_t>(round_up(bytes, kAttentionAlignment));
-    return reinterpret_cast<T*>(found);
-  }
-  size_t used() const { return used_; }
-
- private:
-  unsigned char* start_;
-  size_t used_ = 0;
-};
 
 // Blocks of a multiprocessor that share so much each; a block has 1 KB beside what it asks for.
 inline int64_t blocks_each(size_t shared_bytes, size_t most_shared) {
@@ -40,7 +22,7 @@ inline int number_bytes(NumberKind kind) {
 
 // Which tokens are places: kernels that find out, and their arrays.
 struct Plan {
-  Plan(const AttentionProblem& problem, WorkspaceArena& arena);
+  Plan(const AttentionProblem& problem, Arena& arena);
   void run(const AttentionProblem& problem, Stream stream) const;
   bool has_gaps() const { return begins != nullptr; }
 
@@ -66,15 +48,5 @@ TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bo
 
 // The most tokens that may count, as far as the host knows.
 int64_t most_places(const AttentionProblem& problem);
-
-template <class Body>
-void with_token_kind(NumberKind kind, const Body& body) {
-  if (kind == NumberKind::kFloat32)
-    body(float{});
-  else if (kind == NumberKind::kFloat16)
-    body(Half{});
-  else
-    body(BFloat{});
-}
 
 }  // namespace ec::cuda

@@ -9,16 +9,6 @@ namespace {
 
 constexpr int64_t kMostBlocks = 0x7fffffff;
 
-template <class Body>
-void with_numbers(NumberKind kind, const Body& body) {
-  if (kind == NumberKind::kFloat32)
-    body(float{});
-  else if (kind == NumberKind::kFloat16)
-    body(Half{});
-  else
-    body(BFloat{});
-}
-
 template <class T>
 Rows<T> rows_of(const AnyRows& rows) {
   return {static_cast<const T*>(rows.data), rows.count, rows.stride, static_cast<int>(rows.columns)};

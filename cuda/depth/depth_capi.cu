@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C ABI of depth on the GPU.
 #include "common/device.h"
+#include "common/workspace.h"
 #include "core/errors.h"
 #include "depth/depth.h"
 #include "depth/hopper/hopper_pairs.h"
@@ -8,19 +9,6 @@
 
 namespace ec::cuda {
 namespace {
-
-NumberKind kind_of(ec_dtype dtype) {
-  switch (dtype) {
-    case EC_FLOAT16:
-      return NumberKind::kFloat16;
-    case EC_BFLOAT16:
-      return NumberKind::kBFloat16;
-    case EC_FLOAT32:
-      return NumberKind::kFloat32;
-    default:
-      return NumberKind::kFloat64;
-  }
-}
 
 AnyRows rows_of(const ec_matrix& matrix) {
   return {matrix.data, matrix.rows, matrix.row_stride, matrix.columns, kind_of(matrix.dtype)};

@@ -2,6 +2,7 @@
 // How a call is cut into blocks, and where its arrays lie in the workspace.
 #pragma once
 
+#include "common/workspace.h"
 #include "depth/cosine.cuh"
 #include "depth/depth.h"
 #include "depth/hopper/hopper_pairs.h"
@@ -15,26 +16,6 @@ constexpr int kWavesWanted = 4;               // of blocks of pairs, so that the
 constexpr int kSpatialWaves = 2;              // each block has vectors of its own
 constexpr int64_t kMostSpatialTiles = 16384;  // that float32 sums of vectors take up
 constexpr int64_t kFewColumns = 128;          // up to which rests are multiplied with one another
-constexpr size_t kAlignment = 256;
-
-inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Hands out arrays of a workspace one after another; without a start it only measures.
-class Arena {
- public:
-  explicit Arena(void* start) : start_(static_cast<unsigned char*>(start)) {}
-  template <class T>
-  T* take(int64_t count) {
-    unsigned char* found = start_ == nullptr ? nullptr : start_ + used_;
-    used_ += (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    return reinterpret_cast<T*>(found);
-  }
-  size_t used() const { return used_; }
-
- private:
-  unsigned char* start_;
-  size_t used_ = 0;
-};
 
 // Groups cut into segments.
 struct Plan {

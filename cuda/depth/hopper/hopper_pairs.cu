@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "depth/hopper/hopper_pairs.h"
 
+#include "common/workspace.h"
 #include "depth/hopper/pair_tiles.cuh"
 
 namespace ec::cuda {
 namespace {
 
 constexpr int kPackThreads = 256, kPackBlocksEach = 8;  // of a multiprocessor
-constexpr size_t kAlignment = 256;
 constexpr int kMostShares = 32;
 constexpr int64_t kMostRows = int64_t{1} << 30;
-
-int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Shares of the corpus for each tile of rows, so that the blocks, who take items of about equal length by
 // turns, end together. Blocks are on `blocks / shares` tiles of rows and `shares` tiles of the corpus at a
@@ -29,7 +27,7 @@ int64_t shares_for(int64_t row_tiles, int64_t other_tiles, int64_t blocks) {
 }
 
 struct Layout {
-  Layout(const HopperPairs& pairs, int multiprocessors, void* workspace) : start(workspace) {
+  Layout(const HopperPairs& pairs, int multiprocessors, void* workspace) : arena(workspace) {
     const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
     const int parts = pairs.strict ? 2 : 1,
               blocks = static_cast<int>(ceiling(corpus.columns, kPanelColumns));
@@ -39,26 +37,17 @@ struct Layout {
     resident = min(int64_t{multiprocessors}, row_tiles * shares);
     rows = {nullptr, row_tiles, kTileRows, parts, blocks};
     others = {nullptr, other_tiles, kTileOthers, parts, blocks};
-    rows.numbers = take<BFloat>(rows.size());
-    others.numbers = take<BFloat>(others.size());
-    weights = pairs.weights == nullptr ? nullptr : take<float>(sum_count() / 2);
-    sums = take<unsigned long long>(sum_count());
-    scale = take<double>(1);
+    rows.numbers = arena.take<BFloat>(rows.size());
+    others.numbers = arena.take<BFloat>(others.size());
+    weights = pairs.weights == nullptr ? nullptr : arena.take<float>(sum_count() / 2);
+    sums = arena.take<unsigned long long>(sum_count());
+    scale = arena.take<double>(1);
   }
 
   // Of the rows of both sides, which may be the same.
   int64_t sum_count() const { return max(rows.rows(), others.rows()) * 2; }
 
-  // Without a start it only measures.
-  template <class T>
-  T* take(int64_t count) {
-    unsigned char* found = start == nullptr ? nullptr : static_cast<unsigned char*>(start) + used;
-    used += (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    return reinterpret_cast<T*>(found);
-  }
-
-  void* start;
-  size_t used = 0;
+  Arena arena;
   int64_t row_tiles, other_tiles, shares, resident;  // blocks that stay
   Panels rows, others;
   float* weights;
@@ -112,7 +101,7 @@ bool fits_hopper_pairs(const HopperPairs& pairs) {
 }
 
 size_t hopper_pairs_workspace_bytes(const HopperPairs& pairs, int multiprocessors) {
-  return Layout(pairs, multiprocessors, nullptr).used;
+  return Layout(pairs, multiprocessors, nullptr).arena.used();
 }
 
 void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* workspace, Stream stream) {
