@@ -97,6 +97,49 @@ double dot_flops_per_round(void) { return 0.0; }
 void dot_rounds(size_t rounds) { (void)rounds; }
 #endif
 
+/* Of tiles of bfloat16 into float32; 0 flops where the machine or its system has none. */
+#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int tiles_allowed(void) {
+  enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM */
+  return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
+#define SUMS 6
+double tile_flops_per_round(void) { return tiles_allowed() ? 2.0 * SUMS * 16 * 16 * 32 : 0.0; }
+
+void tile_rounds(size_t rounds) {
+  struct {
+    unsigned char palette, start, reserved[14];
+    unsigned short bytes[16];
+    unsigned char lines[16];
+  } shapes __attribute__((aligned(64)));
+  memset(&shapes, 0, sizeof shapes);
+  shapes.palette = 1;
+  for (int tile = 0; tile < 8; ++tile) {
+    shapes.bytes[tile] = 64;
+    shapes.lines[tile] = 16;
+  }
+  /* gcc's own intrinsic leaves the shapes unwritten. */
+  __asm__ volatile("ldtilecfg %0" : : "m"(shapes));
+  for (size_t round = 0; round < rounds; ++round) {
+    _tile_dpbf16ps(0, 6, 7);
+    _tile_dpbf16ps(1, 6, 7);
+    _tile_dpbf16ps(2, 6, 7);
+    _tile_dpbf16ps(3, 6, 7);
+    _tile_dpbf16ps(4, 6, 7);
+    _tile_dpbf16ps(5, 6, 7);
+  }
+  _tile_release();
+}
+#else
+double tile_flops_per_round(void) { return 0.0; }
+
+void tile_rounds(size_t rounds) { (void)rounds; }
+#endif
+
 /* Reads `count` times; the size is rounded down to whole steps of 4 vectors. */
 void read_bytes(const unsigned char* from, size_t size_bytes, size_t count) {
   for (size_t pass = 0; pass < count; ++pass) {

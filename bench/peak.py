@@ -18,6 +18,7 @@ from typing import Any
 SOURCE = Path(__file__).with_name("peak.c")
 FLAGS = ("-O3", "-ffp-contract=fast", "-shared", "-fPIC")
 SHORTEST_SECONDS = 0.004
+KINDS = ("fma", "dot", "tile")
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +38,7 @@ def library() -> Any:
 
 
 def _declared(loaded: Any) -> Any:
-    for name in ("fma", "dot"):
+    for name in KINDS:
         getattr(loaded, f"{name}_flops_per_round").restype = ctypes.c_double
         getattr(loaded, f"{name}_rounds").argtypes = [ctypes.c_size_t]
         getattr(loaded, f"{name}_rounds").restype = None
@@ -55,7 +56,8 @@ def workers(threads: int) -> ThreadPoolExecutor:
 def multiply_add(kind: str, flops: float, threads: int) -> Callable[[], None] | None:
     """Return what does at least so many float operations; None without the instruction.
 
-    `kind`: "fma", float32; "dot", products of bfloat16 pairs added to float32.
+    `kind`: "fma", float32; "dot", products of bfloat16 pairs added to float32; "tile", of
+    matrices of bfloat16 in tile registers.
     """
     loaded = library()
     of_round = getattr(loaded, f"{kind}_flops_per_round")() if loaded is not None else 0.0
@@ -92,7 +94,7 @@ def _all_at_once(
 def rates(threads: int, repeats: int = 7) -> dict[str, float]:
     """Return the best rates of multiplying and adding, in GF/s; empty without a compiler."""
     found = {}
-    for kind in ("fma", "dot"):
+    for kind in KINDS:
         flops = 1e9 * threads
         run = multiply_add(kind, flops, threads)
         if run is None:

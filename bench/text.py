@@ -6,6 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+RATES = {
+    "fma": "float32 multiply-add",
+    "dot": "bfloat16 dot product",
+    "tile": "bfloat16 tiles",
+}
 COLUMNS = ("", "time", "CPU", "error", "x floor", "target", "met", "x best peer")
 
 
@@ -101,7 +106,7 @@ def rates_text(result: dict[str, Any]) -> list[str]:
             f"reads {rates['read_gb_per_s']:.1f} GB/s",
             f"square SGEMM {rates['sgemm_gflop_per_s']:.0f} GF/s",
         ]
-        for key, name in (("fma", "float32 multiply-add"), ("dot", "bfloat16 dot product")):
+        for key, name in RATES.items():
             if f"{key}_gflop_per_s" in rates:
                 words.append(f"{name} {rates[f'{key}_gflop_per_s']:.0f} GF/s")
         text.append(f"{threads} thread(s): {', '.join(words)}")

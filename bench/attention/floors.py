@@ -16,9 +16,17 @@ import numpy as np
 from bench import peak
 from bench.timing import Contestant, optional
 
-READ, MULTIPLY = "read", {"fma": "multiply-add", "dot": "bfloat16 dot product"}
+READ, MULTIPLY = (
+    "read",
+    {
+        "fma": "multiply-add",
+        "dot": "bfloat16 dot product",
+        "tile": "bfloat16 tiles",
+    },
+)
 # Rates above those of any processor core so far: what is repeated lasts at least SHORTEST_SECONDS.
-SHORTEST_SECONDS, BYTES_PER_SECOND, FLOPS_PER_SECOND = 0.004, 50e9, 300e9
+SHORTEST_SECONDS, BYTES_PER_SECOND = 0.004, 50e9
+FLOPS_PER_SECOND = {"fma": 300e9, "dot": 600e9, "tile": 5e12}
 _SIDE = 1024
 
 
@@ -50,8 +58,8 @@ def reading(
 
 def multiplying(flops: float, dtype: str, threads: int) -> Contestant:
     """Do so many operations in registers; without a C compiler, in products of small matrices."""
-    again = _times(flops, FLOPS_PER_SECOND, threads)
-    for kind in ("dot", "fma") if dtype == "bfloat16" else ("fma",):
+    for kind in ("tile", "dot", "fma") if dtype == "bfloat16" else ("fma",):
+        again = _times(flops, FLOPS_PER_SECOND[kind], threads)
         run = peak.multiply_add(kind, flops * again, threads)
         if run is not None:
             return Contestant(MULTIPLY[kind], "floor", run, 1 / again)

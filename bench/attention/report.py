@@ -22,11 +22,11 @@ The LAMA head with its factor folded (tanh, l2 over the heads, T = 0.25) on rand
 tokens; `B x L x d`, m heads. "x floor" is the time over that of the slower of two floors timed in
 the same rounds: reading the tokens (once forward; three times forward and backward), and 4 d m
 (forward and backward: 12 d m) operations for each token as multiply-adds from registers, for
-bfloat16 as its dot product instruction does them. The error is the largest difference over the
-largest value of the right answer, for the output and each gradient. Every contestant finds the
-pages of its results in place; "(cold)" means fresh pages for every result, and empty caches.
-Torch eager stands there in two forms, scores of tokens first or heads first: targets are held
-against the faster one. Torch SDPA computes no tanh and no norm.
+bfloat16 by the fastest products that the machine has for it, of pairs or of tiles. The error is
+the largest difference over the largest value of the right answer, for the output and each gradient.
+Every contestant finds the pages of its results in place; "(cold)" means fresh pages for every
+result, and empty caches. Torch eager stands there in two forms, scores of tokens first or heads
+first: targets are held against the faster one. Torch SDPA computes no tanh and no norm.
 """
 CHART_TITLE = "Time over the floor"
 SCALING = 1.9

@@ -6,12 +6,14 @@
 #include "attention/token_scores.h"
 #include "core/isa_table.h"
 
+#if defined(EC_BFLOAT_PRODUCTS)
+#include "attention/bfloat_lines.h"
+#endif
+
 namespace ec {
 namespace EC_ISA {
 
 #if defined(EC_BFLOAT_PRODUCTS)
-
-constexpr int kPairs = 2 * kLanes;  // numbers of a vector
 
 struct Pairs {
   using Number = uint16_t;
@@ -29,19 +31,6 @@ struct Pairs {
 };
 
 // ---- pool -----------------------------------------------------------------------------------------
-
-static void round_weights(const float* weights, int64_t heads, int64_t tokens, uint16_t* rounded,
-                          double* total) {
-  for (int64_t j = 0; j < heads; ++j) {
-    VF sum = zero();
-    for (int64_t t = 0; t < tokens; t += kLanes) {
-      const VF weight = round_to_bfloat(load(weights + j * kBlockTokens + t));
-      store_bfloat(rounded + j * kBlockTokens + t, weight);
-      sum = add(sum, weight);
-    }
-    if (total != nullptr) total[j] += sum_wide(sum);
-  }
-}
 
 constexpr int kPoolSums = 16;  // of the widest strips
 
@@ -86,37 +75,6 @@ static void pool_heads(const uint16_t* const* rows, int64_t tokens, const uint16
   for (; at < end; at += kPairs) pool_strip<kHeads, 1>(rows, tokens, rounded, columns, at, ahead, pooled);
 }
 
-// One head: tokens in groups, each along all columns, as memory likes it.
-constexpr int kTogether = kTokenPadding;
-
-static void pool_one(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t columns,
-                     const RowsAhead& ahead, float* pooled) {
-  for (int64_t t = 0; t < tokens; t += kTogether) {
-    const uint16_t* row[kTogether];
-    const uint16_t* to_come[kTogether];
-    VI weight[kTogether / 2];
-    EC_UNROLL for (int i = 0; i < kTogether; ++i) {
-      row[i] = rows[t + i];
-      to_come[i] = row_ahead(ahead, t + i, row[i]);
-    }
-    EC_UNROLL for (int i = 0; i < kTogether / 2; ++i) weight[i] =
-        t + 2 * i < tokens ? broadcast_group(reinterpret_cast<const uint32_t*>(rounded + t + 2 * i))
-                           : zero_int();
-    for (int64_t c = 0; c < columns; c += kPairs) {
-      EC_UNROLL for (int i = 0; i < kTogether; ++i) fetch(to_come[i] + c);
-      VF first = load(pooled + c), second = load(pooled + c + kLanes);
-      EC_UNROLL for (int i = 0; i < kTogether / 2; ++i) {
-        VI low, high;
-        interleave_bfloat(load_int(row[2 * i] + c), load_int(row[2 * i + 1] + c), &low, &high);
-        first = dot_bfloat_pairs(first, low, weight[i]);
-        second = dot_bfloat_pairs(second, high, weight[i]);
-      }
-      store(pooled + c, first);
-      store(pooled + c + kLanes, second);
-    }
-  }
-}
-
 constexpr int kStripPairs = 8;  // columns that stay in the first cache while all heads pass over them
 
 static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* rounded, int64_t heads,
@@ -141,18 +99,6 @@ static void pool(const uint16_t* const* rows, int64_t tokens, const uint16_t* ro
 }
 
 // ---- spread ---------------------------------------------------------------------------------------
-
-static void pair_rows(const uint16_t* rows, int64_t count, int64_t columns, int64_t row_stride,
-                      int64_t pair_stride, uint32_t* pairs) {
-  for (int64_t j = 0; j < count; j += 2, rows += 2 * row_stride, pairs += pair_stride)
-    for (int64_t k = 0; k < columns; k += kPairs) {
-      VI low, high;
-      interleave_bfloat(load_int(rows + k), j + 1 < count ? load_int(rows + row_stride + k) : zero_int(),
-                        &low, &high);
-      store_int(pairs + k, low);
-      store_int(pairs + k + kLanes, high);
-    }
-}
 
 constexpr int kSpreadTokens = 4;
 constexpr int kSpreadVectors = kTileVectors >= 3 ? 6 : 4;
@@ -201,11 +147,13 @@ static void spread(const uint32_t* tile, int64_t tokens, const uint32_t* factor,
   if (streamed) fence();
 }
 
-static const BFloatKernels kTable = {true, {scores<Pairs>, pool, spread}, round_weights, pair_rows};
+static const BFloatKernels kTable = {
+    true, {scores<Pairs>, pool, spread}, round_weights, pair_rows, nullptr, nullptr};
 
 #else
 
-static const BFloatKernels kTable = {false, {nullptr, nullptr, nullptr}, nullptr, nullptr};
+static const BFloatKernels kTable = {false,  {nullptr, nullptr, nullptr}, nullptr, nullptr, nullptr,
+                                     nullptr};
 
 #endif
 

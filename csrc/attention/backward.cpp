@@ -259,6 +259,7 @@ class Backward {
       const Real lse = static_cast<const Real*>(gradient_.lse)[b * setup_.heads + j];
       scratch.lse[j] = std::isinf(lse) && lse < 0 ? -lse : lse;
     }
+    scratch.score_factor = setup_.arranged(scratch.factors, setup_.value_padded, scratch.arranged);
   }
 
   // What is per sequence. Tokens that do not count are written.
@@ -284,7 +285,7 @@ class Backward {
   void multiply(int64_t sequence, const Block& block, int which, const RowsAhead& ahead,
                 Scratch& scratch) const {
     Real* products = scratch.dz();
-    setup_.kernels.scores(scratch.value_rows[which], block.tokens, scratch.factors, setup_.heads,
+    setup_.kernels.scores(scratch.value_rows[which], block.tokens, scratch.score_factor, setup_.heads,
                           setup_.value_padded, ahead, products);
     if (gradient_.grad_weights != nullptr) {
       setup_.gather(sequence, block, gradient_.grad_weights, scratch.scores);

@@ -16,7 +16,9 @@ struct BackwardScratch {
   using Group = typename Products<Row>::Group;
   static constexpr bool kRounded = Setup<Row>::kRounded;
 
-  Row* factors;  // [2 heads, and one to spare], strided: the gradient of out, then the query's factor
+  Row* factors;   // [2 heads, and one to spare], strided: the gradient of out, then the query's factor
+  Row* arranged;  // see Setup::arranged
+  const Row* score_factor;  // the gradient of out, as scores take it
   Group* factor_groups;
   Real* tiles;  // [2 heads][kBlockTokens]: weights, then dz
   Row* rounded_tiles;
@@ -58,6 +60,8 @@ struct BackwardScratch {
     s.query_start = (setup.shared ? setup.heads : setup.padded_heads) * setup.value_stride();
     s.dz_start = setup.heads * kBlockTokens;
     s.factors = arena.take<Row>((2 * setup.padded_heads + 1) * factor_stride<Row>(columns));
+    s.arranged = arena.take<Row>(setup.arranged_numbers(setup.value_padded));
+    s.score_factor = s.factors;
     s.tiles = arena.take<Real>(2 * tile);
     if constexpr (kRounded) {
       s.query_groups_start = groups * factor_stride<Group>(setup.value_padded);

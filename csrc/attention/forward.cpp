@@ -49,7 +49,9 @@ struct Scratch {
 
   State<Real> state;
   Row* factor;
-  Real* float_factor;  // before it is rounded to rows
+  Row* arranged;            // see Setup::arranged
+  Real* float_factor;       // before it is rounded to rows
+  const Row* score_factor;  // what scores take
   Real* tile;
   Real* weights;
   Row* pool_weights;  // the weights, rounded to rows
@@ -66,6 +68,7 @@ struct Scratch {
     s.state = State<Real>::take(arena, setup);
     const int64_t numbers = own_factor ? setup.factor_numbers() : 0;
     s.factor = arena.take<Row>(numbers);
+    s.arranged = arena.take<Row>(own_factor ? setup.arranged_numbers(setup.key_padded) : 0);
     s.float_factor = arena.take<Real>(Setup<Row>::kRounded ? numbers : 0);
     s.tile = arena.take<Real>(setup.padded_heads * kBlockTokens);
     s.weights = arena.take<Real>(setup.padded_heads * kBlockTokens);
@@ -109,6 +112,8 @@ class Forward {
       AlignedBuffer<Real> unrounded;
       if (Setup<Row>::kRounded && !unrounded.allocate(setup_.factor_numbers())) return EC_OUT_OF_MEMORY;
       setup_.pack(0, unrounded.data(), factor_.data());
+      if (!arranged_.allocate(setup_.arranged_numbers(setup_.key_padded))) return EC_OUT_OF_MEMORY;
+      shared_factor_ = setup_.arranged(factor_.data(), setup_.key_padded, arranged_.data());
     }
     const ec_status status =
         parallel_for(segments_.count(), threads, setup_.problem.monitor, [&](int64_t task, int worker) {
@@ -188,8 +193,11 @@ class Forward {
     std::fill(state.pooled_total, state.pooled_total + setup_.heads, 0.0);
     const Real start = setup_.uniform ? Real{0} : scratch.bounded ? Real{1} : static_cast<Real>(-kInfinity);
     std::fill(state.reference, state.reference + setup_.heads, start);
-    if (setup_.scored && !setup_.shared_query())
+    scratch.score_factor = shared_factor_;
+    if (setup_.scored && !setup_.shared_query()) {
       setup_.pack(segment.sequence, scratch.float_factor, scratch.factor);
+      scratch.score_factor = setup_.arranged(scratch.factor, setup_.key_padded, scratch.arranged);
+    }
     const int64_t end = setup_.written_end(segment);
     if (result_.scores != nullptr)
       setup_.fill_scores(segment.sequence, segment.first, end, Real{0}, result_.scores);
@@ -233,8 +241,8 @@ class Forward {
     const ScoreRules rules = setup_.rules(block.tokens);
     Real* tile = scratch.tile;
     if (setup_.scored) {
-      const Row* factor = setup_.shared_query() ? factor_.data() : scratch.factor;
-      setup_.kernels.scores(keys, block.tokens, factor, setup_.heads, setup_.key_padded, ahead, tile);
+      setup_.kernels.scores(keys, block.tokens, scratch.score_factor, setup_.heads, setup_.key_padded,
+                            ahead, tile);
       if (result_.scores != nullptr) setup_.scatter(sequence, block, tile, result_.scores);
     } else {
       std::fill(tile, tile + setup_.heads * kBlockTokens, Real{0});
@@ -350,6 +358,8 @@ class Forward {
   Segments segments_;
   ArenaMemory partial_;
   NearBuffer<Row, 4 << 10> factor_;
+  AlignedBuffer<Row> arranged_;
+  const Row* shared_factor_ = nullptr;
 };
 
 }  // namespace

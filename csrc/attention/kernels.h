@@ -51,7 +51,7 @@ template <class Row>
 struct TokenKernels {
   using Sum = typename Products<Row>::Sum;
   using Group = typename Products<Row>::Group;
-  // tile[j][t] = rows[t] . factor[j]
+  // tile[j][t] = rows[t] . factor[j], of a factor as Setup::arranged gives it
   // Numerics: sums of `lanes` partial sums of Sum.
   void (*scores)(const Row* const* rows, int64_t tokens, const Row* factor, int64_t heads, int64_t columns,
                  const RowsAhead& ahead, Sum* tile);
@@ -114,6 +114,10 @@ struct BFloatKernels {
   // pairs[j][k] = rows[2 j][k] and rows[2 j + 1][k], low half first; an odd last row is paired with zeros.
   void (*pair_rows)(const uint16_t* rows, int64_t count, int64_t columns, int64_t row_stride,
                     int64_t pair_stride, uint32_t* pairs);
+  // Null where `scores` takes the rows of a factor as they are; else it takes what arrange makes of them,
+  // so many numbers.
+  int64_t (*arranged_numbers)(int64_t heads, int64_t columns);
+  void (*arrange)(const uint16_t* rows, int64_t heads, int64_t columns, int64_t stride, uint16_t* to);
 };
 
 // Rows of any dtype to and from Real.

@@ -10,7 +10,7 @@
 
 EC_IMPORT_TABLES(AttentionKernels, attention)
 EC_IMPORT_TABLES(AttentionScoreKernels, attention_scores)
-EC_IMPORT_TABLES(BFloatKernels, attention_bfloat)
+EC_IMPORT_TABLES_WITH_TILES(BFloatKernels, attention_bfloat)
 
 namespace ec {
 namespace {

@@ -17,12 +17,12 @@ namespace ec {
 struct AttentionRun {
   const AttentionKernels* tokens;
   const AttentionScoreKernels* scores;
-  const BFloatKernels* bfloat;
+  const BFloatKernels* bfloat;  // null where rows are not bf16
   const RowKernels* rows;
 
-  static AttentionRun of(Isa isa) {
-    return {attention_kernels(isa), attention_scores_kernels(isa), attention_bfloat_kernels(isa),
-            row_kernels(isa)};
+  static AttentionRun of(Isa isa, bool bfloat) {
+    return {attention_kernels(isa), attention_scores_kernels(isa),
+            bfloat ? attention_bfloat_kernels(isa) : nullptr, row_kernels(isa)};
   }
 };
 

@@ -7,6 +7,8 @@
 // gcc takes a function that only fetches for one without effect, and drops its calls.
 #define EC_FETCHING inline __attribute__((always_inline))
 
+#define EC_UNROLL _Pragma("GCC unroll 16")
+
 namespace ec {
 namespace EC_ISA {
 

@@ -26,7 +26,7 @@ struct Setup {
   explicit Setup(const ec_attention_problem& given)
       : problem(given),
         layout(given),
-        run(AttentionRun::of(current_isa())),
+        run(AttentionRun::of(current_isa(), kRounded)),
         kernels(KernelsOf<Row>::tokens(run)),
         score_kernels(KernelsOf<Row>::scores(run)),
         shared(given.value.data == nullptr),
@@ -51,6 +51,25 @@ struct Setup {
     }
   }
 
+  // Whether rows are multiplied by tiles.
+  bool tiled() const {
+    if constexpr (kRounded) return run.bfloat->arrange != nullptr;
+    return false;
+  }
+
+  // What takes the rows of a factor to be multiplied with tokens, and how much beside them it needs.
+  int64_t arranged_numbers(int64_t columns) const {
+    return tiled() ? run.bfloat->arranged_numbers(heads, columns) : 0;
+  }
+  const Row* arranged(const Row* factor, int64_t columns, Row* room) const {
+    if constexpr (kRounded)
+      if (tiled()) {
+        run.bfloat->arrange(factor, heads, columns, factor_stride<Row>(columns), room);
+        return room;
+      }
+    return factor;
+  }
+
   // Between the rows of factors, and the numbers of one that is multiplied with keys.
   int64_t key_stride() const { return factor_stride<Row>(key_padded); }
   int64_t value_stride() const { return factor_stride<Row>(value_padded); }
@@ -64,10 +83,11 @@ struct Setup {
   // What scores and pool fetch of the rows that each of them will need. Scores, which wait for every line
   // that they read, are held up by what they fetch, the pool is not: where both need the same rows, scores
   // fetch what the pool has no time for, at most one row for each of their tiles (of 6 tokens and 2 heads,
-  // or 4 of both).
+  // or 4 of both). Tiles take twice as long for the pool as for scores.
   BlockAhead ahead(const RowsAhead& scored_rows, const RowsAhead& pooled_rows) const {
     if (!shared || scored_rows.count == 0 || pooled_rows.count == 0) return {scored_rows, pooled_rows};
     const int64_t count = pooled_rows.count;
+    if (tiled()) return {{scored_rows.rows, count / 3}, {pooled_rows.rows + count / 3, count - count / 3}};
     const int64_t left =
         heads == 1 ? 0 : std::max(int64_t{0}, count - heads * kBlockTokens / kProductsALine);
     const int64_t by_scores = std::min(left, kBlockTokens / 6 * (padded_heads / 4));

@@ -6,8 +6,6 @@
 #include EC_ISA_HEADER
 #include "attention/rows_ahead.h"
 
-#define EC_UNROLL _Pragma("GCC unroll 16")
-
 namespace ec {
 namespace EC_ISA {
 

@@ -64,7 +64,7 @@ EC_API int ec_get_num_threads(void);
 EC_API void ec_set_num_threads(int threads);     // < 1 restores the default
 EC_API const char* ec_num_threads_source(void);  // what the number comes from, in words
 
-// Instruction sets: "baseline", "avx2", "avx512", "avx512dot"; "neon", "neondot".
+// Instruction sets: "baseline", "avx2", "avx512", "avx512dot", "avx512amx"; "neon", "neondot".
 EC_API const char* ec_get_isa(void);
 EC_API ec_status ec_set_isa(const char* name, ec_error* error);  // NULL or "" restores the best one
 EC_API int ec_list_isas(const char** names, int capacity);       // those that this processor runs

@@ -4,9 +4,10 @@
 find_package(Threads REQUIRED)
 
 file(GLOB EC_KERNEL_SOURCES CONFIGURE_DEPENDS csrc/*/*.isa.cpp)
+file(GLOB EC_TILED_KERNEL_SOURCES CONFIGURE_DEPENDS csrc/*/*.amx.cpp)
 file(GLOB EC_DRIVER_SOURCES CONFIGURE_DEPENDS csrc/core/*.cpp csrc/product/*.cpp
      csrc/depth/*.cpp csrc/attention/*.cpp csrc/ann/*.cpp csrc/ann/*/*.cpp csrc/capi/*.cpp)
-list(FILTER EC_DRIVER_SOURCES EXCLUDE REGEX "(\\.isa|_bind)\\.cpp$")
+list(FILTER EC_DRIVER_SOURCES EXCLUDE REGEX "(\\.isa|\\.amx|_bind)\\.cpp$")
 
 add_library(embedcore SHARED ${EC_DRIVER_SOURCES})
 add_library(embedcore::embedcore ALIAS embedcore)
@@ -19,7 +20,7 @@ target_link_libraries(embedcore PRIVATE Threads::Threads)
 # Sleeping workers run its code: it is never unloaded.
 target_link_options(embedcore PRIVATE -Wl,-z,nodelete
                     -Wl,--version-script=${PROJECT_SOURCE_DIR}/csrc/cmake/exported.map)
-ec_add_isa_objects(embedcore ${EC_KERNEL_SOURCES})
+ec_add_isa_objects(embedcore KERNELS ${EC_KERNEL_SOURCES} TILED ${EC_TILED_KERNEL_SOURCES})
 
 install(TARGETS embedcore EXPORT embedcoreTargets LIBRARY DESTINATION embedcore/lib)
 install(FILES csrc/capi/embedcore.h DESTINATION embedcore/include)

@@ -9,6 +9,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -16,7 +20,8 @@
 namespace ec {
 namespace {
 
-constexpr const char* kNames[kIsaCount] = {"baseline", "avx2", "avx512", "avx512dot", "neon", "neondot"};
+constexpr const char* kNames[kIsaCount] = {"baseline",  "avx2", "avx512", "avx512dot",
+                                           "avx512amx", "neon", "neondot"};
 
 // The build defines one macro for each row of isa.cmake.
 #ifndef EC_HAVE_BASELINE
@@ -31,6 +36,9 @@ constexpr const char* kNames[kIsaCount] = {"baseline", "avx2", "avx512", "avx512
 #ifndef EC_HAVE_AVX512DOT
 #define EC_HAVE_AVX512DOT 0
 #endif
+#ifndef EC_HAVE_AVX512AMX
+#define EC_HAVE_AVX512AMX 0
+#endif
 #ifndef EC_HAVE_NEON
 #define EC_HAVE_NEON 0
 #endif
@@ -38,8 +46,9 @@ constexpr const char* kNames[kIsaCount] = {"baseline", "avx2", "avx512", "avx512
 #define EC_HAVE_NEONDOT 0
 #endif
 
-constexpr bool kCompiled[kIsaCount] = {EC_HAVE_BASELINE != 0,  EC_HAVE_AVX2 != 0, EC_HAVE_AVX512 != 0,
-                                       EC_HAVE_AVX512DOT != 0, EC_HAVE_NEON != 0, EC_HAVE_NEONDOT != 0};
+constexpr bool kCompiled[kIsaCount] = {EC_HAVE_BASELINE != 0,  EC_HAVE_AVX2 != 0,      EC_HAVE_AVX512 != 0,
+                                       EC_HAVE_AVX512DOT != 0, EC_HAVE_AVX512AMX != 0, EC_HAVE_NEON != 0,
+                                       EC_HAVE_NEONDOT != 0};
 
 constexpr int kNone = -1;
 
@@ -59,9 +68,28 @@ unsigned long long saved_register_state() {
   return (static_cast<unsigned long long>(high) << 32) | low;
 }
 
+// Linux gives tiles to processes that ask (Documentation/arch/x86/xstate.rst). Numbers of its ABI, spelt
+// here because old headers lack the names.
+constexpr int kTileData = 18;
+#if defined(__linux__)
+bool tiles_on_request() {
+  constexpr int kSupported = 0x1021;  // ARCH_GET_XCOMP_SUPP
+  unsigned long long features = 0;
+  return syscall(SYS_arch_prctl, kSupported, &features) == 0 && (features >> kTileData & 1) != 0;
+}
+bool request_tiles() {
+  constexpr int kRequest = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+#else
+bool tiles_on_request() { return false; }
+bool request_tiles() { return false; }
+#endif
+
 void probe_processor(bool* runs) {
   constexpr unsigned long long kAvxState = 0x06;     // xmm, ymm
   constexpr unsigned long long kAvx512State = 0xe6;  // and opmask, upper zmm, zmm16-31
+  constexpr unsigned long long kTileState = 0x60000;
   runs[static_cast<int>(Isa::kBaseline)] = true;
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return;
@@ -77,12 +105,15 @@ void probe_processor(bool* runs) {
   const bool avx2 = bit(b, 5);
   const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
   const bool vnni = bit(c, 11);
+  const bool amx = bit(d, 22) && bit(d, 24);  // BF16, tiles
   runs[static_cast<int>(Isa::kAvx2)] = avx2;
   if (!avx2 || !avx512 || (state & kAvx512State) != kAvx512State) return;
   runs[static_cast<int>(Isa::kAvx512)] = true;
   if (last_subleaf < 1 || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return;
   const bool bf16 = bit(a, 5);
   runs[static_cast<int>(Isa::kAvx512Dot)] = vnni && bf16;
+  runs[static_cast<int>(Isa::kAvx512Amx)] =
+      vnni && bf16 && amx && (state & kTileState) == kTileState && tiles_on_request();
 }
 #elif defined(__aarch64__)
 // Bits of the kernel's ABI (arch/arm64/include/uapi/asm/hwcap.h), spelt here because old C
@@ -138,6 +169,19 @@ Isa current_isa() {
   const int value = g_forced.load(std::memory_order_relaxed);
   return static_cast<Isa>(value == kNone ? g_probe.best : value);
 }
+
+#if defined(__x86_64__)
+bool tiles_permitted() {
+  // Asking twice is harmless, and a fork never meets a lock.
+  enum State { kUnknown, kNo, kYes };
+  static std::atomic<int> state{kUnknown};
+  if (state.load(std::memory_order_relaxed) == kUnknown)
+    state.store(request_tiles() ? kYes : kNo, std::memory_order_relaxed);
+  return state.load(std::memory_order_relaxed) == kYes;
+}
+#else
+bool tiles_permitted() { return false; }
+#endif
 
 ec_status force_isa(const char* name, ec_error* error) {
   if (name == nullptr || name[0] == '\0') {

@@ -7,8 +7,8 @@
 namespace ec {
 
 // In order of preference, lowest first. The names are those of csrc/cmake/isa.cmake.
-enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Dot, kNeon, kNeonDot };
-constexpr int kIsaCount = 6;
+enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Dot, kAvx512Amx, kNeon, kNeonDot };
+constexpr int kIsaCount = 7;
 
 const char* isa_name(Isa isa);
 bool isa_compiled(Isa isa);  // this build has its kernels
@@ -16,6 +16,10 @@ bool isa_runs(Isa isa);      // compiled, and this processor and operating syste
 
 // The forced one (ec_set_isa, or EMBEDCORE_ISA read once at load), else the best that runs.
 Isa current_isa();
+
+// The operating system lets this process use tile registers, which it is asked for at the first call: from
+// then on it saves more at each signal. Requires: isa_runs(Isa::kAvx512Amx).
+bool tiles_permitted();
 
 // Forces the named one; null or "" goes back to the best. What ec_set_isa does.
 ec_status force_isa(const char* name, ec_error* error);

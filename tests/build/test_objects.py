@@ -12,7 +12,7 @@ from support.binaries import Instruction, instructions, symbols
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64 alone")
 
-ISAS = ("baseline", "avx2", "avx512", "avx512dot")
+ISAS = ("baseline", "avx2", "avx512", "avx512dot", "avx512amx")
 KERNELS = (
     "product",
     "rows",
@@ -26,6 +26,7 @@ KERNELS = (
     "ann_raw",
     "graph",
 )
+TILED = ("attention_bfloat",)  # all that there is of avx512amx
 # What gcc may call for a loop or a square root; none of it is compiled here.
 ALLOWED_CALLS = {"memcpy", "memmove", "memset", "sqrt", "sqrtf", "_GLOBAL_OFFSET_TABLE_"}
 # Kernel and functions of each hot loop; the compiler may or may not inline one into the other.
@@ -70,8 +71,9 @@ def isa(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def kernels(build_dir: Path, isa: str) -> list[Path]:
     found = objects_of(build_dir, f"embedcore_{isa}")
+    wanted = TILED if isa == "avx512amx" else KERNELS
     names = {kernel_of(path) for path in found}
-    assert names == set(KERNELS), f"{build_dir} holds no build of these kernels"
+    assert names == set(wanted), f"{build_dir} holds no build of these kernels"
     return found
 
 
@@ -105,7 +107,9 @@ def above_the_set(isa: str, instruction: Instruction) -> bool:
     if isa == "avx2":
         return re.search(r"%zmm|%[xy]mm(1[6-9]|[23]\d)|%k[0-7]", operands) is not None
     if isa == "avx512":
-        return re.match(r"vdpbf16|vcvtne|vpdp", mnemonic) is not None
+        return re.match(r"vdpbf16|vcvtne|vpdp|tdp|tile", mnemonic) is not None
+    if isa == "avx512dot":
+        return re.match(r"tdp|tile", mnemonic) is not None
     return False
 
 
@@ -130,6 +134,8 @@ def test_bfloat_products_are_really_used(build_dir: Path) -> None:
             p for p in objects_of(build_dir, "embedcore_avx512dot") if kernel_of(p) == kernel
         )
         assert any(i.mnemonic == "vdpbf16ps" for i in instructions(path)), kernel
+    (path,) = objects_of(build_dir, "embedcore_avx512amx")
+    assert any(i.mnemonic == "tdpbf16ps" for i in instructions(path))
 
 
 def test_drivers_run_on_every_processor(build_dir: Path) -> None:
