@@ -8,6 +8,7 @@
 #include "attention/kernels.h"
 
 #include EC_ISA_HEADER
+#include "attention/panel_scores.h"
 #include "attention/token_scores.h"
 #include "core/isa_table.h"
 
@@ -311,10 +312,18 @@ static void to_bfloat(const float* from, int64_t columns, uint16_t* to) {
   round_row<store_bfloat>(from, columns, to);
 }
 
-static const AttentionKernels kTable = {kLanes,
-                                        {scores<Floats>, pool<Floats>, spread<Floats>},
-                                        {scores<Doubles>, pool<Doubles>, spread<Doubles>},
-                                        {to_half, to_bfloat}};
+// Of many heads by panels, else along the columns.
+static void scores_of_floats(const float* const* rows, int64_t tokens, const float* factor, int64_t heads,
+                             int64_t columns, const RowsAhead& ahead, float* tile) {
+  const auto run = fills_panels(heads) ? scores_of_panels : scores<Floats>;
+  run(rows, tokens, factor, heads, columns, ahead, tile);
+}
+
+static const AttentionKernels kTable = {
+    kLanes,
+    {scores_of_floats, pool<Floats>, spread<Floats>, panel_numbers, fill_panels},
+    {scores<Doubles>, pool<Doubles>, spread<Doubles>, nullptr, nullptr},
+    {to_half, to_bfloat}};
 
 }  // namespace EC_ISA
 }  // namespace ec

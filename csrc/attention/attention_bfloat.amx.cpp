@@ -18,20 +18,6 @@ constexpr int kTileNumbers = kTileLines * kTileLines;  // of 32 bits
 
 static inline int64_t tiles_of(int64_t lines) { return (lines + kTileLines - 1) / kTileLines; }
 
-// Does step(i) for i below count, and fetches meanwhile.
-template <class Step>
-static inline __attribute__((always_inline)) void do_steps(int64_t count, LinesAhead& ahead,
-                                                           const Step& step) {
-  int64_t i = 0;
-  ahead.add_steps(count);
-  for (LineRun run = ahead.take(count); run.steps > 0; run = ahead.take(count - i))
-    for (int64_t k = 0; k < run.steps; ++k, ++i) {
-      fetch_lines(run, k);
-      step(i);
-    }
-  for (; i < count; ++i) step(i);
-}
-
 // ---- scores ---------------------------------------------------------------------------------------
 
 static int64_t arranged_numbers(int64_t heads, int64_t columns) {
@@ -317,8 +303,8 @@ static void spread(const uint32_t* tile, int64_t tokens, const uint32_t* factor,
   if (streamed) fence();
 }
 
-static const BFloatKernels kTable = {true,      {scores, pool, spread}, round_weights,
-                                     pair_rows, arranged_numbers,       arrange};
+static const BFloatKernels kTable = {
+    true, {scores, pool, spread, arranged_numbers, arrange}, round_weights, pair_rows, true};
 
 }  // namespace EC_ISA
 }  // namespace ec

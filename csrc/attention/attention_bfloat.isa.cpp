@@ -148,12 +148,11 @@ static void spread(const uint32_t* tile, int64_t tokens, const uint32_t* factor,
 }
 
 static const BFloatKernels kTable = {
-    true, {scores<Pairs>, pool, spread}, round_weights, pair_rows, nullptr, nullptr};
+    true, {scores<Pairs>, pool, spread, nullptr, nullptr}, round_weights, pair_rows, false};
 
 #else
 
-static const BFloatKernels kTable = {false,  {nullptr, nullptr, nullptr}, nullptr, nullptr, nullptr,
-                                     nullptr};
+static const BFloatKernels kTable = {};
 
 #endif
 

@@ -63,6 +63,10 @@ struct TokenKernels {
   // result is not needed soon; it must lie on cache lines.
   void (*spread)(const Group* tile, int64_t tokens, const Group* factor, int64_t groups, int64_t columns,
                  bool streamed, bool accumulate, Row* const* to);
+  // Where scores takes the rows of a factor as they are: null, or 0 numbers; else it takes what arrange
+  // makes of them, so many numbers.
+  int64_t (*arranged_numbers)(int64_t heads, int64_t columns);
+  void (*arrange)(const Row* rows, int64_t heads, int64_t columns, int64_t stride, Row* to);
 };
 
 // What a tile of one block needs beside itself. Heads' numbers are arrays over the heads.
@@ -114,10 +118,7 @@ struct BFloatKernels {
   // pairs[j][k] = rows[2 j][k] and rows[2 j + 1][k], low half first; an odd last row is paired with zeros.
   void (*pair_rows)(const uint16_t* rows, int64_t count, int64_t columns, int64_t row_stride,
                     int64_t pair_stride, uint32_t* pairs);
-  // Null where `scores` takes the rows of a factor as they are; else it takes what arrange makes of them,
-  // so many numbers.
-  int64_t (*arranged_numbers)(int64_t heads, int64_t columns);
-  void (*arrange)(const uint16_t* rows, int64_t heads, int64_t columns, int64_t stride, uint16_t* to);
+  bool tiled;  // by tiles, which take twice as long for the pool as for scores
 };
 
 // Rows of any dtype to and from Real.

@@ -87,5 +87,18 @@ static EC_FETCHING void fetch_lines(const LineRun& run, int64_t step) {
   for (int64_t i = 0; i < run.lines_a_step; ++i) fetch(at + i * kLineBytes);
 }
 
+// Does step(i) for i below count, and fetches meanwhile.
+template <class Step>
+static EC_FETCHING void do_steps(int64_t count, LinesAhead& ahead, const Step& step) {
+  int64_t i = 0;
+  ahead.add_steps(count);
+  for (LineRun run = ahead.take(count); run.steps > 0; run = ahead.take(count - i))
+    for (int64_t k = 0; k < run.steps; ++k, ++i) {
+      fetch_lines(run, k);
+      step(i);
+    }
+  for (; i < count; ++i) step(i);
+}
+
 }  // namespace EC_ISA
 }  // namespace ec

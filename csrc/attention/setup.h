@@ -53,21 +53,18 @@ struct Setup {
 
   // Whether rows are multiplied by tiles.
   bool tiled() const {
-    if constexpr (kRounded) return run.bfloat->arrange != nullptr;
+    if constexpr (kRounded) return run.bfloat->tiled;
     return false;
   }
 
   // What takes the rows of a factor to be multiplied with tokens, and how much beside them it needs.
   int64_t arranged_numbers(int64_t columns) const {
-    return tiled() ? run.bfloat->arranged_numbers(heads, columns) : 0;
+    return kernels.arrange == nullptr ? 0 : kernels.arranged_numbers(heads, columns);
   }
   const Row* arranged(const Row* factor, int64_t columns, Row* room) const {
-    if constexpr (kRounded)
-      if (tiled()) {
-        run.bfloat->arrange(factor, heads, columns, factor_stride<Row>(columns), room);
-        return room;
-      }
-    return factor;
+    if (arranged_numbers(columns) == 0) return factor;
+    kernels.arrange(factor, heads, columns, factor_stride<Row>(columns), room);
+    return room;
   }
 
   // Between the rows of factors, and the numbers of one that is multiplied with keys.

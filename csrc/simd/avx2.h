@@ -63,6 +63,12 @@ static inline VF sum_each(const VF (&a)[kLanes]) {
   return _mm256_add_ps(_mm256_permute2f128_ps(halves[0], halves[1], 0x20),
                        _mm256_permute2f128_ps(halves[0], halves[1], 0x31));
 }
+// Numbers of a and b in turn: those of their lower halves, and of their upper ones.
+static inline void interleave(VF a, VF b, VF* low, VF* high) {
+  const VF even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b);  // of each half
+  *low = _mm256_permute2f128_ps(even, odd, 0x20);
+  *high = _mm256_permute2f128_ps(even, odd, 0x31);
+}
 // A store that leaves the caches alone. Requires: p on a cache line; fence() before another thread reads.
 static inline void stream(float* p, VF a) { _mm256_stream_ps(p, a); }
 static inline void fence() { _mm_sfence(); }

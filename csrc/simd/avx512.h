@@ -71,6 +71,12 @@ static inline VF sum_each(const VF (&a)[kLanes]) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88),
                        _mm512_shuffle_f32x4(first, second, 0xdd));
 }
+// Numbers of a and b in turn: those of their lower halves, and of their upper ones.
+static inline void interleave(VF a, VF b, VF* low, VF* high) {
+  const VI index = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  *low = _mm512_permutex2var_ps(a, index, b);
+  *high = _mm512_permutex2var_ps(a, _mm512_add_epi32(index, _mm512_set1_epi32(8)), b);
+}
 // A store that leaves the caches alone. Requires: p on a cache line; fence() before another thread reads.
 static inline void stream(float* p, VF a) { _mm512_stream_ps(p, a); }
 static inline void fence() { _mm_sfence(); }

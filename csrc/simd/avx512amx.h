@@ -6,6 +6,7 @@
 #pragma once
 
 #include "simd/avx512dot.h"
+#include "simd/transpose.h"
 
 namespace ec {
 namespace EC_ISA {
@@ -67,33 +68,13 @@ static inline VI load_first(const uint16_t* from, int64_t count) {
 static inline void transpose_tile(const void* from, int64_t stride, int64_t lines, void* to,
                                   int64_t to_stride, int64_t written) {
   const uint32_t* line = static_cast<const uint32_t*>(from);
-  __m512i a[kTileLines], b[kTileLines];
-  _Pragma("GCC unroll 16") for (int i = 0; i < kTileLines; ++i) a[i] =
-      i < lines ? load_int(line + i * stride) : zero_int();
-  _Pragma("GCC unroll 8") for (int i = 0; i < kTileLines; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-  // Now a[4 i + c], quad q: numbers 4 q + c of lines 4 i to 4 i + 3.
-  _Pragma("GCC unroll 4") for (int i = 0; i < kTileLines; i += 4) {
-    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-  }
-  _Pragma("GCC unroll 4") for (int c = 0; c < 4; ++c) {
-    const __m512i even = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
-    const __m512i odd = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
-    const __m512i even_after = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
-    const __m512i odd_after = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
-    b[c] = _mm512_shuffle_i32x4(even, even_after, 0x88);
-    b[4 + c] = _mm512_shuffle_i32x4(odd, odd_after, 0x88);
-    b[8 + c] = _mm512_shuffle_i32x4(even, even_after, 0xdd);
-    b[12 + c] = _mm512_shuffle_i32x4(odd, odd_after, 0xdd);
-  }
   uint32_t* to_line = static_cast<uint32_t*>(to);
+  VF a[kTileLines];
+  _Pragma("GCC unroll 16") for (int i = 0; i < kTileLines; ++i) a[i] =
+      as_float(i < lines ? load_int(line + i * stride) : zero_int());
+  transpose(a);
   _Pragma("GCC unroll 16") for (int i = 0; i < kTileLines; ++i) if (i < written)
-      store_int(to_line + i * to_stride, b[i]);
+      store_int(to_line + i * to_stride, as_int(a[i]));
 }
 
 }  // namespace EC_ISA

@@ -51,6 +51,11 @@ static inline VF sum_each(const VF (&a)[kLanes]) {
   const VF high = _mm_add_ps(_mm_unpacklo_ps(a[2], a[3]), _mm_unpackhi_ps(a[2], a[3]));
   return _mm_add_ps(_mm_movelh_ps(low, high), _mm_movehl_ps(high, low));
 }
+// Numbers of a and b in turn: those of their lower halves, and of their upper ones.
+static inline void interleave(VF a, VF b, VF* low, VF* high) {
+  *low = _mm_unpacklo_ps(a, b);
+  *high = _mm_unpackhi_ps(a, b);
+}
 // A store that leaves the caches alone. Requires: p on a cache line; fence() before another thread reads.
 static inline void stream(float* p, VF a) { _mm_stream_ps(p, a); }
 static inline void fence() { _mm_sfence(); }

@@ -47,6 +47,11 @@ static inline VF held(VF a) {
 static inline VF sum_each(const VF (&a)[kLanes]) {
   return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3]));
 }
+// Numbers of a and b in turn: those of their lower halves, and of their upper ones.
+static inline void interleave(VF a, VF b, VF* low, VF* high) {
+  *low = vzip1q_f32(a, b);
+  *high = vzip2q_f32(a, b);
+}
 // A store that need not be kept in the caches; fence() before another thread reads.
 static inline void stream(float* p, VF a) { vst1q_f32(p, a); }
 static inline void fence() {}

@@ -36,6 +36,7 @@ HOT = {
     "bfloat": ("product", r"product_bfloat|::BFloatStep"),
     "int8": ("product", r"product_int8|::Int8Step"),
     "attention scores": ("attention", r"\bscores?(_\w+)?<.*Floats"),
+    "attention panels": ("attention", r"::(scores_of_panels|score_panel)[<(]"),
     "attention pool": ("attention", r"\bpool(_\w+)?<.*Floats"),
     "attention spread": ("attention", r"\bspread(_\w+)?<.*Floats"),
     "attention bfloat scores": ("attention_bfloat", r"::scores?(_\w+)?[<(]"),
