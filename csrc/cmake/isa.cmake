@@ -14,7 +14,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(EC_ISA_FLAGS_avx512dot ${EC_ISA_FLAGS_avx512} -mavx512bf16 -mavx512vnni)
   # Of this set, the kernels that have a file of their own (*.amx.cpp); the others are those of avx512dot.
   set(EC_TILE_ISA avx512amx)
-  set(EC_ISA_FLAGS_avx512amx ${EC_ISA_FLAGS_avx512dot} -mamx-tile -mamx-bf16)
+  set(EC_ISA_FLAGS_avx512amx ${EC_ISA_FLAGS_avx512dot} -mamx-tile -mamx-bf16 -mamx-int8)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(EC_ISAS neon neondot)
   set(EC_ISA_FLAGS_neon "")

@@ -105,7 +105,7 @@ void probe_processor(bool* runs) {
   const bool avx2 = bit(b, 5);
   const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
   const bool vnni = bit(c, 11);
-  const bool amx = bit(d, 22) && bit(d, 24);  // BF16, tiles
+  const bool amx = bit(d, 22) && bit(d, 24) && bit(d, 25);  // BF16, tiles, INT8
   runs[static_cast<int>(Isa::kAvx2)] = avx2;
   if (!avx2 || !avx512 || (state & kAvx512State) != kAvx512State) return;
   runs[static_cast<int>(Isa::kAvx512)] = true;

@@ -35,6 +35,14 @@
     }                                                                                       \
   }                                                                                         \
   }
+// Of a family that has nothing but a <family>.amx.cpp: null on other machines.
+#define EC_IMPORT_TILED_TABLE(Type, family)                                                         \
+  extern "C" const ::ec::Type* const ec_##family##_kernels_avx512amx;                               \
+  namespace ec {                                                                                    \
+  const Type* family##_kernels(Isa isa) {                                                           \
+    return isa == Isa::kAvx512Amx && tiles_permitted() ? ec_##family##_kernels_avx512amx : nullptr; \
+  }                                                                                                 \
+  }
 #define EC_IMPORT_TABLES(Type, family) EC_IMPORT_TABLES_(Type, family, avx512dot, false)
 #define EC_IMPORT_TABLES_WITH_TILES(Type, family) \
   EC_IMPORT_TABLES_(Type, family, avx512amx, tiles_permitted())
@@ -47,4 +55,8 @@
   }                                                                                                    \
   }
 #define EC_IMPORT_TABLES_WITH_TILES(Type, family) EC_IMPORT_TABLES(Type, family)
+#define EC_IMPORT_TILED_TABLE(Type, family)             \
+  namespace ec {                                        \
+  const Type* family##_kernels(Isa) { return nullptr; } \
+  }
 #endif

@@ -13,6 +13,7 @@
 #include "depth/exact_pairs.h"
 #include "depth/fixed_sums.h"
 #include "depth/packed_pair.h"
+#include "product/product_tiles.h"
 
 EC_IMPORT_TABLES(PairwiseKernels, pairwise)
 
@@ -27,7 +28,8 @@ constexpr int64_t kChunkPanels = 64;    // columns of one task; float sums are e
 constexpr int64_t kDepthOfBlock = 512;  // word groups multiplied at a time: a panel of that depth is cached
 
 struct Scratch {
-  float* c;               // [batch panels][block rows][panel_rows]
+  float* c;               // [batch panels][block rows][panel_rows]; of tiles, [panel_rows][panel_rows]
+  uint32_t* turned;       // of tiles: the panels of a block of rows
   float* row_sum;         // [block rows][lanes]
   float* row_dot;         // [block rows][lanes]
   float* column_sum;      // [panel_rows], of one panel of rows
@@ -46,6 +48,7 @@ class PairwiseRun {
         kernels_(*pairwise_kernels(run.isa)),
         symmetric_(problem.corpus == nullptr),
         corrected_(problem.precision != Precision::kFloat32),
+        tiles_(corrected_ ? product_tiles_kernels(run.isa) : nullptr),
         x_fault_(*x_fault),
         corpus_fault_(*corpus_fault),
         packed_(*problem.x, problem.corpus, problem.parts) {}
@@ -96,7 +99,8 @@ class PairwiseRun {
 
   void plan() {
     const int64_t groups = packed_.corpus_panels().word_groups;
-    depth_of_block_ = problem_.precision == Precision::kInt8 ? groups : std::min(groups, kDepthOfBlock);
+    const bool whole = problem_.precision == Precision::kInt8 || tiles_ != nullptr;
+    depth_of_block_ = whole ? groups : std::min(groups, kDepthOfBlock);
     const int64_t panel_bytes = depth_of_block_ * product_.panel_rows * 4;
     block_panels_ = std::clamp(kBlockBytes / panel_bytes, int64_t{1},
                                std::min(kMaxBlockPanels, packed_.x_order().panels));
@@ -112,7 +116,8 @@ class PairwiseRun {
                     2 * product_.panel_rows + ExactPairs::scratch_floats(packed_.corpus().columns());
     scratch_each_ = round_up(scratch_each_, 16);
     return scratch_.allocate(workers * scratch_each_) &&
-           column_totals_.allocate(workers * 2 * product_.panel_rows);
+           column_totals_.allocate(workers * 2 * product_.panel_rows) &&
+           turned_.allocate(tiles_ == nullptr ? 0 : workers * block_panels_ * turned_words());
   }
 
   Scratch scratch_of(int worker) {
@@ -125,6 +130,7 @@ class PairwiseRun {
     s.column_dot = s.column_sum + product_.panel_rows;
     s.rows = s.column_dot + product_.panel_rows;
     s.column_totals = column_totals_.data() + worker * 2 * product_.panel_rows;
+    s.turned = turned_.data() + worker * block_panels_ * turned_words();
     return s;
   }
 
@@ -137,6 +143,10 @@ class PairwiseRun {
     if (symmetric_ && column_panel < first_row_panel) column_panel = first_row_panel;
     if (column_panel >= end) return;
     clear_rows(s);
+    if (tiles_ != nullptr)
+      for (int64_t panel = first_row_panel; panel < last_row_panel; ++panel)
+        tiles_->turn_panel(packed_.x_panels().panel(panel), packed_.x_panels().word_groups,
+                           s.turned + (panel - first_row_panel) * turned_words());
     while (column_panel < end) {
       const int32_t group = column_group(column_panel);
       int64_t next = column_panel + 1;
@@ -166,14 +176,16 @@ class PairwiseRun {
     const bool ends = k + count == packed_.corpus_panels().word_groups;
     if (symmetric_ && last > column_panel + 1) last = column_panel + 1;
     for (int64_t panel = first; panel < last; ++panel) {
+      if (tiles_ != nullptr)
+        multiply_panels(panel, s.turned + (panel - first) * turned_words(), column_panel, s.c);
       for (int r = 0; r < width && packed_.x_order().row.data()[panel * width + r] >= 0;
            r += product_.tile_rows) {  // padding comes last
         const int64_t row_in_block = (panel - first) * width + r;
         // Where one product has all the columns, tiles share their place.
         const int64_t row_in_c = (in_batch * block_panels_ + panel - first) * width + r;
-        float* c = s.c + (ends && k == 0 ? 0 : row_in_c * width);
+        float* c = s.c + (tiles_ != nullptr ? r : ends && k == 0 ? 0 : row_in_c) * width;
         fetch_ahead(column_panel + 1, k, count, row_in_block, (last - first) * width);
-        multiply_tile(panel * width + r, column_panel, k, count, c);
+        if (tiles_ == nullptr) multiply_tile(panel * width + r, column_panel, k, count, c);
         if (ends) reduce_tile(panel * width + r, row_in_block, column_panel * width, c, s);
       }
       if (!ends || !symmetric_) continue;
@@ -194,6 +206,21 @@ class PairwiseRun {
     const int64_t bytes = count * width * 4;
     const int64_t end = bytes * (row_in_block + product_.tile_rows) / rows;
     for (int64_t at = bytes * row_in_block / rows; at < end; at += 64) __builtin_prefetch(words + at, 0, 2);
+  }
+
+  int64_t turned_words() const {
+    return product_.panel_rows * round_up(packed_.x_panels().word_groups, kTurnedGroups);
+  }
+
+  // The products of two panels, by tiles.
+  void multiply_panels(int64_t row_panel, const uint32_t* turned, int64_t column_panel, float* c) const {
+    const Panels& columns = packed_.corpus_panels();
+    const int width = product_.panel_rows;
+    const ProductScales scales = {packed_.x_panels().scale.data() + row_panel * width,
+                                  columns.scale.data() + column_panel * width, nullptr};
+    const auto product =
+        problem_.precision == Precision::kInt8 ? tiles_->product_int8 : tiles_->product_bfloat;
+    product(turned, columns.panel(column_panel), columns.word_groups, scales, c);
   }
 
   // Adds word groups [k, k + count) of a tile's products.
@@ -343,6 +370,7 @@ class PairwiseRun {
   const ProductKernels& product_;
   const PairwiseKernels& kernels_;
   const bool symmetric_, corrected_;
+  const ProductTileKernels* tiles_;  // null: products in registers
   FirstFault &x_fault_, &corpus_fault_;
   PackedPair packed_;
   FixedSums distances_, cosines_;
@@ -350,6 +378,7 @@ class PairwiseRun {
   int64_t block_panels_ = 0, blocks_ = 0, chunks_ = 0, tasks_ = 0, scratch_each_ = 0;
   AlignedBuffer<float> scratch_;
   AlignedBuffer<double> column_totals_;
+  AlignedBuffer<uint32_t> turned_;
 };
 
 }  // namespace

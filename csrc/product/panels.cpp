@@ -5,8 +5,10 @@
 
 #include "core/isa_table.h"
 #include "core/parallel.h"
+#include "product/product_tiles.h"
 
 EC_IMPORT_TABLES(ProductKernels, product)
+EC_IMPORT_TILED_TABLE(ProductTileKernels, product_tiles)
 
 namespace ec {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AMX beside AVX-512: eight tile registers of 16 lines of 64 bytes, and products of tiles of bf16.
+// AMX beside AVX-512: eight tile registers of 16 lines of 64 bytes, and products of tiles of bf16 and int8.
 //
 // A tile of sums has a line for each line of `a` and a column for each column of `b`; a line of `a` holds
 // 32 numbers, and of `b`, line i holds numbers 2 i and 2 i + 1 of each of 16 columns, as 32-bit groups.
@@ -55,6 +55,12 @@ static inline void store_tile(void* to, int64_t stride) {
 template <int kSum, int kA, int kB>
 static inline void multiply_tiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+}
+
+// The same of int8, four numbers in a group, summed in int32.
+template <int kSum, int kA, int kB>
+static inline void multiply_int8_tiles() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
 }
 
 // The first numbers of a line, as many as there are; zeros behind them.

@@ -80,8 +80,10 @@ class FoldedAttention:
             )
         sequences, rows = shape[0], shape[1] // heads
         wide, weight = widen(pooled, self.value_weight)
-        by_head = wide.reshape(sequences * rows, heads, columns).swapaxes(0, 1)
-        found = (by_head @ weight).swapaxes(0, 1).reshape(sequences, rows, heads * width)
+        # (heads, e, dk) @ (heads, dk, B N): the weight as it lies, and so its gradient.
+        by_head = wide.reshape(sequences * rows, heads, columns).swapaxes(0, 1).swapaxes(1, 2)
+        found = weight.swapaxes(1, 2) @ by_head
+        found = found.swapaxes(1, 2).swapaxes(0, 1).reshape(sequences, rows, heads * width)
         if self.value_bias is not None:
             found = found + widen(self.value_bias, found)[0]
         if self.out_weight is not None:
@@ -207,8 +209,8 @@ def _parts(argument: str, given: Any, axes: int, shape: str) -> tuple[Any, ...]:
             f"{_WHERE}: '{argument}' must have shape {shape}, or be three arrays; "
             f"got shape {tuple(stacked.shape)}."
         )
-    embed = stacked.shape[0] // 3
-    return stacked[:embed], stacked[embed : 2 * embed], stacked[2 * embed :]
+    # Taken apart at once: each slice of a tensor would get a gradient as large as the whole.
+    return tuple(stacked.reshape(3, -1, *stacked.shape[1:]))
 
 
 def _weights(given: Any) -> tuple[Any, ...]:
