@@ -46,15 +46,18 @@ struct AttentionResult {
   float* scores;   // [sequence][head][token], ragged [head][token]
   float* weights;  // the same
   float* wide;     // out before it is rounded
+  int8_t* rest;    // what rounding has left of out, of 16 bits (rest.cuh)
 };
 
 struct AttentionGradient {
   Numbers grad_out;           // [sequence][head][value column]; columns contiguous
   Numbers grad_lse;           // [sequence][head]; data may be null
   const float* grad_weights;  // like scores; may be null
-  // What the forward gave: out may be `wide`. Scores are needed where there is a query.
+  // What the forward gave: out may be `wide`; rest, which may be null, belongs to out of the keys' kind.
+  // Scores are needed where there is a query.
   const void* out;
   NumberKind out_kind;
+  const int8_t* rest;
   const float *lse, *scores;
   // Results, each null where it is not wanted; C-contiguous.
   void *grad_key, *grad_value;  // of the kind of the keys

@@ -57,27 +57,28 @@ struct Problem {
   ec_attention_problem problem = {};
 };
 
-// results: out, lse, scores, weights, wide; 0 where not wanted.
+// results: out, lse, scores, weights, wide, rest; 0 where not wanted.
 void attention_forward(const char* where, const ecpy::PlaceNumbers& place_numbers, const Problem& given,
-                       const std::array<uintptr_t, 5>& results, const py::object& allocate) {
+                       const std::array<uintptr_t, 6>& results, const py::object& allocate) {
   const ec_cuda_place place = ecpy::place_of(place_numbers);
   const auto at = [&](size_t i) { return ecpy::pointer_of<void>(results[i]); };
   const ec_attention_result result = {at(0), at(1), at(2), at(3), at(4)};
+  int8_t* rest = ecpy::pointer_of<int8_t>(results[5]);
   ec_error error = {};
   int64_t bytes = 0;
   ecpy::check_status(
       where, ec_cuda_attention_forward_workspace(&place, &given.problem, &result, &bytes, &error), error);
   void* workspace = ecpy::allocated(allocate, bytes);
   const ec_status status = ecpy::start_released(
-      [&] { return ec_cuda_attention_forward(&place, &given.problem, &result, workspace, &error); });
+      [&] { return ec_cuda_attention_forward(&place, &given.problem, &result, rest, workspace, &error); });
   ecpy::check_status(where, status, error);
 }
 
-// saved: out, lse, scores of the forward. gradients: of key, value, query, temperature, bias, mask; 0 where
-// not wanted.
+// saved: out, lse, scores, rest of the forward. gradients: of key, value, query, temperature, bias, mask; 0
+// where not wanted.
 void attention_backward(const char* where, const ecpy::PlaceNumbers& place_numbers, const Problem& given,
                         const ArrayNumbers& grad_out, const ArrayNumbers& grad_lse, uintptr_t grad_weights,
-                        const std::array<uintptr_t, 3>& saved, int out_dtype,
+                        const std::array<uintptr_t, 4>& saved, int out_dtype,
                         const std::array<uintptr_t, 6>& gradients, bool accumulate,
                         const py::object& allocate) {
   const ec_cuda_place place = ecpy::place_of(place_numbers);
@@ -91,6 +92,7 @@ void attention_backward(const char* where, const ecpy::PlaceNumbers& place_numbe
   gradient.out_dtype = static_cast<ec_dtype>(out_dtype);
   gradient.lse = ecpy::pointer_of<const void>(saved[1]);
   gradient.scores = ecpy::pointer_of<const void>(saved[2]);
+  const int8_t* rest = ecpy::pointer_of<const int8_t>(saved[3]);
   gradient.grad_key = at(0);
   gradient.grad_value = at(1);
   gradient.grad_query = at(2);
@@ -104,8 +106,9 @@ void attention_backward(const char* where, const ecpy::PlaceNumbers& place_numbe
       where, ec_cuda_attention_backward_workspace(&place, &given.problem, &gradient, &bytes, &error),
       error);
   void* workspace = ecpy::allocated(allocate, bytes);
-  const ec_status status = ecpy::start_released(
-      [&] { return ec_cuda_attention_backward(&place, &given.problem, &gradient, workspace, &error); });
+  const ec_status status = ecpy::start_released([&] {
+    return ec_cuda_attention_backward(&place, &given.problem, &gradient, rest, workspace, &error);
+  });
   ecpy::check_status(where, status, error);
 }
 

@@ -52,18 +52,23 @@ ec_status make_problem(const ec_attention_problem& given, AttentionProblem* prob
   return EC_OK;
 }
 
-AttentionResult result_of(const ec_attention_result& given) {
-  return {given.out, static_cast<float*>(given.lse), static_cast<float*>(given.scores),
-          static_cast<float*>(given.weights), static_cast<float*>(given.wide)};
+AttentionResult result_of(const ec_attention_result& given, int8_t* rest) {
+  return {given.out,
+          static_cast<float*>(given.lse),
+          static_cast<float*>(given.scores),
+          static_cast<float*>(given.weights),
+          static_cast<float*>(given.wide),
+          rest};
 }
 
-AttentionGradient gradient_of(const ec_attention_gradient& given) {
+AttentionGradient gradient_of(const ec_attention_gradient& given, const int8_t* rest) {
   AttentionGradient gradient = {};
   gradient.grad_out = numbers_of(*given.grad_out);
   if (given.grad_lse != nullptr) gradient.grad_lse = numbers_of(*given.grad_lse);
   gradient.grad_weights = static_cast<const float*>(given.grad_weights);
   gradient.out = given.out;
   gradient.out_kind = kind_of(given.out_dtype);
+  gradient.rest = rest;
   gradient.lse = static_cast<const float*>(given.lse);
   gradient.scores = static_cast<const float*>(given.scores);
   gradient.grad_key = given.grad_key;
@@ -92,6 +97,12 @@ ec_status check_gradient(const ec_attention_problem& problem, const ec_attention
   if (status == EC_OK && problem.query.data != nullptr && problem.tokens > 0)
     status = check_given(gradient->scores, "scores", error);
   return status;
+}
+
+ec_status check_rest(const ec_attention_problem& problem, ec_dtype out_dtype, ec_error* error) {
+  if (problem.key.dtype != EC_FLOAT32 && out_dtype == problem.key.dtype) return EC_OK;
+  return fail(error, EC_INVALID_TYPE, "rest", -1,
+              "'rest' must be NULL unless 'key' and 'out' are both float16 or both bfloat16");
 }
 
 // A problem in the form of the kernels, with its device the calling thread's: how much blocks may share is
@@ -128,18 +139,21 @@ ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
   if (status == EC_OK) status = ec::cuda::check_result(*problem, result, error);
   if (status != EC_OK) return status;
   *bytes = static_cast<int64_t>(ec::cuda::attention_forward_workspace_bytes(
-      prepared.problem, ec::cuda::result_of(*result), prepared.multiprocessors));
+      prepared.problem, ec::cuda::result_of(*result, nullptr), prepared.multiprocessors));
   return EC_OK;
 }
 
 ec_status ec_cuda_attention_forward(const ec_cuda_place* place, const ec_attention_problem* problem,
-                                    const ec_attention_result* result, void* workspace, ec_error* error) {
+                                    const ec_attention_result* result, int8_t* rest, void* workspace,
+                                    ec_error* error) {
   Prepared prepared;
   ec_status status = prepared.prepare(place, problem, error);
   if (status == EC_OK) status = ec::cuda::check_result(*problem, result, error);
   if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
+  if (status == EC_OK && rest != nullptr)
+    status = ec::cuda::check_rest(*problem, problem->key.dtype, error);
   if (status != EC_OK) return status;
-  const bool all = ec::cuda::run_attention_forward(prepared.problem, ec::cuda::result_of(*result),
+  const bool all = ec::cuda::run_attention_forward(prepared.problem, ec::cuda::result_of(*result, rest),
                                                    prepared.multiprocessors, workspace,
                                                    static_cast<Stream>(place->stream));
   return ec::cuda::started(all, error);
@@ -154,20 +168,22 @@ ec_status ec_cuda_attention_backward_workspace(const ec_cuda_place* place,
   if (status == EC_OK) status = ec::cuda::check_gradient(*problem, gradient, error);
   if (status != EC_OK) return status;
   *bytes = static_cast<int64_t>(ec::cuda::attention_backward_workspace_bytes(
-      prepared.problem, ec::cuda::gradient_of(*gradient), prepared.multiprocessors));
+      prepared.problem, ec::cuda::gradient_of(*gradient, nullptr), prepared.multiprocessors));
   return EC_OK;
 }
 
 ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec_attention_problem* problem,
-                                     const ec_attention_gradient* gradient, void* workspace,
-                                     ec_error* error) {
+                                     const ec_attention_gradient* gradient, const int8_t* rest,
+                                     void* workspace, ec_error* error) {
   Prepared prepared;
   ec_status status = prepared.prepare(place, problem, error);
   if (status == EC_OK) status = ec::cuda::check_gradient(*problem, gradient, error);
   if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
+  if (status == EC_OK && rest != nullptr)
+    status = ec::cuda::check_rest(*problem, gradient->out_dtype, error);
   if (status != EC_OK) return status;
-  const bool all = ec::cuda::run_attention_backward(prepared.problem, ec::cuda::gradient_of(*gradient),
-                                                    prepared.multiprocessors, workspace,
-                                                    static_cast<Stream>(place->stream));
+  const bool all = ec::cuda::run_attention_backward(
+      prepared.problem, ec::cuda::gradient_of(*gradient, rest), prepared.multiprocessors, workspace,
+      static_cast<Stream>(place->stream));
   return ec::cuda::started(all, error);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention/backward.cuh"
 #include "attention/backward_ends.cuh"
+#include "attention/gradient_slots.h"
 #include "attention/layout.h"
 
 namespace ec::cuda {
@@ -30,10 +31,22 @@ struct BackwardLayout {
                   arena.take<double>(2 * rows)};
     call.slots.sums = arena.take<double>(2 * slot_rows);
     call.slots.score_sums = arena.take<double>(slot_rows);
-    if (wants_query)
-      call.slots.query = arena.take<float>((problem.query_per_sequence ? slot_rows : blocks * heads) *
-                                           problem.key_columns);
     call.memory.blocks = arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
+    if (wants_query) take_query_slots();
+  }
+
+  void take_query_slots() {
+    const AttentionProblem& problem = call.problem;
+    const int64_t numbers = problem.heads * problem.key_columns;
+    if (problem.query_per_sequence) {
+      call.slots.query = arena.take<float>(2 * blocks * numbers);
+      return;
+    }
+    call.slots.queries = count_query_slots(problem, blocks, static_cast<int64_t>(arena.used()));
+    call.slots.query = arena.take<float>(call.slots.queries * numbers);
+    if (call.slots.queries == blocks) return;
+    call.slots.started = arena.take<int>(1);
+    call.slots.turns = arena.take<int>(call.slots.queries);
   }
 
   // Places of what both kinds of kernel need, the most used first.
@@ -42,6 +55,7 @@ struct BackwardLayout {
     call.tile =
         tile_shape(problem, tokens, stages, wants_query, problem.query.data == nullptr ? 0 : problem.heads);
     BlockArena block(most_shared);
+    call.number = block.take<int64_t>(1);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.across = block.take<Across>(1);
@@ -204,9 +218,9 @@ bool run_attention_backward(const AttentionProblem& problem, const AttentionGrad
     return !launches_failed();
   }
   layout.plan.run(problem, stream);
-  const auto blocks = static_cast<unsigned>(min(problem.sequences, kMostPrepareBlocks));
-  EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, kAttentionWarps * sizeof(int), stream,
-            layout.call);
+  const int64_t rows = problem.sequences * problem.heads;
+  const auto blocks = static_cast<unsigned>(min(ceiling(rows, kAttentionWarps), kMostPrepareBlocks));
+  EC_LAUNCH(prepare_backward, blocks, kAttentionThreads, 0, stream, layout.call);
   if (layout.may_be_sharp()) launch_walk<true>(layout, stream);
   launch_walk<false>(layout, stream);
   launch_ends(layout, stream);

@@ -9,11 +9,11 @@
 #pragma once
 
 #include "attention/backward_pools.cuh"
+#include "common/turns.cuh"
 
 namespace ec::cuda {
 
-// Of a piece, or (query of all sequences) of the block: what goes to results where it is whole, else to a
-// slot.
+// Of a piece: what goes to results where it is whole, else to a slot.
 template <class Pool>
 __device__ __forceinline__ void write_query(const BackwardCall& call, float* to, const Pool& pool) {
   const int columns = static_cast<int>(call.problem.key_columns);
@@ -26,8 +26,9 @@ __device__ __forceinline__ void write_query(const BackwardCall& call, float* to,
 
 template <class Pool>
 __device__ __forceinline__ void finish_gradients(const BackwardCall& call, const Piece& piece,
-                                                 const HeadGradient* states, const Pool& pool) {
-  const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(blockIdx.x);
+                                                 int64_t block, const HeadGradient* states,
+                                                 const Pool& pool) {
+  const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(block);
   if (call.gradient.grad_temperature != nullptr)
     for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
       if (piece.whole())
@@ -41,6 +42,40 @@ __device__ __forceinline__ void finish_gradients(const BackwardCall& call, const
   write_query(call,
               piece.whole() ? call.gradient.grad_query + b * numbers : call.slots.query + slot * numbers,
               pool);
+}
+
+// Of the query of all sequences: to the slot of the block, or to one that blocks add to in their order, so
+// that sums repeat.
+template <class Pool>
+__device__ __forceinline__ void add_query(const BackwardCall& call, int64_t block, const Pool& pool) {
+  const int64_t slot = block % call.slots.queries, numbers = call.problem.heads * call.problem.key_columns;
+  float* to = call.slots.query + slot * numbers;
+  if (call.slots.turns == nullptr) {
+    write_query(call, to, pool);
+    return;
+  }
+  const int number = static_cast<int>(block / call.slots.queries);
+  const int columns = static_cast<int>(call.problem.key_columns);
+  wait_for_turn(call.slots.turns + slot, number);
+  if (number == 0)
+    write_query(call, to, pool);
+  else
+    pool.each([&](int j, int k, float a, float b) {
+      float* row = to + static_cast<int64_t>(j) * columns + k;
+      if (k < columns) atomicAdd(row, a);  // not for the sake of others, but because nothing waits for it
+      if (k + 1 < columns) atomicAdd(row + 1, b);
+    });
+  give_turn(call.slots.turns + slot, number + 1);
+}
+
+// The block's number among those that share the tokens. Where blocks take turns it is that of its start:
+// who is waited for has started before.
+template <bool kSums>
+__device__ __forceinline__ void take_number(const BackwardCall& call, int64_t* number) {
+  if (threadIdx.x == 0)
+    *number = kSums || call.slots.turns == nullptr ? static_cast<int64_t>(blockIdx.x)
+                                                   : atomicAdd(call.slots.started, 1);
+  __syncthreads();
 }
 
 // Of a piece of a sharp sequence.
@@ -71,8 +106,10 @@ __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piec
 template <class T, class Pool, bool kSums>
 __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
+  const int64_t& block = *call.memory.find<int64_t>(call.number, shared);
+  take_number<kSums>(call, call.memory.find<int64_t>(call.number, shared));
   TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
-  TileCopies<T> copies(call.problem, call.sequences, Share(call.sequences, gridDim.x), call.tile,
+  TileCopies<T> copies(call.problem, call.sequences, Share(call.sequences, gridDim.x), block, call.tile,
                        call.scored() ? call.gradient.scores : nullptr, kSums ? call.terms.sharp : nullptr,
                        walk, call.memory.find<unsigned char>(call.stages, shared));
   HeadGradient* states = call.memory.find<HeadGradient>(call.states, shared);
@@ -107,11 +144,10 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
     if (kSums)
       finish_sums(call, header.piece, states);
     else
-      finish_gradients(call, header.piece, states, pool);
+      finish_gradients(call, header.piece, block, states, pool);
   }
   async_wait<0>();
-  if (!kSums && call.wants_query() && !call.problem.query_per_sequence)
-    write_query(call, call.slots.query + blockIdx.x * call.problem.heads * call.problem.key_columns, pool);
+  if (!kSums && call.wants_query() && !call.problem.query_per_sequence) add_query(call, block, pool);
 }
 
 // Of float32 the registers are not enough for two.

@@ -4,43 +4,104 @@
 
 #include "attention/backward_tile.cuh"
 #include "attention/parts.cuh"
+#include "attention/rest.cuh"
 
 namespace ec::cuda {
 
-// row_term[b][j] = h_j - S_j . G_j, and which sequences are sharp. A block each, and on; a warp has heads.
+// The part of this lane of out[row] . grad[row]; rows are whole vectors of four numbers. rest may be null.
+template <class T>
+__device__ __forceinline__ double multiply_rows(const T* out, const int8_t* rest, const T* grad,
+                                                int64_t columns) {
+  double product = 0.0;
+#pragma unroll 4
+  for (int64_t k = kTogether * (threadIdx.x % kWarpSize); k < columns; k += kTogether * kWarpSize) {
+    float numbers[kTogether], of_grad[kTogether];
+    load_four(grad + k, of_grad);
+    load_with_rest(out + k, rest == nullptr ? nullptr : rest + k, numbers);
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i)
+      product = __fma_rn(static_cast<double>(numbers[i]), static_cast<double>(of_grad[i]), product);
+  }
+  return product;
+}
+
+// The same of rows of any kind that lie anyhow.
+__device__ __forceinline__ double multiply_any_rows(const BackwardCall& call, int64_t row, int64_t origin) {
+  const AttentionGradient& gradient = call.gradient;
+  const int64_t columns = call.problem.value_columns;
+  const Numbers out = {gradient.out, {}, gradient.out_kind};
+  double product = 0.0;
+  for (int64_t k = threadIdx.x % kWarpSize; k < columns; k += kWarpSize) {
+    const int64_t at = row * columns + k;
+    double number = number_at(out, at);
+    if (gradient.rest != nullptr)
+      number = gradient.out_kind == NumberKind::kFloat16
+                   ? with_rest(static_cast<const Half*>(gradient.out)[at], gradient.rest[at])
+                   : with_rest(static_cast<const BFloat*>(gradient.out)[at], gradient.rest[at]);
+    product = __fma_rn(number, number_at(gradient.grad_out, origin + k), product);
+  }
+  return product;
+}
+
+__device__ __forceinline__ double multiply_out(const BackwardCall& call, int64_t row, int64_t origin) {
+  const AttentionGradient& gradient = call.gradient;
+  const NumberKind kind = gradient.out_kind;
+  const int64_t columns = call.problem.value_columns, at = row * columns;
+  const uintptr_t places = reinterpret_cast<uintptr_t>(gradient.out) |
+                           reinterpret_cast<uintptr_t>(gradient.grad_out.data) |
+                           reinterpret_cast<uintptr_t>(gradient.rest) * kTogether;
+  if (kind != gradient.grad_out.kind || kind == NumberKind::kFloat64 || places % 16 != 0 ||
+      (columns | origin) % kTogether != 0)
+    return multiply_any_rows(call, row, origin);
+  const int8_t* rest = gradient.rest == nullptr ? nullptr : gradient.rest + at;
+  const auto rows = [&](auto number) {
+    using T = decltype(number);
+    return multiply_rows(static_cast<const T*>(gradient.out) + at, rest,
+                         static_cast<const T*>(gradient.grad_out.data) + origin, columns);
+  };
+  return kind == NumberKind::kFloat32   ? rows(float{})
+         : kind == NumberKind::kFloat16 ? rows(Half{})
+                                        : rows(BFloat{});
+}
+
+// Whether a sequence is sharp (backward_tile.cuh). By a warp.
+__device__ __forceinline__ bool is_sharp(const BackwardCall& call, int64_t b) {
+  bool sharp = call.gradient.grad_weights != nullptr;
+  for (int64_t j = threadIdx.x % kWarpSize; j < call.problem.heads; j += kWarpSize) {
+    const float size = fabsf(call.gradient.lse[b * call.problem.heads + j]);
+    sharp = sharp || (size > kSharpLse && size <= kLargestFloat);
+  }
+  return __any_sync(kAllLanes, sharp) != 0;
+}
+
+// row_term[b][j] = h_j - S_j . G_j, and which sequences are sharp; a warp each, and on. Nobody has had a
+// turn.
 // Numerics: float64.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     prepare_backward(const __grid_constant__ BackwardCall call) {
-  int* of_warps = shared_array<int>(kAttentionWarps);
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
-            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int64_t heads = call.problem.heads, rows = call.sequences.count * heads;
   const AttentionGradient& gradient = call.gradient;
-  const int64_t heads = call.problem.heads, columns = call.problem.value_columns;
-  const Numbers out = {gradient.out, {}, gradient.out_kind}, &grad_out = gradient.grad_out;
-  for (int64_t b = blockIdx.x; b < call.sequences.count; b += gridDim.x) {
-    bool sharp = gradient.grad_weights != nullptr;
-    for (int64_t j = warp; j < heads; j += kAttentionWarps) {
-      const int64_t row = b * heads + j, origin = b * grad_out.stride[0] + j * grad_out.stride[1];
-      double product = 0.0;
-      for (int64_t k = lane; k < columns; k += kWarpSize)
-        product += number_at(out, row * columns + k) * number_at(grad_out, origin + k);
-      product = warp_sum(product);
-      const float size = fabsf(gradient.lse[row]);
-      sharp = sharp || (size > kSharpLse && size <= kLargestFloat);
-      if (lane == 0)
-        call.terms.row_term[row] =
-            static_cast<float>(static_cast<double>(gradient_of_lse(gradient, b, j)) - product);
-    }
-    if (lane == 0) of_warps[warp] = sharp ? 1 : 0;
-    __syncthreads();
-    int any = 0;
-    for (int i = 0; i < kAttentionWarps; ++i) any |= of_warps[i];
-    if (threadIdx.x == 0) call.terms.sharp[b] = any;
-    __syncthreads();
+  const bool first = threadIdx.x % kWarpSize == 0;
+  if (call.slots.turns != nullptr && blockIdx.x == 0) {
+    if (threadIdx.x == 0) *call.slots.started = 0;
+    for (int64_t i = threadIdx.x; i < call.slots.queries; i += kAttentionThreads) call.slots.turns[i] = 0;
+  }
+  for (int64_t row = blockIdx.x * int64_t{kAttentionWarps} + threadIdx.x / kWarpSize; row < rows;
+       row += int64_t{gridDim.x} * kAttentionWarps) {
+    const int64_t b = row / heads, j = row % heads;
+    const Numbers& grad_out = gradient.grad_out;
+    const double product =
+        warp_sum(multiply_out(call, row, b * grad_out.stride[0] + j * grad_out.stride[1]));
+    if (first)
+      call.terms.row_term[row] =
+          static_cast<float>(static_cast<double>(gradient_of_lse(gradient, b, j)) - product);
+    if (j != 0) continue;
+    const bool sharp = is_sharp(call, b);
+    if (first) call.terms.sharp[b] = sharp ? 1 : 0;
   }
 }
 
-// Gradients of the query of all sequences from the sums of the blocks that had tokens. A block has some
+// Gradients of the query of all sequences from the slots of the blocks that had tokens. A block has some
 // columns of all heads' rows, as if they were one.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     add_query_sums(const __grid_constant__ BackwardCall call, int64_t blocks) {
@@ -50,9 +111,9 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
   const int first = static_cast<int>(blockIdx.x) * kPartColumns;
   float sums[kTogether];
   add_parts(
-      min(blocks, (share.total + share.size - 1) / share.size), first, numbers,
-      [&](int64_t block) { return call.slots.query + block * numbers; }, [](int64_t) { return 1.0f; },
-      shared, sums);
+      min(call.slots.queries, (share.total + share.size - 1) / share.size), first, numbers,
+      [&](int64_t slot) { return call.slots.query + slot * numbers; }, [](int64_t) { return 1.0f; }, shared,
+      sums);
   if (threadIdx.x >= kWarpSize) return;
   for (int i = 0, k = first + kTogether * static_cast<int>(threadIdx.x); i < kTogether; ++i, ++k)
     if (k < numbers) call.gradient.grad_query[k] = sums[i];

@@ -26,7 +26,11 @@ struct BackwardTerms {
 struct BackwardSlots {
   double* sums;        // [slot][head][2], as above
   double* score_sums;  // [slot][head]
-  float* query;        // [slot, or block][head][key column]
+  float* query;        // [slot, or one of `queries`][head][key column]
+  int64_t queries;     // those of a query of all sequences
+  // Where there are fewer of them than blocks: how many blocks have started, and [queries] whose turn it
+  // is.
+  int *started, *turns;
 };
 
 struct BackwardCall {
@@ -35,7 +39,7 @@ struct BackwardCall {
   Sequences sequences;
   TileShape tile;
   BlockMemory memory;
-  Place walk, stages, states, scores, products, weights, gradients, score_sums, across;
+  Place number, walk, stages, states, scores, products, weights, gradients, score_sums, across;
   Place value_factor, query_factor, query_sums;
   BackwardTerms terms;
   BackwardSlots slots;

@@ -49,8 +49,8 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
   const AttentionProblem& problem = call.problem;
   TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
-  TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), call.tile, nullptr,
-                       nullptr, walk, call.memory.find<unsigned char>(call.stages, shared));
+  TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), blockIdx.x, call.tile,
+                       nullptr, nullptr, walk, call.memory.find<unsigned char>(call.stages, shared));
   HeadState* states = call.memory.find<HeadState>(call.states, shared);
   double* squares = call.memory.find<double>(call.squares, shared);
   float* scores = call.memory.find<float>(call.scores, shared);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/own_heads.cuh"
+#include "attention/rest.cuh"
 
 namespace ec::cuda {
 
@@ -53,13 +54,14 @@ __device__ __forceinline__ void write_out(const ForwardCall& call, int64_t row, 
   const int columns = static_cast<int>(call.problem.value_columns);
   T* out = static_cast<T*>(call.result.out) + row * columns + k;
   float* wide = call.result.wide == nullptr ? nullptr : call.result.wide + row * columns + k;
-  if (k < columns) {
-    out[0] = rounded(a, T{});
-    if (wide != nullptr) wide[0] = a;
-  }
-  if (k + 1 < columns) {
-    out[1] = rounded(b, T{});
-    if (wide != nullptr) wide[1] = b;
+  int8_t* rest = call.result.rest == nullptr ? nullptr : call.result.rest + row * columns + k;
+  const float numbers[2] = {a, b};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (k + i >= columns) return;
+    out[i] = rounded(numbers[i], T{});
+    if (wide != nullptr) wide[i] = numbers[i];
+    if (rest != nullptr) rest[i] = rest_of(numbers[i], out[i]);
   }
 }
 

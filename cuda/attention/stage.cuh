@@ -102,11 +102,11 @@ struct TileWalk {
 template <class T>
 class TileCopies {
  public:
-  // By all threads; the others' memory is not touched before the first take. saved: scores to be copied
-  // along, or null.
+  // block: its number among those that share the tokens. By all threads; the others' memory is not touched
+  // before the first take. saved: scores to be copied along, or null.
   __device__ TileCopies(const AttentionProblem& problem, const Sequences& sequences, const Share& share,
-                        const TileShape& shape, const float* saved, const int* only, TileWalk& walk,
-                        unsigned char* memory)
+                        int64_t block, const TileShape& shape, const float* saved, const int* only,
+                        TileWalk& walk, unsigned char* memory)
       : problem_(problem),
         sequences_(sequences),
         shape_(shape),
@@ -115,7 +115,7 @@ class TileCopies {
         walk_(walk),
         memory_(memory) {
     if (threadIdx.x < kWarpSize) {
-      const PieceWalk pieces(sequences, share, blockIdx.x);
+      const PieceWalk pieces(sequences, share, block);
       if (threadIdx.x == 0) {
         walk_.pieces = pieces;
         walk_.headers[TileWalk::kHeaders - 1].stops = true;

@@ -67,6 +67,9 @@ EC_API ec_status ec_cuda_depth_check(const ec_cuda_place* place, const ec_matrix
 // As ec_attention_forward and ec_attention_backward (embedcore.h), all arrays, lengths and offsets too, on
 // the device. Keys are float16, bfloat16 or float32, "real" is float; threads and monitor are not used.
 // Lengths and offsets beyond the tokens are taken as if they ended there.
+//
+// rest (int8, [sequence][head][value column]; may be NULL): what rounding has left of out, where keys are
+// float16 or bfloat16. The backward is as exact by it as by `wide`, of which it is a quarter.
 
 EC_API ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
                                                      const ec_attention_problem* problem,
@@ -74,16 +77,17 @@ EC_API ec_status ec_cuda_attention_forward_workspace(const ec_cuda_place* place,
                                                      ec_error* error);
 // Complexity: as ec_attention_forward; the tokens are read once. workspace: on a boundary of 256 bytes.
 EC_API ec_status ec_cuda_attention_forward(const ec_cuda_place* place, const ec_attention_problem* problem,
-                                           const ec_attention_result* result, void* workspace,
+                                           const ec_attention_result* result, int8_t* rest, void* workspace,
                                            ec_error* error);
 
 EC_API ec_status ec_cuda_attention_backward_workspace(const ec_cuda_place* place,
                                                       const ec_attention_problem* problem,
                                                       const ec_attention_gradient* gradient, int64_t* bytes,
                                                       ec_error* error);
+// rest: that of gradient->out, which has the dtype of the keys then.
 EC_API ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec_attention_problem* problem,
-                                            const ec_attention_gradient* gradient, void* workspace,
-                                            ec_error* error);
+                                            const ec_attention_gradient* gradient, const int8_t* rest,
+                                            void* workspace, ec_error* error);
 
 #ifdef __cplusplus
 }

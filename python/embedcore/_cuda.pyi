@@ -53,7 +53,7 @@ def attention_forward(
     where: str,
     place: _Place,
     problem: AttentionProblem,
-    results: tuple[int, int, int, int, int],
+    results: tuple[int, int, int, int, int, int],
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
@@ -64,7 +64,7 @@ def attention_backward(
     grad_out: _Array,
     grad_lse: _Array,
     grad_weights: int,
-    saved: tuple[int, int, int],
+    saved: tuple[int, int, int, int],
     out_dtype: int,
     gradients: tuple[int, int, int, int, int, int],
     accumulate: bool,

@@ -266,7 +266,7 @@ class Call:
         """Return the address of a C-contiguous array of that shape and dtype; 0 for None."""
         if array is None:
             return 0
-        layout = self._seen(argument, array, _FLOATS)
+        layout = self._seen(argument, array, (*_FLOATS, "int8"))
         if layout.dtype != dtype:
             raise TypeError(f"{self.where}: '{argument}' must be {dtype}; got {layout.dtype}.")
         if layout.shape != shape:

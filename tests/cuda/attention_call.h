@@ -73,6 +73,7 @@ struct Call {
         scores(EC_FLOAT32, of.score_count()),
         weights(EC_FLOAT32, of.score_count()),
         wide(EC_FLOAT32, static_cast<int64_t>(out.size())),
+        rest(out.size(), -1),
         grad_key(type, static_cast<int64_t>(of.key.size())),
         grad_value(type, static_cast<int64_t>(of.value.size())),
         grad_query(EC_FLOAT32, static_cast<int64_t>(of.query.size())),
@@ -116,8 +117,8 @@ struct Call {
   static float* floats(Array& array) { return reinterpret_cast<float*>(array.bytes.data()); }
 
   void forward(int multiprocessors) {
-    const ec::cuda::AttentionResult result = {out.data(), floats(lse), floats(scores), floats(weights),
-                                              floats(wide)};
+    const ec::cuda::AttentionResult result = {out.data(),      floats(lse),  floats(scores),
+                                              floats(weights), floats(wide), rest.data()};
     const Workspace workspace(
         ec::cuda::attention_forward_workspace_bytes(problem, result, multiprocessors));
     CHECK(
@@ -130,8 +131,9 @@ struct Call {
     ec::cuda::AttentionGradient gradient = {};
     gradient.grad_out = {grad_out.data(), {heads * values, values, 1}, kind_of(of_grad_out)};
     gradient.grad_lse = {grad_lse.data(), {heads, 1, 0}, NumberKind::kFloat32};
-    gradient.out = wide.data();
-    gradient.out_kind = NumberKind::kFloat32;
+    gradient.out = out.data();
+    gradient.out_kind = kind_of(dtype);
+    gradient.rest = dtype == EC_FLOAT32 ? nullptr : rest.data();
     gradient.lse = floats(lse);
     gradient.scores = floats(scores);
     gradient.grad_key = grad_key.data();
@@ -154,6 +156,7 @@ struct Call {
   Rows key, value;
   Array query, mask, bias, temperature, grad_out, grad_lse;
   Array out, lse, scores, weights, wide;
+  std::vector<int8_t> rest;
   Array grad_key, grad_value, grad_query, grad_temperature, grad_bias, grad_mask;
   std::vector<float> grad_weights;  // may be none
   ec::cuda::AttentionProblem problem;

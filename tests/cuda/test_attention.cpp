@@ -102,6 +102,48 @@ void many_sequences() {
   }
 }
 
+// What rounding has left of out gives it back, but for the last digits.
+void rest_and_out_are_wide() {
+  const Shape shape = {"rest", 3, 50, 6, 40, 0, kRagged, kTanh, kNormed};
+  const Model model(shape);
+  for (const double size : {1.0, 1e-6, 1e4}) {
+    Model sized = model;
+    for (double& number : sized.key) number *= size;
+    for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
+      Call call(sized, dtype);
+      call.forward(2);
+      int differ = 0;
+      for (size_t i = 0; i < call.out.size(); ++i) {
+        const double exact = call.wide[i], given = call.out[i];
+        if (!std::isfinite(given)) continue;
+        int exponent = -1000;  // of 0
+        if (given != 0.0) std::frexp(given, &exponent);
+        const int least = dtype == EC_FLOAT16 ? -32 : -141, digits = dtype == EC_FLOAT16 ? 10 : 7;
+        const double unit = std::ldexp(1.0, std::max(least, exponent - 1 - digits - 8));
+        CHECK(std::fabs(given + unit * call.rest[i] - exact) <= unit);
+        differ += given != exact && call.rest[i] != 0;
+      }
+      CHECK(differ > static_cast<int>(call.out.size()) / 2);
+    }
+  }
+}
+
+// Blocks with many tokens take turns at the slots of the query's gradient.
+void blocks_take_turns() {
+  const Shape shape = {"turns", 2, 2400, 6, 16, 0, kLengths, kTanh, kNormed};
+  Model model(shape);
+  const Wanted wanted(model);
+  for (const ec_dtype dtype : {EC_FLOAT32, EC_BFLOAT16}) {
+    Call call(model, dtype), again(model, dtype);
+    for (Call* each : {&call, &again}) {
+      each->forward(7);
+      each->backward(7, false, dtype);
+    }
+    gradients_are_right(call, wanted);
+    calls_are_equal(call, again);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -109,5 +151,7 @@ int main() {
   every_place_and_cut();
   runs_repeat_and_accumulate();
   many_sequences();
+  rest_and_out_are_wide();
+  blocks_take_turns();
   return check::report();
 }

@@ -302,3 +302,48 @@ def test_ragged_tokens_of_no_sequence_get_zeros(kind: Any) -> None:
     inner = {**given, "key": given["key"][2:17], "offsets": given["offsets"] - 2}
     expected = forward(_core, inner, lambda shape: np.full(shape, np.nan, np.float32), 0)
     np.testing.assert_allclose(kind.to_host(results["out"]), expected["out"], rtol=0, atol=1e-4)
+
+
+def test_what_rounding_left_makes_the_backward_exact(kind: Any) -> None:
+    # Tokens that have much in common, whose gradients cancel but for what out is off by.
+    tokens = (1.0 + 0.1 * numbers(SEQUENCES, 200, COLUMNS)).astype(np.float16)
+    given = {**padded(), "key": tokens, "temperature": 0.1}
+    there = on(kind, given)
+
+    def made(shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        return kind.to_device(np.full(shape, 0, dtype))
+
+    pooled, scores = shapes(given)
+    out, rest, wide = made(pooled, np.float16), made(pooled, np.int8), made(pooled)
+    saved = {"lse": made(pooled[:2]), "scores": made(scores)}
+    inputs = [there[name] for name in ("key", "value", "query", "offsets", "lengths", "mask")]
+    on_device.attention_forward(
+        WHERE, *inputs, None, 0.1, 1, 1, 1, out, saved["lse"], saved["scores"], None, wide, rest
+    )
+    upstream = kind.to_device(numbers(*pooled, seed=9))
+
+    def of_query(of_out: Any, *of_rest: Any) -> Array:
+        found = made((1, HEADS, COLUMNS))
+        on_device.attention_backward(
+            WHERE, *inputs, None, 0.1, 1, 1, 1, upstream, of_out, saved["lse"], saved["scores"],
+            None, None, None, None, found, None, None, None, False, *of_rest,
+        )  # fmt: skip
+        return np.asarray(kind.to_host(found))
+
+    right = of_query(wide)
+    largest = np.abs(right).max()
+    rounded = np.abs(of_query(out) - right).max()
+    assert rounded > 1e-3 * largest
+    assert np.abs(of_query(out, rest) - right).max() <= rounded / 64  # of 256 steps, a half each
+
+
+def test_rest_of_another_dtype(kind: Any) -> None:
+    there = on(kind, padded())
+    inputs = [there[name] for name in ("key", "value", "query", "offsets", "lengths", "mask")]
+    pooled, _ = shapes(padded())
+    out, rest = (kind.to_device(np.zeros(pooled, dtype)) for dtype in (np.float32, np.int8))
+    words = "'rest' must be NULL unless 'key' and 'out' are both float16 or both bfloat16"
+    with pytest.raises(TypeError, match=f"^{WHERE}: {words}"):
+        on_device.attention_forward(
+            WHERE, *inputs, None, 1.0, 0, 0, 1, out, None, None, None, None, rest
+        )

@@ -174,8 +174,12 @@ def attention_forward(
     scores: Any,
     weights: Any,
     wide: Any = None,
+    rest: Any = None,
 ) -> None:
-    """Run `_core.attention_forward` on a device; `threads` has no meaning there."""
+    """Run `_core.attention_forward` on a device; `threads` has no meaning there.
+
+    `rest`, of int8 and the shape of `out`, is what rounding leaves of a half dtype.
+    """
     del threads
     problem = _Problem(where, key, query)
     problem.read(key, value, query, offsets, lengths, mask)
@@ -187,6 +191,7 @@ def attention_forward(
         call.target("scores", scores, problem.per_token(), _REAL),
         call.target("weights", weights, problem.per_token(), _REAL),
         call.target("wide", wide, (*heads, problem.value_columns), _REAL),
+        call.target("rest", rest, (*heads, problem.value_columns), "int8"),
     )
     call.kernels.attention_forward(where, call.place(), given, results, call.allocate)
 
@@ -217,8 +222,9 @@ def attention_backward(
     grad_bias: Any,
     grad_mask: Any,
     accumulate: bool,
+    rest: Any = None,
 ) -> None:
-    """Run `_core.attention_backward` on a device."""
+    """Run `_core.attention_backward` on a device; `rest` is that of `out`."""
     del threads
     problem = _Problem(where, key, query)
     problem.read(key, value, query, offsets, lengths, mask)
@@ -235,6 +241,7 @@ def attention_backward(
         call.target("out", out, pooled, wide),
         call.target("lse", lse, heads, _REAL),
         call.target("scores", scores, problem.per_token(), _REAL),
+        call.target("rest", rest, pooled, "int8"),
     )
     factors = problem.sequences if problem.query_per_sequence else 1
     gradients = (

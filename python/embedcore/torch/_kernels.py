@@ -30,6 +30,7 @@ __all__ = [
     "per_token",
     "real_dtype",
     "sequence_count",
+    "wide_dtype",
 ]
 
 # key, query, value, P, offsets, lengths, mask, bias and temperature (a float or a tensor).
@@ -51,7 +52,7 @@ class Results(NamedTuple):
     weights: Any
     context: Any  # in float32 or float64, as lse and all that follow scores
     context_lse: Any
-    wide: Any  # out before it is rounded to a half precision, for the backward
+    wide: Any  # out before it is rounded to a half precision; on a GPU, in int8, what that leaves
 
 
 class Wanted(NamedTuple):
@@ -98,12 +99,12 @@ def attend(
         if query is not None:
             scores = key.new_empty(*per_token(key, heads, offsets), dtype=real)
         if real is not key.dtype:
-            wide = key.new_empty(*out.shape, dtype=real)
+            wide = key.new_empty(*out.shape, dtype=wide_dtype(key))
     if keep_weights:
         weights = key.new_empty(*per_token(key, heads, offsets), dtype=real)
     _native(key).attention_forward(
         where, key, value, query, offsets, lengths, mask, bias, temperature, *options, out,
-        lse, scores, weights, wide,
+        lse, scores, weights, *((wide,) if key.is_cpu else (None, wide)),
     )  # fmt: skip
     return Results(out, lse, scores, weights, context, context_lse, wide)
 
@@ -132,7 +133,8 @@ def attend_backward(
         again = (key, effective, value, None, *inputs[4:])
         found = attend(again, options, keep_scores=True)
         results = results._replace(scores=found.scores, wide=found.wide)
-    out = results.out if results.wide is None else results.wide
+    whole = key.is_cpu and results.wide is not None
+    out = results.wide if whole else results.out
     if grad_weights is not None:
         grad_weights = grad_weights.to(real).contiguous()
     grad_key = key.new_empty(*key.shape) if wanted.key else None
@@ -148,6 +150,7 @@ def attend_backward(
         where, key, value, effective, offsets, lengths, mask, bias, temperature, *options,
         grad_out, out, results.lse, results.scores, grad_lse, grad_weights, grad_key, grad_value,
         grad_effective, grad_temperature, grad_bias, grad_mask, False,
+        *(() if key.is_cpu else (results.wide,)),
     )  # fmt: skip
     grad_query = grad_P = None
     if P is not None and grad_effective is not None:
@@ -190,6 +193,11 @@ def without_autocast(like: Any) -> Any:
 def real_dtype(key: Any) -> Any:
     """Return the dtype of sums and of what is not of the dtype of the tokens."""
     return torch.float64 if key.dtype is torch.float64 else torch.float32
+
+
+def wide_dtype(key: Any) -> Any:
+    """Return the dtype of `Results.wide`."""
+    return real_dtype(key) if key.device.type == "cpu" else torch.int8
 
 
 def sequence_count(key: Any, offsets: Any) -> Any:

@@ -24,6 +24,7 @@ from ._kernels import (
     per_token,
     real_dtype,
     sequence_count,
+    wide_dtype,
 )
 from ._revision import revision_of
 from ._vmap import vmap_backward, vmap_forward
@@ -99,7 +100,7 @@ def _forward_fake(*arguments: Any) -> tuple[Any, ...]:
         key.new_empty(tokens, dtype=real) if keep_weights else key.new_empty(0),
         key.new_empty(0) if P is None else key.new_empty((sequences, 1, key.shape[-1]), dtype=real),
         key.new_empty(0) if P is None else key.new_empty((sequences, 1), dtype=real),
-        key.new_empty((sequences, heads, columns), dtype=real)
+        key.new_empty((sequences, heads, columns), dtype=wide_dtype(key))
         if keep_scores and key.dtype is not real
         else key.new_empty(0),
     )

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The memory that attention takes beside the tokens and their gradients, as calls of a large GPU are laid
+// out: at most a twentieth of the tokens, and the scores.
+#include "attention_call.h"
+
+namespace {
+
+using ec::cuda::AttentionGradient;
+using ec::cuda::AttentionProblem;
+using ec::cuda::AttentionResult;
+using ec::cuda::NumberKind;
+
+constexpr int kMultiprocessors = 132;
+
+struct Shape {
+  int64_t sequences, tokens, columns;
+};
+
+AttentionProblem problem_of(const Shape& shape, int64_t heads, NumberKind kind) {
+  static const float somewhere = 0.0f;
+  AttentionProblem problem = {};
+  problem.sequences = shape.sequences;
+  problem.tokens = shape.tokens;
+  problem.heads = heads;
+  problem.key_columns = problem.value_columns = shape.columns;
+  problem.key = {nullptr, {shape.tokens * shape.columns, shape.columns, 1}, kind};
+  problem.query = {&somewhere, {0, heads, 1}, NumberKind::kFloat32};
+  problem.fixed_temperature = 0.25;
+  problem.activation = ec::Activation::kTanh;
+  problem.norm = ec::HeadNorm::kL2;
+  return problem;
+}
+
+void scratch_is_a_twentieth_of_the_tokens() {
+  const Shape shapes[] = {{256, 512, 768}, {32, 2048, 768}, {512, 512, 384}};
+  for (const Shape& shape : shapes) {
+    for (const int64_t heads : {8, 16, 32}) {
+      const AttentionProblem problem = problem_of(shape, heads, NumberKind::kBFloat16);
+      const int64_t tokens = 2 * shape.sequences * shape.tokens * shape.columns;
+      const int64_t scores = 4 * shape.sequences * shape.tokens * heads;
+      const int64_t rows = shape.sequences * heads;
+      const int64_t kept = rows * (shape.columns + 4);  // rest and lse
+      float somewhere = 0.0f;
+      AttentionGradient gradient = {};
+      gradient.grad_out.kind = NumberKind::kBFloat16;
+      gradient.grad_query = &somewhere;
+      const auto backward = static_cast<int64_t>(
+          ec::cuda::attention_backward_workspace_bytes(problem, gradient, kMultiprocessors));
+      CHECK(kept + backward <= tokens / 20);
+      // While there are no gradients of the tokens yet.
+      const auto forward = static_cast<int64_t>(
+          ec::cuda::attention_forward_workspace_bytes(problem, AttentionResult{}, kMultiprocessors));
+      CHECK(kept + forward + scores <= tokens + scores);
+      if (kept + backward > tokens / 20)
+        std::fprintf(stderr, "%d heads, %d x %d x %d: %.2f %%\n", static_cast<int>(heads),
+                     static_cast<int>(shape.sequences), static_cast<int>(shape.tokens),
+                     static_cast<int>(shape.columns),
+                     100.0 * static_cast<double>(kept + backward) / static_cast<double>(tokens));
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  scratch_is_a_twentieth_of_the_tokens();
+  return check::report();
+}
