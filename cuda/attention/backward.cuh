@@ -88,7 +88,7 @@ __device__ __forceinline__ void finish_sums(const BackwardCall& call, const Piec
     to[2 * j] = states[j].weight_sum, to[2 * j + 1] = states[j].product_sum;
 }
 
-// What is of a sequence.
+// What is of a sequence, for when all threads have met.
 template <class Pool, bool kSums>
 __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piece& piece, bool loaded,
                                             HeadGradient* states, Pool& pool) {
@@ -99,7 +99,6 @@ __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piec
     if (call.problem.query_per_sequence) pool.clear();
     pool.clear_scores();
   }
-  __syncthreads();
 }
 
 // kSums: the walk over sharp sequences.
@@ -121,11 +120,14 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   pool.clear();
   bool loaded = !call.scored();
   for (;;) {
-    copies.take();
-    const TileHeader& header = copies.header();
+    const TileHeader& header = copies.next();
     if (!header.present()) break;
-    if (header.starts) begin_piece<Pool, kSums>(call, header.piece, loaded, states, pool);
-    loaded = !call.scored() || !call.problem.query_per_sequence;
+    if (header.starts) {  // while tokens are copied
+      __syncthreads();
+      begin_piece<Pool, kSums>(call, header.piece, loaded, states, pool);
+      loaded = !call.scored() || !call.problem.query_per_sequence;
+    }
+    copies.take();
     const Stage<T> stage = copies.stage();
     pool.multiply(stage.values);
     __syncthreads();

@@ -143,8 +143,10 @@ template <class T>
 void launch_merge(const ForwardLayout& layout, Stream stream) {
   const AttentionProblem& problem = layout.call.problem;
   const int64_t items = problem.heads * ((problem.value_columns + kPartColumns - 1) / kPartColumns);
+  // Where sequences have few parts, a warp has an item.
+  const int64_t each = layout.blocks / problem.sequences < kWarpSize ? kAttentionWarps : 1;
   const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)),
-                  static_cast<unsigned>(min(items, kMostMergeBlocks)), 1};
+                  static_cast<unsigned>(min(ceiling(items, each), kMostMergeBlocks)), 1};
   const size_t numbers = static_cast<size_t>(kPartNumbers + kAttentionWarps + layout.blocks);
   EC_LAUNCH(merge_slots<T>, grid, kAttentionThreads, numbers * sizeof(float), stream, layout.call,
             layout.blocks);

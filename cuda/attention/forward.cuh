@@ -57,16 +57,16 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
   Pool pool(call, shared);
   bool loaded = problem.query.data == nullptr;
   for (;;) {
-    copies.take();
-    const TileHeader& header = copies.header();
+    const TileHeader& header = copies.next();
     if (!header.present()) break;
-    if (header.starts) {
+    if (header.starts) {  // while tokens are copied
+      __syncthreads();
       begin_states(call, header.piece.sequence, pool.rows(), states);
       if (!loaded) pool.load(problem, header.piece.sequence);
       loaded = problem.query.data == nullptr || !problem.query_per_sequence;
       pool.clear();
-      __syncthreads();
     }
+    copies.take();
     const Stage<T> stage = copies.stage();
     if (problem.query.data != nullptr) {
       pool.multiply(stage.keys);

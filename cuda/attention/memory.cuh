@@ -75,6 +75,59 @@ __device__ __forceinline__ void load_rows_of(const N* from, const HeadRows& rows
   }
 }
 
+// The same in vectors of four numbers along the heads or the columns, of which there are multiples of four;
+// several are under way at a time.
+template <class N, class F>
+__device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& rows, int all_rows,
+                                                int padded, int stride, F* to) {
+  constexpr int kAtOnce = 4;
+  const bool by_heads = rows.head_stride == 1;
+  const int vectors = (by_heads ? all_rows : padded) / kTogether, count = by_heads ? padded : all_rows;
+  const int last = by_heads ? rows.heads : rows.columns, end = by_heads ? rows.columns : rows.heads;
+  const int64_t apart = by_heads ? rows.column_stride : rows.head_stride;
+  for (int base = static_cast<int>(threadIdx.x); base < vectors * count;
+       base += kAtOnce * kAttentionThreads) {
+    float numbers[kAtOnce][kTogether];
+#pragma unroll
+    for (int n = 0; n < kAtOnce; ++n) {
+      const int i = base + n * kAttentionThreads, inner = i % vectors * kTogether, outer = i / vectors;
+      if (inner < last && outer < end)
+        load_four(from + outer * apart + inner, numbers[n]);
+      else
+        for (float& number : numbers[n]) number = 0.0f;
+    }
+#pragma unroll
+    for (int n = 0; n < kAtOnce; ++n) {
+      const int i = base + n * kAttentionThreads, inner = i % vectors * kTogether, outer = i / vectors;
+      if (outer >= count) continue;
+#pragma unroll
+      for (int v = 0; v < kTogether; ++v)
+        to[by_heads ? static_cast<int64_t>(inner + v) * stride + outer
+                    : static_cast<int64_t>(outer) * stride + inner + v] = rounded(numbers[n][v], F{});
+    }
+  }
+}
+
+// Whether rows can be read in such vectors.
+template <class N>
+__device__ __forceinline__ bool in_vectors(const N* from, const HeadRows& rows) {
+  const bool by_heads = rows.head_stride == 1;
+  if (!by_heads && rows.column_stride != 1) return false;
+  const int64_t apart = by_heads ? rows.column_stride : rows.head_stride;
+  const int along = by_heads ? rows.heads : rows.columns;
+  return along % kTogether == 0 && apart % kTogether == 0 &&
+         reinterpret_cast<uintptr_t>(from) % (kTogether * sizeof(N)) == 0;
+}
+
+template <class N, class F>
+__device__ __forceinline__ void load_factor(const N* from, const HeadRows& rows, int all_rows, int padded,
+                                            int stride, F* to) {
+  if (in_vectors(from, rows))
+    load_vectors_of(from, rows, all_rows, padded, stride, to);
+  else
+    load_rows_of(from, rows, all_rows, padded, stride, to);
+}
+
 // to[j][k] of `all_rows` heads, zeros beyond those and the columns that there are. By all threads.
 template <class F>
 __device__ __forceinline__ void load_rows(const Numbers& numbers, int64_t origin, const HeadRows& rows,
@@ -84,13 +137,13 @@ __device__ __forceinline__ void load_rows(const Numbers& numbers, int64_t origin
       load_rows_of(static_cast<const double*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
       break;
     case NumberKind::kFloat32:
-      load_rows_of(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      load_factor(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
       break;
     case NumberKind::kFloat16:
-      load_rows_of(static_cast<const Half*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      load_factor(static_cast<const Half*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
       break;
     default:
-      load_rows_of(static_cast<const BFloat*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      load_factor(static_cast<const BFloat*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
   }
 }
 

@@ -7,6 +7,31 @@
 
 namespace ec::cuda {
 
+constexpr int kLookedAt = 8;  // tokens of a lane at once
+
+// How many tokens lie before the first that counts, or behind the last one: all `length` where none does.
+// By a warp.
+__device__ __forceinline__ int64_t count_missing(const AttentionProblem& problem,
+                                                 const Sequences& sequences, int64_t b, int64_t length,
+                                                 bool behind) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  for (int64_t base = 0; base < length; base += kLookedAt * kWarpSize) {
+    bool own[kLookedAt];
+#pragma unroll
+    for (int i = 0; i < kLookedAt; ++i) {
+      const int64_t at = base + i * kWarpSize + lane;
+      float offset;
+      own[i] = at < length && kept(problem, sequences, b, behind ? length - 1 - at : at, &offset);
+    }
+#pragma unroll
+    for (int i = 0; i < kLookedAt; ++i) {
+      const unsigned counts = __ballot_sync(kAllLanes, own[i]);
+      if (counts != 0) return base + i * kWarpSize + __ffs(counts) - 1;
+    }
+  }
+  return length;
+}
+
 // firsts[b], counts[b]: from the first to the last token of a sequence that counts. A warp each.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     find_ranges(AttentionProblem problem, Sequences sequences, int64_t* firsts, int64_t* counts) {
@@ -16,20 +41,12 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
   int64_t length = sequences.room(b);
   if (sequences.offsets == nullptr && problem.lengths != nullptr)
     length = max(int64_t{0}, min(problem.lengths[b], length));
-  int64_t first = length, last = 0;
-  for (int64_t t = lane; t < length; t += kWarpSize) {
-    float offset;
-    if (!kept(problem, sequences, b, t, &offset)) continue;
-    first = min(first, t);
-    last = t + 1;
-  }
-  for (int step = kWarpSize / 2; step > 0; step /= 2) {
-    first = min(first, __shfl_xor_sync(kAllLanes, first, step));
-    last = max(last, __shfl_xor_sync(kAllLanes, last, step));
-  }
+  const int64_t first = count_missing(problem, sequences, b, length, false);
+  const bool none = first == length;
+  const int64_t behind = none ? 0 : count_missing(problem, sequences, b, length, true);
   if (lane != 0) return;
-  firsts[b] = last == 0 ? 0 : first;
-  counts[b] = max(int64_t{0}, last - first);
+  firsts[b] = none ? 0 : first;
+  counts[b] = none ? 0 : length - behind - first;
 }
 
 // begins[b] = the sum of the counts before b, each taken as at most `most`. By one block.

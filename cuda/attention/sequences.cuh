@@ -161,13 +161,14 @@ struct Slots {
 __device__ __forceinline__ bool kept(const AttentionProblem& problem, const Sequences& sequences, int64_t b,
                                      int64_t t, float* offset) {
   *offset = 0.0f;
-  if (problem.keep != nullptr &&
-      problem.keep[sequences.origin(problem.keep_stride, b) + t * problem.keep_stride[1]] == 0)
-    return false;
-  if (problem.mask.data == nullptr) return true;
-  const int64_t at = sequences.origin(problem.mask.stride, b) + t * problem.mask.stride[1];
-  *offset = static_cast<float>(number_at(problem.mask, at));
-  return *offset != -HUGE_VALF;
+  bool own = true;
+  if (problem.keep != nullptr)
+    own = problem.keep[sequences.origin(problem.keep_stride, b) + t * problem.keep_stride[1]] != 0;
+  if (problem.mask.data != nullptr) {
+    const int64_t at = sequences.origin(problem.mask.stride, b) + t * problem.mask.stride[1];
+    *offset = static_cast<float>(number_at(problem.mask, at));
+  }
+  return own && *offset != -HUGE_VALF;
 }
 
 }  // namespace ec::cuda

@@ -77,7 +77,7 @@ struct Stage {
 // The walk of a block over its tiles, in shared memory: one thread goes on with it, ahead of the others.
 // Registers are for sums.
 struct TileWalk {
-  static constexpr unsigned kHeaders = 4;  // more than there are stages
+  static constexpr unsigned kHeaders = 8;  // of a tile, those that are copied, and one ahead of them
 
   PieceWalk pieces;
   TileHeader headers[kHeaders];  // of tile i: number i % kHeaders
@@ -119,10 +119,11 @@ class TileCopies {
       if (threadIdx.x == 0) {
         walk_.pieces = pieces;
         walk_.headers[TileWalk::kHeaders - 1].stops = true;
-        for (int i = 0; i < shape.stages; ++i) step(static_cast<unsigned>(i));
+        for (int i = 0; i <= shape.stages; ++i) step(static_cast<unsigned>(i));
       }
     }
     __syncthreads();
+    offset_ = offset_of(0);
     for (int i = 0; i < shape.stages - 1; ++i) copy(static_cast<unsigned>(i), i);
   }
 
@@ -142,14 +143,15 @@ class TileCopies {
       __syncthreads();
       copy(taken_ + static_cast<unsigned>(ahead), stage_ == 0 ? ahead : stage_ - 1);
     }
-    if (threadIdx.x == 0) step(taken_ + static_cast<unsigned>(shape_.stages));
+    if (threadIdx.x == 0) step(taken_ + static_cast<unsigned>(shape_.stages) + 1);
     ++taken_;
     now_ = stage_;
     stage_ = stage_ + 1 == shape_.stages ? 0 : stage_ + 1;
   }
 
+  // Of the tile that is taken next; it stays until the one behind that is taken.
+  __device__ const TileHeader& next() const { return walk_.headers[taken_ % TileWalk::kHeaders]; }
   // Of what was taken.
-  __device__ const TileHeader& header() const { return walk_.headers[(taken_ - 1) % TileWalk::kHeaders]; }
   __device__ Stage<T> stage() const { return Stage<T>(shape_, memory_, now_); }
 
  private:
@@ -160,17 +162,27 @@ class TileCopies {
     const TileHeader& header = walk_.headers[i % TileWalk::kHeaders];
     if (header.present()) copy_tokens(header, Stage<T>(shape_, memory_, stage_number));
     async_commit();
+    offset_ = offset_of(i + 1);
+  }
+
+  // What is added to the scores of this lane's token of tile i; -infinity: it does not count. Asked for one
+  // tile ahead, so that nothing waits for it.
+  __device__ float offset_of(unsigned i) const {
+    const TileHeader& header = walk_.headers[i % TileWalk::kHeaders];
+    const int64_t t = header.first + threadIdx.x % kWarpSize;
+    float offset;
+    const bool counts = header.present() && static_cast<int>(threadIdx.x) % kWarpSize < shape_.tokens &&
+                        t < header.piece.last &&
+                        kept(problem_, sequences_, header.piece.sequence, t, &offset);
+    return counts ? offset : -HUGE_VALF;
   }
 
   __device__ void copy_tokens(const TileHeader& header, const Stage<T>& stage) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int64_t b = header.piece.sequence, first = header.first, last = header.piece.last;
-    float offset = 0.0f;
-    const bool own =
-        lane < shape_.tokens && first + lane < last && kept(problem_, sequences_, b, first + lane, &offset);
-    const unsigned counts = __ballot_sync(kAllLanes, own);
-    if (warp == 0) stage.offsets[lane] = own ? offset : -HUGE_VALF;
+    const unsigned counts = __ballot_sync(kAllLanes, offset_ != -HUGE_VALF);
+    if (warp == 0) stage.offsets[lane] = offset_;
     if (shape_.keys.columns > 0) copy_rows(problem_.key, shape_.keys, b, first, counts, stage.keys);
     if (shape_.values.columns > 0)
       copy_rows(problem_.value.data == nullptr ? problem_.key : problem_.value, shape_.values, b, first,
@@ -202,6 +214,7 @@ class TileCopies {
   unsigned char* memory_;
   unsigned taken_ = 0;  // tiles
   int stage_ = 0, now_ = 0;
+  float offset_;  // of the tile that is copied next
 };
 
 }  // namespace ec::cuda

@@ -102,6 +102,22 @@ void many_sequences() {
   }
 }
 
+// A sequence of more parts than a warp has lanes, of which many tokens at both ends do not count.
+void many_parts_behind_many_others() {
+  const Shape shape = {"many parts", 1, 2600, 6, 16, 0, kDense, kTanh, kNormed, false, true};
+  Model model(shape);
+  for (size_t i = 0; i < model.keep.size(); ++i)
+    if (i < 700 || i >= 1900) model.keep[i] = 0;
+  const Wanted wanted(model);
+  for (const ec_dtype dtype : {EC_FLOAT32, EC_BFLOAT16}) {
+    Call call(model, dtype);
+    call.forward(90);
+    results_are_right(call, wanted);
+    call.backward(90, false, dtype);
+    gradients_are_right(call, wanted);
+  }
+}
+
 // What rounding has left of out gives it back, but for the last digits.
 void rest_and_out_are_wide() {
   const Shape shape = {"rest", 3, 50, 6, 40, 0, kRagged, kTanh, kNormed};
@@ -151,6 +167,7 @@ int main() {
   every_place_and_cut();
   runs_repeat_and_accumulate();
   many_sequences();
+  many_parts_behind_many_others();
   rest_and_out_are_wide();
   blocks_take_turns();
   return check::report();
