@@ -11,6 +11,11 @@ constexpr int64_t kMostPrepareBlocks = 4096;
 constexpr int kMostGradientHeads = 32;     // of tensor cores
 constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
 
+// Of a tile, for which the kernels with tensor cores have room.
+int tensor_tokens(const AttentionProblem& problem) {
+  return problem.heads > 16 && problem.key_columns > 768 ? 16 : 32;
+}
+
 // One call, laid out.
 struct BackwardLayout {
   BackwardLayout(const AttentionProblem& problem, const AttentionGradient& gradient, int multiprocessors,
@@ -50,7 +55,7 @@ struct BackwardLayout {
   }
 
   // Places of what both kinds of kernel need, the most used first.
-  BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
+  BlockArena place_common(int tokens, int stages, int64_t products, int64_t rows) {
     const AttentionProblem& problem = call.problem;
     call.tile =
         tile_shape(problem, tokens, stages, wants_query, problem.query.data == nullptr ? 0 : problem.heads);
@@ -59,7 +64,7 @@ struct BackwardLayout {
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
     call.across = block.take<Across>(1);
-    call.products = block.take<float>(product_slots * rows * kScoreStride);
+    call.products = block.take<float>(products);
     call.states = block.take<HeadGradient>(rows);
     return block;
   }
@@ -88,10 +93,12 @@ struct BackwardLayout {
     if (call.gradient.grad_out.kind != NumberKind::kBFloat16) return false;
     if (problem.heads < kLeastTensorHeads || problem.heads > kMostGradientHeads) return false;
     const int rows = problem.heads <= 16 ? 16 : 32;
-    if (problem.key_columns > (rows == 16 ? 1024 : 768)) return false;
+    if (problem.key_columns > 1024) return false;
+    const int most_tokens = tensor_tokens(problem);
     for (const int tokens : {32, 16}) {
+      if (tokens > most_tokens) continue;
       for (const int stages : {3, 2}) {
-        BlockArena block = place_common(tokens, stages, kColumnParts, rows);
+        BlockArena block = place_common(tokens, stages, kColumnParts * rows * (most_tokens + 8), rows);
         call.value_factor = block.take<BFloat>(int64_t{rows} * values().stride);
         call.query_factor = block.take<BFloat>(rows * (key_padded() + 8));
         call.gradients = block.take<BFloat>(int64_t{2} * rows * kScoreStride);
@@ -110,7 +117,7 @@ struct BackwardLayout {
       for (const int tokens : {32, 16, 8, 4}) {
         for (const int stages : {3, 2, 1}) {
           if (stages == 1 && (all || tokens > 4)) continue;
-          BlockArena block = place_common(tokens, stages, 1, rows);
+          BlockArena block = place_common(tokens, stages, rows * kScoreStride, rows);
           call.scores = block.take<float>(rows * kScoreStride);
           call.weights = block.take<float>(rows * kScoreStride);
           call.score_sums = block.take<float>(rows * kWarpSize);
@@ -151,13 +158,15 @@ void launch_walk(const BackwardLayout& layout, Stream stream) {
   }
   const int64_t columns = layout.key_padded();
   if (layout.call.problem.heads <= 16)
-    launch(columns <= 384   ? differentiate_tensor<1, 3, kSums>
-           : columns <= 768 ? differentiate_tensor<1, 6, kSums>
-                            : differentiate_tensor<1, 8, kSums>,
+    launch(columns <= 384   ? differentiate_tensor<1, 3, 32, kSums>
+           : columns <= 768 ? differentiate_tensor<1, 6, 32, kSums>
+                            : differentiate_tensor<1, 8, 32, kSums>,
            layout, stream);
   else
-    launch(columns <= 384 ? differentiate_tensor<2, 3, kSums> : differentiate_tensor<2, 6, kSums>, layout,
-           stream);
+    launch(columns <= 384   ? differentiate_tensor<2, 3, 32, kSums>
+           : columns <= 768 ? differentiate_tensor<2, 6, 32, kSums>
+                            : differentiate_tensor<2, 8, 16, kSums>,
+           layout, stream);
 }
 
 void launch_ends(const BackwardLayout& layout, Stream stream) {

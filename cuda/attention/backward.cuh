@@ -162,10 +162,10 @@ __global__ void __launch_bounds__(kAttentionThreads, kPlainGradientBlocks<T>)
   differentiate<T, PlainGradientPool<T>, kSums>(call);
 }
 
-template <int kHeadTiles, int kPairs, bool kSums>
+template <int kHeadTiles, int kPairs, int kTokens, bool kSums>
 __global__ void __launch_bounds__(kAttentionThreads, 1)
     differentiate_tensor(const __grid_constant__ BackwardCall call) {
-  differentiate<BFloat, TensorGradientPool<kHeadTiles, kPairs>, kSums>(call);
+  differentiate<BFloat, TensorGradientPool<kHeadTiles, kPairs, kTokens>, kSums>(call);
 }
 
 }  // namespace ec::cuda

@@ -10,14 +10,14 @@
 namespace ec::cuda {
 
 // to[j][k] = d loss / d out of `rows` heads, zeros beyond what there is. By all threads.
-template <class F>
+template <int kAtOnce = 4, class F>
 __device__ __forceinline__ void load_gradient_rows(const BackwardCall& call, int64_t b, int rows,
                                                    int padded, int stride, F* to) {
   const Numbers& grad = call.gradient.grad_out;
-  load_rows(grad, b * grad.stride[0],
-            {grad.stride[1], 1, static_cast<int>(call.problem.heads),
-             static_cast<int>(call.problem.value_columns)},
-            rows, padded, stride, to);
+  load_rows<kAtOnce>(grad, b * grad.stride[0],
+                     {grad.stride[1], 1, static_cast<int>(call.problem.heads),
+                      static_cast<int>(call.problem.value_columns)},
+                     rows, padded, stride, to);
 }
 
 // Which products make the gradient of which rows.
@@ -47,6 +47,7 @@ template <class T>
 class PlainGradientPool {
  public:
   static constexpr int kProductSlots = 1, kSlotNumbers = 0, kOwnHeads = 0;
+  static constexpr int kProductTokens = kMostTileTokens, kProductStride = kScoreStride;
 
   __device__ PlainGradientPool(const BackwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -167,13 +168,15 @@ class PlainGradientPool {
   const bool wants_query_;
 };
 
-// With them, of bf16: at most 16 kHeadTiles heads, and 128 kPairs columns of the keys.
-template <int kHeadTiles, int kPairs>
+// With them, of bf16: at most 16 kHeadTiles heads, 128 kPairs columns of the keys, and kTokens a tile.
+template <int kHeadTiles, int kPairs, int kTokens>
 class TensorGradientPool {
  public:
   static constexpr int kRows = 16 * kHeadTiles;
-  static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kScoreStride;
+  static constexpr int kProductTokens = kTokens, kProductStride = kTokens + 8;
+  static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kProductStride;
   static constexpr int kOwnHeads = kRows / kAttentionWarps;
+  static constexpr int kAtOnce = kHeadTiles * kPairs >= 16 ? 2 : 4;  // registers are for sums
 
   __device__ TensorGradientPool(const BackwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -189,10 +192,10 @@ class TensorGradientPool {
   __device__ int rows() const { return kRows; }
   __device__ int query_stride() const { return key_padded_ + 8; }
   __device__ void load_gradient(const BackwardCall& call, int64_t b) {
-    load_gradient_rows(call, b, kRows, values_.padded, values_.stride, gradient_);
+    load_gradient_rows<kAtOnce>(call, b, kRows, values_.padded, values_.stride, gradient_);
   }
   __device__ void load_query(const BackwardCall& call, int64_t b) {
-    ec::cuda::load_query(call.problem, b, kRows, key_padded_, query_stride(), query_);
+    ec::cuda::load_query<kAtOnce>(call.problem, b, kRows, key_padded_, query_stride(), query_);
   }
   __device__ void clear() {
 #pragma unroll
@@ -205,7 +208,8 @@ class TensorGradientPool {
     for (int i = 0; i < kOwnHeads; ++i) score_sums_[i] = 0.0f;
   }
   __device__ void multiply(const BFloat* values) const {
-    multiply_tensor<BFloat, kHeadTiles>(values, values_, tile_.tokens, gradient_, nullptr, products_);
+    multiply_tensor<BFloat, kHeadTiles, kProductStride>(values, values_, tile_.tokens, gradient_, nullptr,
+                                                        products_);
   }
   __device__ void add_score(int i, int, float ds) { score_sums_[i] += ds; }
   __device__ void sum_scores(HeadGradient* states) const {
@@ -229,7 +233,9 @@ class TensorGradientPool {
   }
   template <class Put>
   __device__ void each(const Put& put) const {
-    each_sum<kHeadTiles, kPairs>(sums_, heads_, key_padded_, products_, put);
+    constexpr int kTiles = kHeadTiles * kDrainNumbers <= kProductSlots * kSlotNumbers ? kHeadTiles : 1;
+    static_assert(kTiles * kDrainNumbers <= kProductSlots * kSlotNumbers, "there is room");
+    each_sum<kHeadTiles, kPairs, kTiles>(sums_, heads_, key_padded_, products_, put);
   }
 
  private:

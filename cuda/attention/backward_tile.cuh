@@ -166,9 +166,10 @@ template <class Pool>
 __device__ __forceinline__ float weight_gradient(const BackwardCall& call, const TileToken& token, int j,
                                                  const float* products) {
   float sum = 0.0f;
+  const int lane = Pool::kProductTokens < kWarpSize ? token.lane % Pool::kProductTokens : token.lane;
 #pragma unroll
   for (int slot = 0; slot < Pool::kProductSlots; ++slot)
-    sum += products[slot * Pool::kSlotNumbers + j * kScoreStride + token.lane];
+    sum += products[slot * Pool::kSlotNumbers + j * Pool::kProductStride + lane];
   if (call.gradient.grad_weights != nullptr && token.there && j < call.problem.heads)
     sum += call.gradient.grad_weights[token.place + j * call.sequences.tokens];
   return token.counts() ? sum : 0.0f;

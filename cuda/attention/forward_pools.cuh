@@ -112,7 +112,7 @@ class TensorPool {
       for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
   }
   __device__ void multiply(const T* keys) const {
-    multiply_tensor<T, kScoreTiles>(keys, tile_.keys, tile_.tokens, factor_, scale_, scores_);
+    multiply_tensor<T, kScoreTiles, kScoreStride>(keys, tile_.keys, tile_.tokens, factor_, scale_, scores_);
   }
   __device__ void put(int i, int j, float weight, float shrink) {
     const T number = rounded(weight, T{});
@@ -145,8 +145,10 @@ class TensorPool {
   }
   template <class Put>
   __device__ void each(const Put& put) const {
-    each_sum<kHeadTiles, kPairs>(sums_, last_ - first_, values_.padded, scores_,
-                                 [&](int j, int k, float a, float b) { put(first_ + j, k, a, b); });
+    static_assert(kHeadTiles * kDrainNumbers <= kProductSlots * kSlotNumbers, "there is room");
+    each_sum<kHeadTiles, kPairs, kHeadTiles>(
+        sums_, last_ - first_, values_.padded, scores_,
+        [&](int j, int k, float a, float b) { put(first_ + j, k, a, b); });
   }
 
  private:

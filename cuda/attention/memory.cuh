@@ -76,11 +76,10 @@ __device__ __forceinline__ void load_rows_of(const N* from, const HeadRows& rows
 }
 
 // The same in vectors of four numbers along the heads or the columns, of which there are multiples of four;
-// several are under way at a time.
-template <class N, class F>
+// kAtOnce of them are under way at a time.
+template <int kAtOnce, class N, class F>
 __device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& rows, int all_rows,
                                                 int padded, int stride, F* to) {
-  constexpr int kAtOnce = 4;
   const bool by_heads = rows.head_stride == 1;
   const int vectors = (by_heads ? all_rows : padded) / kTogether, count = by_heads ? padded : all_rows;
   const int last = by_heads ? rows.heads : rows.columns, end = by_heads ? rows.columns : rows.heads;
@@ -119,17 +118,17 @@ __device__ __forceinline__ bool in_vectors(const N* from, const HeadRows& rows) 
          reinterpret_cast<uintptr_t>(from) % (kTogether * sizeof(N)) == 0;
 }
 
-template <class N, class F>
+template <int kAtOnce, class N, class F>
 __device__ __forceinline__ void load_factor(const N* from, const HeadRows& rows, int all_rows, int padded,
                                             int stride, F* to) {
   if (in_vectors(from, rows))
-    load_vectors_of(from, rows, all_rows, padded, stride, to);
+    load_vectors_of<kAtOnce>(from, rows, all_rows, padded, stride, to);
   else
     load_rows_of(from, rows, all_rows, padded, stride, to);
 }
 
 // to[j][k] of `all_rows` heads, zeros beyond those and the columns that there are. By all threads.
-template <class F>
+template <int kAtOnce = 4, class F>
 __device__ __forceinline__ void load_rows(const Numbers& numbers, int64_t origin, const HeadRows& rows,
                                           int all_rows, int padded, int stride, F* to) {
   switch (numbers.kind) {
@@ -137,24 +136,27 @@ __device__ __forceinline__ void load_rows(const Numbers& numbers, int64_t origin
       load_rows_of(static_cast<const double*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
       break;
     case NumberKind::kFloat32:
-      load_factor(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      load_factor<kAtOnce>(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride,
+                           to);
       break;
     case NumberKind::kFloat16:
-      load_factor(static_cast<const Half*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      load_factor<kAtOnce>(static_cast<const Half*>(numbers.data) + origin, rows, all_rows, padded, stride,
+                           to);
       break;
     default:
-      load_factor(static_cast<const BFloat*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
+      load_factor<kAtOnce>(static_cast<const BFloat*>(numbers.data) + origin, rows, all_rows, padded,
+                           stride, to);
   }
 }
 
-template <class F>
+template <int kAtOnce = 4, class F>
 __device__ __forceinline__ void load_query(const AttentionProblem& problem, int64_t b, int rows, int padded,
                                            int stride, F* to) {
   const Numbers& query = problem.query;
-  load_rows(query, problem.query_per_sequence ? b * query.stride[0] : 0,
-            {query.stride[2], query.stride[1], static_cast<int>(problem.heads),
-             static_cast<int>(problem.key_columns)},
-            rows, padded, stride, to);
+  load_rows<kAtOnce>(query, problem.query_per_sequence ? b * query.stride[0] : 0,
+                     {query.stride[2], query.stride[1], static_cast<int>(problem.heads),
+                      static_cast<int>(problem.key_columns)},
+                     rows, padded, stride, to);
 }
 
 }  // namespace ec::cuda

@@ -16,8 +16,9 @@ namespace ec::cuda {
 constexpr int kColumnParts = 4;
 constexpr int kPairColumns = 16;  // of two fragments side by side
 
-// slots[part][head][token] = this part's share of tile . factor; scale (may be null): of each head.
-template <class T, int kHeadTiles>
+// slots[part][head][kStride: token] = this part's share of tile . factor; scale (may be null): of each
+// head.
+template <class T, int kHeadTiles, int kStride>
 __device__ __forceinline__ void multiply_tensor(const T* tile, const RowShape& shape, int tokens,
                                                 const T* factor, const float* scale, float* slots) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
@@ -40,7 +41,7 @@ __device__ __forceinline__ void multiply_tensor(const T* tile, const RowShape& s
       multiply_add(a, b[1], sums[h][1], T{});
     }
   }
-  float* to = slots + part * 16 * kHeadTiles * kScoreStride + first + 2 * (lane % 4);
+  float* to = slots + part * 16 * kHeadTiles * kStride + first + 2 * (lane % 4);
 #pragma unroll
   for (int h = 0; h < kHeadTiles; ++h) {
 #pragma unroll
@@ -49,7 +50,7 @@ __device__ __forceinline__ void multiply_tensor(const T* tile, const RowShape& s
       const float times = scale == nullptr ? 1.0f : scale[head];
 #pragma unroll
       for (int n = 0; n < 2; ++n)
-        *reinterpret_cast<float2*>(to + head * kScoreStride + 8 * n) =
+        *reinterpret_cast<float2*>(to + head * kStride + 8 * n) =
             float2{sums[h][n].numbers[2 * half] * times, sums[h][n].numbers[2 * half + 1] * times};
     }
   }
@@ -87,11 +88,11 @@ __device__ __forceinline__ void pool_tensor(const T* weights, const T* tile, con
 // put(j, k, a, b) of the sums of head j and columns k and k + 1, for all heads and columns, by all threads.
 // Numbers go through shared memory so that threads side by side put what lies side by side, and few
 // registers are used beside those of the sums.
-// Requires: scratch of 16 kHeadTiles * kDrainStride numbers that no thread reads any more.
+// Requires: scratch for kAtOnce tiles of heads, kDrainNumbers each, that no thread reads any more.
 constexpr int kDrainColumns = kAttentionWarps * kPairColumns, kDrainStride = kDrainColumns + 8;
-static_assert(kDrainStride <= kColumnParts * kScoreStride, "there is room in the slots of products");
+constexpr int kDrainNumbers = 16 * kDrainStride;
 
-template <int kHeadTiles, int kPairs, class Put>
+template <int kHeadTiles, int kPairs, int kAtOnce, class Put>
 __device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 * kPairs], int heads,
                                          int padded, float* scratch, const Put& put) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
@@ -102,23 +103,26 @@ __device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 *
     const int first = i * kDrainColumns;
     if (first >= padded) continue;
 #pragma unroll
-    for (int h = 0; h < kHeadTiles; ++h)
+    for (int tile = 0; tile < kHeadTiles; tile += kAtOnce) {
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const float* numbers = sums[h][2 * i + n % 2].numbers + n / 2 * 2;
-        *reinterpret_cast<float2*>(own + (16 * h + n / 2 * 8) * kDrainStride + n % 2 * 8) =
-            float2{numbers[0], numbers[1]};
-      }
-    __syncthreads();
-    const int columns = min(kDrainColumns, padded - first);
+      for (int h = 0; h < kAtOnce; ++h)
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const float* numbers = sums[tile + h][2 * i + n % 2].numbers + n / 2 * 2;
+          *reinterpret_cast<float2*>(own + (16 * h + n / 2 * 8) * kDrainStride + n % 2 * 8) =
+              float2{numbers[0], numbers[1]};
+        }
+      __syncthreads();
+      const int columns = min(kDrainColumns, padded - first), rows = min(heads - 16 * tile, 16 * kAtOnce);
 #pragma unroll 1
-    for (int at = static_cast<int>(threadIdx.x); at < heads * (kDrainColumns / 2);
-         at += kAttentionThreads) {
-      const int j = at / (kDrainColumns / 2), k = at % (kDrainColumns / 2) * 2;
-      const float* from = scratch + j * kDrainStride + k;
-      if (k < columns) put(j, first + k, from[0], from[1]);
+      for (int at = static_cast<int>(threadIdx.x); at < rows * (kDrainColumns / 2);
+           at += kAttentionThreads) {
+        const int j = at / (kDrainColumns / 2), k = at % (kDrainColumns / 2) * 2;
+        const float* from = scratch + j * kDrainStride + k;
+        if (k < columns) put(16 * tile + j, first + k, from[0], from[1]);
+      }
+      __syncthreads();
     }
-    __syncthreads();
   }
 }
 

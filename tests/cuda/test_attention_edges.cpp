@@ -61,6 +61,7 @@ void many_heads_and_columns() {
   agrees_with_float(shapes[1], EC_FLOAT16);
   agrees_with_float(shapes[2], EC_FLOAT16);
   agrees_with_float({"bf16, 800 columns", 1, 20, 20, 800, 0, kDense, kTanh, kNormed}, EC_BFLOAT16);
+  agrees_with_float({"bf16, 1024 columns", 2, 75, 30, 1024, 0, kRagged, kTanh, kNormed}, EC_BFLOAT16);
   agrees_with_float({"bf16, 1100 columns", 1, 20, 8, 1100, 0, kDense, kTanh, kNormed}, EC_BFLOAT16);
 }
 

@@ -32,7 +32,7 @@ AttentionProblem problem_of(const Shape& shape, int64_t heads, NumberKind kind) 
 }
 
 void scratch_is_a_twentieth_of_the_tokens() {
-  const Shape shapes[] = {{256, 512, 768}, {32, 2048, 768}, {512, 512, 384}};
+  const Shape shapes[] = {{256, 512, 768}, {32, 2048, 768}, {32, 8192, 1024}, {512, 512, 384}};
   for (const Shape& shape : shapes) {
     for (const int64_t heads : {8, 16, 32}) {
       const AttentionProblem problem = problem_of(shape, heads, NumberKind::kBFloat16);
