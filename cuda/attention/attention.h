@@ -68,8 +68,10 @@ struct AttentionGradient {
   bool accumulate;              // grad_key += instead of =; grad_value is written
 };
 
-// Whether a tile of these rows fits what a block shares: all rows of up to 24 KB do.
+// Whether a tile of these rows fits what a block of the device in use shares, and how many bytes a row of
+// the keys and one of the values may have together that it does.
 bool attention_supported(const AttentionProblem& problem);
+int64_t attention_most_row_bytes(const AttentionProblem& problem);
 
 // Each run starts kernels and returns whether all could be started. Requires: a supported problem with one
 // head and one column at least, shapes that fit, a workspace of that size on a boundary of 256 bytes.

@@ -45,11 +45,16 @@ ec_status make_problem(const ec_attention_problem& given, AttentionProblem* prob
               given.fixed_temperature,
               static_cast<Activation>(given.activation),
               static_cast<HeadNorm>(given.norm)};
-  if (!attention_supported(*problem))
+  if (attention_supported(*problem)) return EC_OK;
+  const auto most = static_cast<long long>(attention_most_row_bytes(*problem));
+  const auto columns = static_cast<long long>(given.key_columns);
+  if (given.value.data == nullptr)
     return fail(error, EC_UNSUPPORTED, "key", -1,
-                "'key' and 'value' must have rows of at most 24 KB on the GPU; got %lld and %lld columns",
-                static_cast<long long>(given.key_columns), static_cast<long long>(given.value_columns));
-  return EC_OK;
+                "'key' must have rows of at most %lld bytes on this GPU; got %lld columns", most, columns);
+  return fail(error, EC_UNSUPPORTED, "key", -1,
+              "'key' and 'value' must have rows of at most %lld bytes together on this GPU; got %lld and "
+              "%lld columns",
+              most, columns, static_cast<long long>(given.value_columns));
 }
 
 AttentionResult result_of(const ec_attention_result& given, int8_t* rest) {

@@ -211,6 +211,20 @@ bool attention_supported(const AttentionProblem& problem) {
   return BackwardLayout(problem, gradient, 1, nullptr).fit;
 }
 
+int64_t attention_most_row_bytes(const AttentionProblem& problem) {
+  AttentionProblem tried = problem;
+  tried.value_columns = 16;  // rows end in zeros up to as many
+  const bool others = problem.value.data != nullptr;
+  int64_t fit = 0, none = int64_t{1} << 20;  // 16 columns, of keys
+  while (none - fit > 1) {
+    const int64_t middle = (fit + none) / 2;
+    tried.key_columns = 16 * middle;
+    if (!others) tried.value_columns = tried.key_columns;
+    (attention_supported(tried) ? fit : none) = middle;
+  }
+  return 16 * (fit + (others ? 1 : 0)) * number_bytes(problem.key.kind);
+}
+
 size_t attention_backward_workspace_bytes(const AttentionProblem& problem,
                                           const AttentionGradient& gradient, int multiprocessors) {
   return BackwardLayout(problem, gradient, multiprocessors, nullptr).arena.used();

@@ -67,7 +67,7 @@ template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
   emulation::allowed_shared(reinterpret_cast<const void*>(kernel)) = bytes;
 }
-inline size_t most_shared_bytes() { return emulation::kMostSharedBytes; }
+inline size_t most_shared_bytes() { return emulation::most_shared(); }
 inline bool launches_failed() { return false; }
 
 template <class T>

@@ -284,6 +284,11 @@ Block* g_block = nullptr;
 
 }  // namespace
 
+size_t& most_shared() {
+  static size_t bytes = size_t{227} << 10;
+  return bytes;
+}
+
 size_t& allowed_shared(const void* kernel) {
   static std::map<const void*, size_t> allowed;
   return allowed[kernel];
@@ -297,8 +302,8 @@ void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t a
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > kMostBlocks || grid.y > kMostBlocksAside ||
       grid.z > kMostBlocksAside)
     throw std::logic_error("a grid has one block at least, and at most 2^31 - 1, 65535 and 65535");
-  if (shared_bytes > std::max(kFreeSharedBytes, std::min(allowed_bytes, kMostSharedBytes)))
-    throw std::logic_error("a block shares at most 48 KB, or what its kernel is allowed, up to 227 KB");
+  if (shared_bytes > std::max(kFreeSharedBytes, std::min(allowed_bytes, most_shared())))
+    throw std::logic_error("a block shares at most 48 KB, or what its kernel and the device allow");
   Block runner(block, shared_bytes, kernel, random_orders());
   struct Guard {
     explicit Guard(Block* block) { g_block = block; }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from embedcore import _core, attention
 from embedcore.attention import _on_device as on_device
+from embedcore.attention._device_arrays import log_weights
 
 WHERE = "attention.low_rank_attention"
 SEQUENCES, TOKENS, COLUMNS, HEADS, VALUES = 3, 21, 12, 5, 9
@@ -232,6 +233,46 @@ def test_mean_pool_takes_arrays_of_the_device(kind: Any) -> None:
     np.testing.assert_allclose(
         kind.to_host(got), attention.mean_pool(rows, cu_seqlens=[0, 4, 21]), rtol=0, atol=TOLERANCE
     )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_mean_pool_with_weights_on_the_device(kind: Any, masked: bool) -> None:
+    if kind.emulated:
+        pytest.skip("emulated arrays have no arithmetic")
+    key = padded()["key"]
+    weights = np.random.default_rng(3).random((SEQUENCES, TOKENS)).astype(np.float32)
+    weights[0], weights[1, 3] = 0, 0
+    options = {"weights": weights, "mask": _keep(SEQUENCES, TOKENS) if masked else None}
+    got = attention.mean_pool(kind.to_device(key), **on(kind, options))
+    expected = attention.mean_pool(key, **options)
+    np.testing.assert_allclose(kind.to_host(got), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_logarithms_of_weights() -> None:
+    weights = np.array([[0.0, 1.0, 4.0, -1.0]], np.float16)
+    mask = np.array([[True, True, False, True]])
+    found = log_weights(weights, mask)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[-np.inf, 0.0, -np.inf, np.nan]])
+    np.testing.assert_allclose(log_weights(weights, None)[0, 2], np.log(4.0), rtol=1e-6)
+
+
+def test_weights_of_mean_pool_that_do_not_fit(kind: Any) -> None:
+    if kind.name == "torch":
+        pytest.skip("errors of tensors are in tests/torch_face")
+    key = kind.to_device(padded()["key"])
+    with pytest.raises(ValueError, match=r"'weights' must have one value for each token \(3, 21\)"):
+        attention.mean_pool(key, weights=kind.to_device(numbers(3, 20)))
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_rows_that_are_too_long(kind: Any, others: bool) -> None:
+    given = {**padded(), "key": np.zeros((1, 1, 60_000), np.float32)}
+    given["query"] = np.zeros((60_000, HEADS), np.float32)
+    given["value"] = np.zeros((1, 1, VALUES), np.float32) if others else None
+    words = "'key' and 'value' must have rows of at most" if others else "'key' must have rows of"
+    with pytest.raises(NotImplementedError, match=f"^{WHERE}: {words} .* on this GPU; got 60000"):
+        forward(on_device, on(kind, given), lambda shape: kind.to_device(numbers(*shape)), 0)
 
 
 @pytest.mark.parametrize("form", ["context", "mean", "temperatures", "law"])

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The memory that attention takes beside the tokens and their gradients, as calls of a large GPU are laid
-// out: at most a twentieth of the tokens, and the scores.
+// The memory of attention: what its blocks share on several devices, and what it takes beside the tokens
+// and their gradients, as calls of a large GPU are laid out: at most a twentieth of the tokens, and the
+// scores.
 #include "attention_call.h"
 
 namespace {
@@ -60,9 +61,47 @@ void scratch_is_a_twentieth_of_the_tokens() {
   }
 }
 
+// On devices whose blocks share less, all is right, and rows are refused from where they do not fit.
+void blocks_share_what_the_device_has() {
+  const attention_model::Shape shapes[] = {
+      {"tight", 2, 40, 30, 200, 0, attention_model::kDense, EC_ACTIVATION_TANH, EC_HEAD_NORM_L2},
+      {"tight, values", 1, 20, 6, 1000, 500, attention_model::kDense, EC_ACTIVATION_NONE,
+       EC_HEAD_NORM_NONE},
+  };
+  const size_t before = ec::emulation::most_shared();
+  for (const size_t kilobytes : {99, 163, 227}) {
+    ec::emulation::most_shared() = kilobytes << 10;
+    for (const attention_model::Shape& shape : shapes) {
+      attention_model::Model model(shape);
+      const attention_model::Wanted wanted(model);
+      for (const ec_dtype dtype : {EC_FLOAT32, EC_BFLOAT16}) {
+        attention_call::Call call(model, dtype);
+        call.forward(2);
+        attention_call::results_are_right(call, wanted);
+        call.backward(2, false, dtype);
+        attention_call::gradients_are_right(call, wanted);
+      }
+    }
+    for (const bool others : {false, true}) {
+      AttentionProblem problem = problem_of({1, 8, 16}, 16, NumberKind::kBFloat16);
+      if (others) problem.value = problem.key, problem.value.data = problem.query.data;
+      const int64_t most = ec::cuda::attention_most_row_bytes(problem);
+      CHECK(most > static_cast<int64_t>(kilobytes << 10) / 5);
+      problem.key_columns = most / 2 - (others ? 16 : 0);
+      problem.value_columns = others ? 16 : problem.key_columns;
+      CHECK(ec::cuda::attention_supported(problem));
+      problem.key_columns += 1;
+      if (!others) problem.value_columns += 1;
+      CHECK(!ec::cuda::attention_supported(problem));
+    }
+  }
+  ec::emulation::most_shared() = before;
+}
+
 }  // namespace
 
 int main() {
+  blocks_share_what_the_device_has();
   scratch_is_a_twentieth_of_the_tokens();
   return check::report();
 }

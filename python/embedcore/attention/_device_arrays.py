@@ -15,6 +15,7 @@ from .._device import Call, call_of
 from ._arguments import as_integers
 from ._bias import resolve_bias
 from ._fold import fold_query
+from ._kinds import namespace, widen
 from ._on_device import attention_forward
 from ._temperature import count_tokens, resolve_temperature
 
@@ -135,10 +136,6 @@ def pool_on_device(
     tokens: Any, mask: Any, lengths: Any, cu_seqlens: Any, weights: Any, out: Any
 ) -> Any:
     """Return what `mean_pool` returns."""
-    if weights is not None:
-        raise NotImplementedError(
-            f"{_MEAN}: 'weights' must not be given for arrays on a GPU that are not Torch's."
-        )
     given = _Tokens(_MEAN, "tokens", tokens, mask, lengths, cu_seqlens)
     if mask is not None and given.call.booleans("mask", mask, len(given.lead)) is None:
         raise TypeError(
@@ -148,22 +145,43 @@ def pool_on_device(
     pooled = given.call.made(shape, given.dtype) if out is None else out
     given.call.target("out", pooled, shape, given.dtype)
     with given.call.on_device():
-        _pool(_MEAN, given, pooled.reshape(given.sequences, 1, given.columns))
+        limits = mask if weights is None else _log_weights(given, weights)
+        _pool(_MEAN, given, limits, pooled.reshape(given.sequences, 1, given.columns))
     return pooled
+
+
+def _log_weights(tokens: _Tokens, weights: Any) -> Any:
+    """Return what is added to the scores, all 0, to make `weights` of them."""
+    shape = tokens.call.floats("weights", weights, len(tokens.lead)).shape
+    if shape != tokens.lead:
+        raise ValueError(
+            f"{_MEAN}: 'weights' must have one value for each token {tokens.lead}; got shape "
+            f"{shape}."
+        )
+    return log_weights(weights, tokens.mask)
+
+
+def log_weights(weights: Any, mask: Any) -> Any:
+    """Return the logarithms of `weights`, -infinity where `mask` is false."""
+    xp = namespace(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = xp.log(widen(weights)[0])
+    return logarithms if mask is None else xp.where(mask, logarithms, -xp.inf)
 
 
 def _mean(where: str, tokens: _Tokens) -> Any:
     """Return the means (B, d) of the valid tokens in float32."""
     shape = (tokens.sequences, 1, tokens.columns)
     mean = tokens.call.made(shape, "float32")
-    _pool(where, tokens, tokens.call.made(shape, tokens.dtype), mean)
+    mask = tokens.mask
+    if mask is not None and tokens.call.booleans("mask", mask, len(tokens.lead)) is None:
+        mask = mask != -np.inf
+    _pool(where, tokens, mask, tokens.call.made(shape, tokens.dtype), mean)
     return mean.reshape(tokens.sequences, tokens.columns)
 
 
-def _pool(where: str, tokens: _Tokens, pooled: Any, wide: Any = None) -> None:
-    offsets, lengths, mask = tokens.limits
-    if mask is not None and tokens.call.booleans("mask", mask, len(tokens.lead)) is None:
-        mask = mask != -np.inf
+def _pool(where: str, tokens: _Tokens, mask: Any, pooled: Any, wide: Any = None) -> None:
+    offsets, lengths, _ = tokens.limits
     attention_forward(
         where, tokens.key, None, None, offsets, lengths, mask, None, 1.0, 0, 0, 0, pooled, None,
         None, None, wide,
