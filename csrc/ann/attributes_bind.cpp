@@ -2,6 +2,7 @@
 // Attributes as Python calls them: payloads in, tables and filters out.
 #include "ann/attributes/table.h"
 
+#include <cstring>
 #include <deque>
 #include <optional>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "ann/attributes/errors.h"
 #include "ann/attributes/evaluate.h"
 #include "ann/attributes/given_sets.h"
+#include "ann/attributes/steps.h"
 #include "ann/attributes_python.h"
 #include "python/monitor.h"
 
@@ -211,19 +213,29 @@ py::dict table_bytes(const Table& table) {
 
 // ---- filters --------------------------------------------------------------------------------------------
 
+// Programs, seen in place.
+struct Programs {
+  explicit Programs(py::handle programs) {
+    if (!py::isinstance<py::list>(programs))
+      ecpy::raise_type("programs must be a list of bytes; got %s.", Py_TYPE(programs.ptr())->tp_name);
+    held = py::tuple(py::reinterpret_borrow<py::object>(programs));
+    views.reserve(held.size());
+    for (const py::handle program : held) {
+      if (!PyBytes_Check(program.ptr()))
+        ecpy::raise_type("programs must be bytes; got %s.", Py_TYPE(program.ptr())->tp_name);
+      views.emplace_back(PyBytes_AS_STRING(program.ptr()),
+                         static_cast<size_t>(PyBytes_GET_SIZE(program.ptr())));
+    }
+  }
+
+  py::tuple held;
+  std::vector<std::string_view> views;
+};
+
 std::shared_ptr<Filters> table_evaluate(const Table& table, py::handle programs, py::handle live,
                                         int threads) {
-  if (!py::isinstance<py::list>(programs))
-    ecpy::raise_type("programs must be a list of bytes; got %s.", Py_TYPE(programs.ptr())->tp_name);
-  const py::tuple held(py::reinterpret_borrow<py::object>(programs));
-  std::vector<std::string_view> views;
-  views.reserve(held.size());
-  for (const py::handle program : held) {
-    if (!PyBytes_Check(program.ptr()))
-      ecpy::raise_type("programs must be bytes; got %s.", Py_TYPE(program.ptr())->tp_name);
-    views.emplace_back(PyBytes_AS_STRING(program.ptr()),
-                       static_cast<size_t>(PyBytes_GET_SIZE(program.ptr())));
-  }
+  const Programs given(programs);
+  const std::vector<std::string_view>& views = given.views;
   const VectorView<uint64_t> alive = ecpy::view_live(live, table.rows());
   auto filters = std::make_shared<Filters>();
   if (views.size() == 1 && views[0].size() < kKeepLockBytes && table.rows() < kKeepLockRows) {
@@ -236,6 +248,18 @@ std::shared_ptr<Filters> table_evaluate(const Table& table, py::handle programs,
       [&] { status = evaluate(table, views, alive.data(), threads, monitor.get(), filters.get()); });
   ecpy::check_status("AnnTable.evaluate", status, {});
   return filters;
+}
+
+// Programs as steps (steps.h): int64 arrays (steps, 4), (programs + 1,) and (constants,).
+py::tuple table_steps(const Table& table, py::handle programs) {
+  const ec::ann::Steps steps = steps_of(table, Programs(programs).views);
+  const auto count = static_cast<py::ssize_t>(steps.steps.size());
+  py::array_t<int64_t> rows({count, py::ssize_t{4}});
+  std::memcpy(rows.mutable_data(), steps.steps.data(), steps.steps.size() * sizeof(ec::ann::Step));
+  const auto vector = [](const std::vector<int64_t>& values) {
+    return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
+  };
+  return py::make_tuple(rows, vector(steps.starts), vector(steps.constants));
 }
 
 std::shared_ptr<Filters> filters_from_masks(const py::list& masks, py::handle live) {
@@ -344,6 +368,7 @@ void register_ann_attributes(py::module_& module) {
       .def("update", &table_update, py::arg("slots"), py::arg("columns"))
       .def("take", &table_take, py::arg("order"))
       .def("evaluate", &table_evaluate, py::arg("programs"), py::arg("live"), py::arg("threads"))
+      .def("steps", &table_steps, py::arg("programs"))
       .def_property_readonly("rows", &Table::rows)
       .def("schema", &table_schema)
       .def("values", &ecpy::column_values, py::arg("name"), py::arg("slots"))

@@ -89,6 +89,107 @@ EC_API ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec
                                             const ec_attention_gradient* gradient, const int8_t* rest,
                                             void* workspace, ec_error* error);
 
+// ---- filtered search ------------------------------------------------------------------------------
+// The rows nearest to each query among those that pass its filter, by looking at all that pass. Rows lie in
+// slots; a filter is bits, bit i % 32 of word i / 32 for slot i, and then the list of the slots that pass.
+
+typedef enum ec_ann_metric { EC_ANN_COSINE = 0, EC_ANN_IP = 1, EC_ANN_L2 = 2 } ec_ann_metric;
+typedef enum ec_ann_number {
+  EC_ANN_FLOAT32 = 0,
+  EC_ANN_FLOAT16 = 1,
+  EC_ANN_BFLOAT16 = 2,
+  EC_ANN_INT8 = 3
+} ec_ann_number;
+
+typedef struct ec_cuda_ann_index {
+  ec_ann_metric metric;
+  ec_ann_number number;  // of the vectors
+  int64_t rows;          // slots, those of deleted rows included; below 2^32 - 1
+  int64_t columns;
+  int64_t row_stride;  // elements
+  const void* vectors;
+  const float* inverse_norms;  // cosine: 1 / |x| of each row
+  const float* mean;           // columns numbers, near those of the rows
+  const int64_t* ids;          // of the slots, what results name
+  // Written by ec_cuda_ann_encode. On boundaries of 256 bytes.
+  void* codes;       // rows times columns, rounded up to a multiple of 32, of bfloat16
+  float* offsets;    // one a row
+  float* norms;      // one a row
+  float* roughness;  // one
+} ec_cuda_ann_index;
+
+EC_API ec_status ec_cuda_ann_encode(const ec_cuda_place* place, const ec_cuda_ann_index* index,
+                                    ec_error* error);
+
+// Words of the bits of one filter.
+EC_API int64_t ec_cuda_ann_filter_words(int64_t rows);
+
+// Filters as steps over a stack of bits (csrc/ann/attributes/steps.h).
+typedef struct ec_cuda_ann_programs {
+  // Of each column: its kind and the addresses of its codes, offsets, keys and nulls, 0 for none
+  // (csrc/ann/attributes/column.h).
+  const int64_t* columns;
+  const int64_t* steps;   // rows of four numbers
+  const int64_t* starts;  // of each program, and where the last ends
+  const int64_t* constants;
+  int64_t programs;
+  int64_t rows;
+  const uint32_t* alive;  // bits; NULL: every slot
+} ec_cuda_ann_programs;
+
+// bits[programs][words]: the living rows that pass.
+EC_API ec_status ec_cuda_ann_evaluate(const ec_cuda_place* place, const ec_cuda_ann_programs* programs,
+                                      uint32_t* bits, ec_error* error);
+// bits[words]: slots order[i] with mask[i * stride] != 0.
+EC_API ec_status ec_cuda_ann_mark_mask(const ec_cuda_place* place, const uint8_t* mask, int64_t stride,
+                                       const uint32_t* order, int64_t count, int64_t rows, uint32_t* bits,
+                                       ec_error* error);
+// bits[words]: slots known_slots[j] with known_ids[j], which ascend, among ids.
+EC_API ec_status ec_cuda_ann_mark_ids(const ec_cuda_place* place, const int64_t* ids, int64_t count,
+                                      const int64_t* known_ids, const uint32_t* known_slots, int64_t known,
+                                      int64_t rows, uint32_t* bits, ec_error* error);
+// slots[filters][stride], ascending, and counts[filters], from bits[filters][words]. stride >= the most
+// that pass. workspace: 8 bytes for each 256 words of all filters.
+EC_API ec_status ec_cuda_ann_list(const ec_cuda_place* place, const uint32_t* bits, int64_t filters,
+                                  int64_t rows, uint32_t* slots, int64_t stride, int64_t* counts,
+                                  void* workspace, ec_error* error);
+
+typedef struct ec_cuda_ann_search_options {
+  int32_t k;  // 1 to 1024
+  // 0: the nearest by products of bfloat16, measured anew; else queries of which that may leave out a row
+  // are compared with all vectors that pass.
+  int32_t exact;
+  // Queries in the order in which they are taken, by positions; NULL: in their own.
+  const int32_t* order;
+  // Of each position its filter, -1 for none; NULL: `filter` for all.
+  const int32_t* which;
+  int32_t filter;
+  // Tiles of positions, 128 at most and of one filter: where each begins, and where the last ends; NULL:
+  // 128 each.
+  const int32_t* firsts;
+  int64_t tiles;
+  int64_t positions;      // queries that are answered
+  const uint32_t* slots;  // of the filters, as ec_cuda_ann_list writes them
+  int64_t slots_stride;
+  const int64_t* counts;
+  const uint32_t* every;  // the slots of living rows; NULL: all
+  int64_t living;
+} ec_cuda_ann_search_options;
+
+EC_API ec_status ec_cuda_ann_search_workspace(const ec_cuda_place* place, const ec_cuda_ann_index* index,
+                                              const ec_matrix* queries,
+                                              const ec_cuda_ann_search_options* options, int64_t* bytes,
+                                              ec_error* error);
+// ids[queries][k] (-1: none) and distances[queries][k] (infinite: none) by ascending distance, equal ones
+// by id, and counts[queries]: min(k, rows that pass). A query that is not finite, zero under the cosine, or
+// else longer than 1e15 has no rows, and NaN for distances. queries: not float64. workspace: on a boundary
+// of 256 bytes.
+// Complexity: O(queries rows columns) over the rows that pass.
+EC_API ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_ann_index* index,
+                                    const ec_matrix* queries, const ec_cuda_ann_search_options* options,
+                                    void* workspace, int64_t* ids, float* distances, int64_t* counts,
+                                    ec_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -43,7 +43,8 @@ if(NOT EC_HAVE_CUDA)
   return()
 endif()
 
-file(GLOB EC_CUDA_SOURCES CONFIGURE_DEPENDS cuda/common/*.cu cuda/common/*.cpp cuda/depth/*.cu cuda/attention/*.cu)
+file(GLOB EC_CUDA_SOURCES CONFIGURE_DEPENDS cuda/common/*.cu cuda/common/*.cpp cuda/ann/*.cu cuda/depth/*.cu
+     cuda/attention/*.cu)
 set(EC_CUDA_SHARED_SOURCES csrc/core/errors.cpp csrc/depth/shapes.cpp csrc/attention/check.cpp)
 
 add_library(embedcore_cuda SHARED ${EC_CUDA_SOURCES} ${EC_CUDA_SHARED_SOURCES})

@@ -7,6 +7,7 @@
 
 namespace py = pybind11;
 
+void register_ann(py::module_& module);
 void register_depth(py::module_& module);
 void register_attention(py::module_& module);
 
@@ -25,6 +26,7 @@ PYBIND11_MODULE(EC_MODULE_NAME, module) {
   module.doc() = "Binding over libembedcore_cuda; private. Use the functions of embedcore.";
   module.attr("build_info") = ec_cuda_build_info();
   module.def("device_count", &device_count, py::arg("where"));
+  register_ann(module);
   register_depth(module);
   register_attention(module);
 }

@@ -71,3 +71,66 @@ def attention_backward(
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
+
+class AnnIndex(metaclass=_Pybind11Type):
+    def __init__(
+        self,
+        metric: int,
+        number: int,
+        sizes: tuple[int, int, int],
+        arrays: tuple[int, int, int, int, int, int, int, int],
+        /,
+    ) -> None: ...
+
+def ann_encode(where: str, place: _Place, index: AnnIndex, /) -> None: ...
+def ann_filter_words(rows: int, /) -> int: ...
+def ann_evaluate(
+    where: str,
+    place: _Place,
+    arrays: tuple[int, int, int, int, int],
+    programs: int,
+    rows: int,
+    bits: int,
+    /,
+) -> None: ...
+def ann_mark_mask(
+    where: str,
+    place: _Place,
+    mask: tuple[int, int],
+    order: tuple[int, int],
+    rows: int,
+    bits: int,
+    /,
+) -> None: ...
+def ann_mark_ids(
+    where: str,
+    place: _Place,
+    ids: tuple[int, int],
+    known: tuple[int, int, int],
+    rows: int,
+    bits: int,
+    /,
+) -> None: ...
+def ann_list(
+    where: str,
+    place: _Place,
+    bits: tuple[int, int],
+    rows: int,
+    slots: tuple[int, int],
+    counts: int,
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+def ann_search(
+    where: str,
+    place: _Place,
+    index: AnnIndex,
+    queries: _Matrix,
+    k: int,
+    exact: bool,
+    positions: tuple[int, int, int, int, int, int],
+    lists: tuple[int, int, int, int, int],
+    results: tuple[int, int, int],
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays on a GPU: addresses for the kernels, and memory and streams from the arrays' own library.
 
-Nothing here waits for the device, and nothing is imported that the caller has not imported.
+Nothing here waits for the device, and nothing is imported that the caller has not imported, but by
+`call_for`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "Call", "Layout", "Library", "call_of", "is_on_device", "on_host", "take_rows"]
+__all__ = [
+    "DTYPES", "Call", "Layout", "Library", "call_for", "call_of", "is_on_device", "on_host",
+    "take_rows",
+]  # fmt: skip
 
 # Numbers that the C ABI gives the dtypes.
 DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
@@ -37,6 +41,9 @@ class Library(Protocol):
     """What is needed of an array library."""
 
     name: str
+
+    def is_ready(self) -> bool:
+        """Tell whether the library is there, or can be imported, and finds a GPU."""
 
     def owns(self, array: object) -> bool:
         """Tell whether `array` is one of this library's, on a GPU."""
@@ -68,6 +75,12 @@ class Library(Protocol):
 
 class _Torch:
     name = "torch.Tensor"
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(import_module("torch").cuda.is_available())
+        except ImportError:
+            return False
 
     def owns(self, array: object) -> bool:
         torch = sys.modules.get("torch")
@@ -109,6 +122,12 @@ class _Torch:
 
 class _CuPy:
     name = "cupy.ndarray"
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(import_module("cupy").cuda.is_available())
+        except ImportError:
+            return False
 
     def owns(self, array: object) -> bool:
         cupy = sys.modules.get("cupy")
@@ -180,11 +199,11 @@ class Call:
     """
 
     def __init__(
-        self, where: str, argument: str, array: Any, library: Library, differentiable: bool
+        self, where: str, argument: str, device: int, library: Library, differentiable: bool
     ) -> None:
         self.where, self._first, self._library = where, argument, library
         self._differentiable = differentiable
-        self._device = library.layout(array).device
+        self._device = device
         self._kept: list[Any] = []
         self.kernels = _kernels(where, argument, self._device)
 
@@ -198,9 +217,7 @@ class Call:
 
     def allocate(self, size: int) -> int:
         """Return the address of `size` bytes of scratch memory, kept until the call is done."""
-        memory = self._library.empty((size,), "uint8", self._device)
-        self._kept.append(memory)
-        return self._library.layout(memory).address
+        return self.kept(self.made((size,), "uint8"))
 
     def floats(self, argument: str, array: Any, *axes: int, rows: bool = False) -> Layout:
         """Return where a floating-point array of so many axes lies.
@@ -213,11 +230,18 @@ class Call:
             layout = self._copied(array, layout.dtype)
         return layout
 
-    def booleans(self, argument: str, array: Any, *axes: int) -> Layout | None:
-        """Return where a boolean array lies; None where `array` has another dtype."""
-        layout = self._seen(argument, array, ("bool", *_FLOATS))
+    def booleans(
+        self, argument: str, array: Any, *axes: int, others: tuple[str, ...] = _FLOATS
+    ) -> Layout | None:
+        """Return where a boolean array lies; None where `array` is of one of the other dtypes."""
+        layout = self._seen(argument, array, ("bool", *others))
         self._check_axes(argument, layout, axes)
         return layout if layout.dtype == "bool" else None
+
+    def marks(self, argument: str, array: Any) -> Layout:
+        """Return where a boolean vector lies, or one of integers, as `indices` does."""
+        layout = self.booleans(argument, array, 1, others=_INTEGERS)
+        return layout if layout is not None else self.indices(argument, array)
 
     def indices(self, argument: str, array: Any) -> Layout:
         """Return where a vector of integers lies, as contiguous int64."""
@@ -227,9 +251,13 @@ class Call:
             layout = self._copied(array, "int64")
         return layout
 
-    def matrix(self, argument: str, array: Any) -> tuple[int, int, int, int, int]:
-        """Return the numbers of a matrix, as the kernels take it."""
+    def matrix(
+        self, argument: str, array: Any, *, narrow: bool = False
+    ) -> tuple[int, int, int, int, int]:
+        """Return the numbers of a matrix, as the kernels take it; `narrow`: float64 as float32."""
         layout = self.floats(argument, array, 2, rows=True)
+        if narrow and layout.dtype == "float64":
+            layout = self._copied(array, "float32")
         rows, columns = layout.shape
         stride = layout.strides[0] if rows > 1 else columns
         return layout.address, rows, columns, stride, DTYPES[layout.dtype]
@@ -257,6 +285,11 @@ class Call:
     def sent(self, array: NDArray[Any]) -> int:
         """Return the address of such a copy."""
         return self._library.layout(self.copied_from_host(array)).address
+
+    def kept(self, array: Any) -> int:
+        """Keep an array that this call has made, as scratch is, and return its address."""
+        self._kept.append(array)
+        return self._library.layout(array).address
 
     def made(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a new array for a result."""
@@ -353,7 +386,7 @@ def call_of(
     """
     library = _library_of(array)
     if library is not None:
-        return Call(where, argument, array, library, differentiable)
+        return Call(where, argument, library.layout(array).device, library, differentiable)
     for name, other in others.items():
         elsewhere = None if other is None else _library_of(other)
         if elsewhere is not None:
@@ -363,6 +396,34 @@ def call_of(
                 f"cuda:{device}."
             )
     return None
+
+
+def call_for(where: str, argument: str, device: int) -> Call:
+    """Return a call on a device of which there is no array yet.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no library that finds a GPU.
+    ValueError
+        If there is no such device.
+    """
+    # A library that is there already goes first.
+    libraries = sorted(_LIBRARIES, key=lambda one: one.name.partition(".")[0] not in sys.modules)
+    for library in libraries:
+        if library.is_ready():
+            call = Call(where, argument, device, library, False)
+            count: int = call.kernels.device_count(where)
+            if device >= count:
+                raise ValueError(
+                    f"{where}: '{argument}' must be one of the {count} devices, 'cuda:0' to "
+                    f"'cuda:{count - 1}'; got 'cuda:{device}'."
+                )
+            return call
+    raise RuntimeError(
+        f"{where}: '{argument}' must be 'cpu', because neither Torch nor CuPy is here and finds a "
+        f"GPU; got 'cuda:{device}'."
+    )
 
 
 def is_on_device(array: Any) -> bool:

@@ -73,6 +73,9 @@ class EmulatedLibrary:
 
     name = "EmulatedArray"
 
+    def is_ready(self) -> bool:
+        return True
+
     def owns(self, array: object) -> bool:
         return isinstance(array, EmulatedArray)
 

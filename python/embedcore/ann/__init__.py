@@ -4,7 +4,8 @@
 from ._expression import Expression, field
 from ._index import Index
 from ._merge import merge_topk
+from ._on_device import DeviceIndex
 from ._result import SearchResult
 from ._where import Filter
 
-__all__ = ["Expression", "Filter", "Index", "SearchResult", "field", "merge_topk"]
+__all__ = ["DeviceIndex", "Expression", "Filter", "Index", "SearchResult", "field", "merge_topk"]

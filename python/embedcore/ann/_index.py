@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .._check import choose, integer
 from . import _change, _file
+from ._on_device import DeviceIndex, device_number
 from ._progress import Progress, monitor_of
 from ._readable import Readable
 from ._search import threads_of
@@ -333,10 +334,41 @@ class Index(Readable):
         content = _file.to_bytes(*to_sections(self._state))
         return _restored, (type(self), content, self._threads or None, progress)
 
-    def __copy__(self) -> Index:
+    def _with(self, state: State) -> Index:
+        """Return another index, with the same options of calls."""
         made = type(self).__new__(type(self))
-        made._attach("ann.Index", self._state, self._threads or None, self._progress)
+        made._attach("ann.Index", state, self._threads or None, self._progress)
         return made
+
+    def __copy__(self) -> Index:
+        return self._with(self._state)
+
+    def to(self, device: str) -> Any:
+        """Return the index on a device.
+
+        Parameters
+        ----------
+        device : str
+            ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. Memory there comes from Torch or else CuPy,
+            whichever is imported or can be; both libraries' arrays can be searched for.
+
+        Returns
+        -------
+        Index or DeviceIndex
+            For the CPU the index itself. For a GPU a snapshot, :class:`DeviceIndex`, whose
+            ``to("cpu")`` gives the version that it was made from.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no device.
+        RuntimeError
+            Where there is no GPU, or no library for it.
+        NotImplementedError
+            For a GPU, of an index that does not keep its vectors.
+        """
+        number = device_number("ann.Index.to", device)
+        return self if number is None else DeviceIndex(self, self._state, number)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Index:
         return self.__copy__()  # versions never change, so that both may share this one

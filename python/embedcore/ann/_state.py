@@ -182,7 +182,7 @@ def built(state: State, threads: int, monitor: Monitor) -> State:
     if state.dropped:
         vectors, order = state.vectors.build(None, None, 0, threads, options.seed, monitor)
         return state.taken(vectors, order, threads)
-    sample = _sample(state)
+    sample = sample_of(state)
     if not np.isfinite(sample).all():  # which no call adds; the build finds what the sample lacks
         raise ValueError("ann.Index: its vectors are damaged; a row is not finite or too long.")
     basis = basis_of(sample, unit=options.metric == "cosine", seed=options.seed)
@@ -210,7 +210,7 @@ def repacked(state: State, threads: int) -> State:
     return state.taken(vectors, order, threads)
 
 
-def _sample(state: State) -> NDArray[np.float32]:
+def sample_of(state: State) -> NDArray[np.float32]:
     """Rows to take statistics of, chosen by their place in the order of adding."""
     slots = state.ids.ordered_slots
     size = sample_size(state.options.dim)

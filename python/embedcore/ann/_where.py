@@ -90,9 +90,9 @@ def evaluated(
     """
     if condition is None:
         return None, None
-    if isinstance(condition, (list, tuple)) and not _is_flat(condition):
+    if is_list_of_filters(condition):
         if len(condition) != queries:
-            raise _wrong_number(where, condition, queries)
+            raise wrong_number(where, condition, queries)
         return _many(where, condition, state, index, threads)
     return one(where, condition, state, index, threads), np.zeros(queries, np.int32)
 
@@ -114,18 +114,19 @@ def check_forms(where: str, condition: Any, state: State, index: Readable, queri
     Columns are not asked for: an index without rows need not have any.
     """
     conditions = [condition]
-    if isinstance(condition, (list, tuple)) and not _is_flat(condition):
+    if is_list_of_filters(condition):
         if len(condition) != queries:
-            raise _wrong_number(where, condition, queries)
+            raise wrong_number(where, condition, queries)
         conditions = list(condition)
     for one_of_them in conditions:
         if isinstance(one_of_them, Filter):
-            _check_index(where, one_of_them, index)
+            check_index(where, one_of_them, index)
         elif one_of_them is not None and not isinstance(one_of_them, Expression):
             _slots(f"{where}:", one_of_them, state)
 
 
-def _wrong_number(where: str, conditions: Any, queries: int) -> ValueError:
+def wrong_number(where: str, conditions: Any, queries: int) -> ValueError:
+    """Return the error for a list of another number of filters than there are queries."""
     return ValueError(
         f"{where}: 'where' as a list must have one filter for each query ({queries}); got "
         f"{len(conditions)}."
@@ -137,15 +138,19 @@ def source_of(where: str, condition: Any, state: State, index: Readable) -> Expr
     if isinstance(condition, Expression):
         return condition
     if isinstance(condition, Filter):
-        _check_index(where, condition, index)
+        check_index(where, condition, index)
         return condition._source
-    listed = isinstance(condition, (list, tuple)) and not _is_flat(condition)
-    if condition is None or listed:
+    if condition is None or is_list_of_filters(condition):
         raise TypeError(f"{where}: 'where' must be one filter; got {type(condition).__name__}.")
-    array = _array(f"{where}:", condition)
+    array = array_of(f"{where}:", condition)
     if array.dtype == np.bool_:
         return state.ids.external[_slots(f"{where}:", array, state)]
     return array.astype(np.int64)
+
+
+def is_list_of_filters(condition: Any) -> bool:
+    """Tell whether `condition` is a list with a filter for each query."""
+    return isinstance(condition, (list, tuple)) and not _is_flat(condition)
 
 
 def _is_flat(condition: Iterable[Any]) -> bool:
@@ -213,11 +218,12 @@ def _evaluate(where: str, programs: list[bytes], state: State, threads: int) -> 
 def _of_filter(
     where: str, condition: Filter, state: State, index: Readable, threads: int
 ) -> _core.AnnFilters:
-    _check_index(where, condition, index)
+    check_index(where, condition, index)
     return condition._at(where, state, threads)
 
 
-def _check_index(where: str, condition: Filter, index: Readable) -> None:
+def check_index(where: str, condition: Filter, index: Readable) -> None:
+    """Raise for a Filter of another index."""
     if condition._index is not index:
         raise ValueError(f"{where}: 'where' must be a Filter of this index; got one of another.")
 
@@ -231,7 +237,8 @@ def _from_ids(ids: list[Ints], state: State) -> _core.AnnFilters:
     return _from_slots([slots[slots >= 0] for slots in found], state)
 
 
-def _array(where: str, condition: Any) -> NDArray[Any]:
+def array_of(where: str, condition: Any) -> NDArray[Any]:
+    """Return a mask or ids for NumPy; `where` starts the message of what is neither."""
     plain = isinstance(condition, (list, tuple, range)) or hasattr(condition, "__array__")
     if not (plain or hasattr(condition, "__dlpack__")):
         raise TypeError(f"{where} 'where' must be {_FORMS}; got {type(condition).__name__}.")
@@ -256,7 +263,7 @@ def _is_boolean(value: object) -> bool:
 
 def _slots(where: str, condition: Any, state: State) -> Ints:
     """Return the slots of a mask or of ids; ids that are not there pass nothing."""
-    array = _array(where, condition)
+    array = array_of(where, condition)
     if array.dtype == np.bool_:
         if len(array) != state.ids.live:
             raise ValueError(

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Filtered search on the device: what launches its kernels. Nothing here waits.
+#pragma once
+
+#include "ann/index.h"
+#include "common/workspace.h"
+
+namespace ec::cuda::ann {
+
+struct FilterPrograms;
+struct IdTable;
+
+constexpr int64_t kMostResults = 1024;  // k
+
+// Words of the bits of a filter over so many slots.
+int64_t filter_words(int64_t rows);
+
+// Queries and filters of a search, as ScanProblem and PassingLists have them.
+struct SearchProblem {
+  IndexRows index;
+  AnyRows queries;
+  int64_t count;
+  const int32_t *order, *which, *firsts;
+  int filter;
+  int64_t tiles;
+  const uint32_t* slots;
+  int64_t slots_stride;
+  const int64_t* counts;
+  const uint32_t* every;
+  int64_t every_count;
+  int k;
+  bool certain;  // queries whose candidates may lack a row are compared with all vectors
+  int64_t* ids;
+  float* distances;
+  int64_t* found;
+};
+
+// False: a grid would be too large.
+bool run_encode(const IndexRows& index, int multiprocessors, Stream stream);
+bool run_programs(const FilterPrograms& programs, Stream stream);
+bool run_mark_mask(const uint8_t* mask, int64_t stride, const uint32_t* order, int64_t count, int64_t rows,
+                   unsigned* bits, Stream stream);
+bool run_mark_ids(const int64_t* ids, int64_t count, const IdTable& table, int64_t rows, unsigned* bits,
+                  Stream stream);
+size_t list_workspace_bytes(int64_t filters, int64_t rows);
+bool run_list(const unsigned* bits, int64_t filters, int64_t rows, uint32_t* slots, int64_t stride,
+              int64_t* counts, void* workspace, Stream stream);
+size_t search_workspace_bytes(const SearchProblem& problem, int multiprocessors);
+bool run_search(const SearchProblem& problem, int multiprocessors, void* workspace, Stream stream);
+
+}  // namespace ec::cuda::ann

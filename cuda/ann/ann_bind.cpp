@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Filtered search on the GPU as Python calls it. Shapes and dtypes are Python's word (ann/_on_device.py).
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "python/arrays.h"
+#include "python/raise.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// An address, and how many are there or how far apart they are.
+using Part = std::tuple<uintptr_t, int64_t>;
+
+template <class T>
+T* start_of(const Part& part) {
+  return ecpy::pointer_of<T>(std::get<0>(part));
+}
+
+// An index on the device, whose arrays Python keeps.
+struct Index {
+  // Rows, columns, elements between rows.
+  using Sizes = std::array<int64_t, 3>;
+  // Vectors, inverse norms, mean, ids, codes, offsets, norms, roughness.
+  using Arrays = std::array<uintptr_t, 8>;
+
+  Index(int metric, int number, const Sizes& sizes, const Arrays& arrays) {
+    given.metric = static_cast<ec_ann_metric>(metric);
+    given.number = static_cast<ec_ann_number>(number);
+    given.rows = sizes[0];
+    given.columns = sizes[1];
+    given.row_stride = sizes[2];
+    given.vectors = ecpy::pointer_of<const void>(arrays[0]);
+    given.inverse_norms = ecpy::pointer_of<const float>(arrays[1]);
+    given.mean = ecpy::pointer_of<const float>(arrays[2]);
+    given.ids = ecpy::pointer_of<const int64_t>(arrays[3]);
+    given.codes = ecpy::pointer_of<void>(arrays[4]);
+    given.offsets = ecpy::pointer_of<float>(arrays[5]);
+    given.norms = ecpy::pointer_of<float>(arrays[6]);
+    given.roughness = ecpy::pointer_of<float>(arrays[7]);
+  }
+
+  ec_cuda_ann_index given = {};
+};
+
+// Starts kernels by call(place, error).
+template <class Call>
+void start(const char* where, const ecpy::PlaceNumbers& numbers, Call&& call) {
+  const ec_cuda_place place = ecpy::place_of(numbers);
+  ec_error error = {};
+  const ec_status status = ecpy::start_released([&] { return call(&place, &error); });
+  ecpy::check_status(where, status, error);
+}
+
+void encode(const char* where, const ecpy::PlaceNumbers& place, const Index& index) {
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_encode(at, &index.given, error);
+  });
+}
+
+// arrays: columns, steps, starts, constants, alive.
+void evaluate(const char* where, const ecpy::PlaceNumbers& place, const std::array<uintptr_t, 5>& arrays,
+              int64_t programs, int64_t rows, uintptr_t bits) {
+  const auto at = [&](size_t i) { return ecpy::pointer_of<const int64_t>(arrays[i]); };
+  const ec_cuda_ann_programs given = {
+      at(0), at(1), at(2), at(3), programs, rows, ecpy::pointer_of<const uint32_t>(arrays[4])};
+  start(where, place, [&](const ec_cuda_place* on, ec_error* error) {
+    return ec_cuda_ann_evaluate(on, &given, ecpy::pointer_of<uint32_t>(bits), error);
+  });
+}
+
+void mark_mask(const char* where, const ecpy::PlaceNumbers& place, const Part& mask, const Part& order,
+               int64_t rows, uintptr_t bits) {
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_mark_mask(at, start_of<const uint8_t>(mask), std::get<1>(mask),
+                                 start_of<const uint32_t>(order), std::get<1>(order), rows,
+                                 ecpy::pointer_of<uint32_t>(bits), error);
+  });
+}
+
+// known: addresses of ids and of slots, and how many there are.
+void mark_ids(const char* where, const ecpy::PlaceNumbers& place, const Part& ids,
+              const std::tuple<uintptr_t, uintptr_t, int64_t>& known, int64_t rows, uintptr_t bits) {
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_mark_ids(at, start_of<const int64_t>(ids), std::get<1>(ids),
+                                ecpy::pointer_of<const int64_t>(std::get<0>(known)),
+                                ecpy::pointer_of<const uint32_t>(std::get<1>(known)), std::get<2>(known),
+                                rows, ecpy::pointer_of<uint32_t>(bits), error);
+  });
+}
+
+// bits: of so many filters; slots: so many apart.
+void list(const char* where, const ecpy::PlaceNumbers& place, const Part& bits, int64_t rows,
+          const Part& slots, uintptr_t counts, const py::object& allocate) {
+  const int64_t filters = std::get<1>(bits), words = filters * ec_cuda_ann_filter_words(rows);
+  void* workspace = ecpy::allocated(allocate, words / 256 * 8);
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_list(at, start_of<const uint32_t>(bits), filters, rows, start_of<uint32_t>(slots),
+                            std::get<1>(slots), ecpy::pointer_of<int64_t>(counts), workspace, error);
+  });
+}
+
+// Addresses of order, which and firsts; the filter of all; tiles; positions.
+using Positions = std::tuple<uintptr_t, uintptr_t, uintptr_t, int, int64_t, int64_t>;
+// Addresses of slots, counts and every; elements between the slots of filters; living rows.
+using Lists = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t>;
+
+// results: addresses of ids, distances and counts.
+void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const Index& index,
+            const ecpy::MatrixNumbers& queries_numbers, int k, bool exact, const Positions& positions,
+            const Lists& lists, const std::array<uintptr_t, 3>& results, const py::object& allocate) {
+  ec_cuda_ann_search_options options = {};
+  options.k = k;
+  options.exact = exact ? 1 : 0;
+  options.order = ecpy::pointer_of<const int32_t>(std::get<0>(positions));
+  options.which = ecpy::pointer_of<const int32_t>(std::get<1>(positions));
+  options.firsts = ecpy::pointer_of<const int32_t>(std::get<2>(positions));
+  options.filter = std::get<3>(positions);
+  options.tiles = std::get<4>(positions);
+  options.positions = std::get<5>(positions);
+  options.slots = ecpy::pointer_of<const uint32_t>(std::get<0>(lists));
+  options.counts = ecpy::pointer_of<const int64_t>(std::get<1>(lists));
+  options.every = ecpy::pointer_of<const uint32_t>(std::get<2>(lists));
+  options.slots_stride = std::get<3>(lists);
+  options.living = std::get<4>(lists);
+  const ec_cuda_place place = ecpy::place_of(place_numbers);
+  const ec_matrix queries = ecpy::matrix_of(queries_numbers);
+  ec_error error = {};
+  int64_t bytes = 0;
+  ecpy::check_status(
+      where, ec_cuda_ann_search_workspace(&place, &index.given, &queries, &options, &bytes, &error), error);
+  void* workspace = ecpy::allocated(allocate, bytes);
+  start(where, place_numbers, [&](const ec_cuda_place* at, ec_error* failure) {
+    return ec_cuda_ann_search(at, &index.given, &queries, &options, workspace,
+                              ecpy::pointer_of<int64_t>(results[0]), ecpy::pointer_of<float>(results[1]),
+                              ecpy::pointer_of<int64_t>(results[2]), failure);
+  });
+}
+
+}  // namespace
+
+void register_ann(py::module_& module) {
+  py::class_<Index>(module, "AnnIndex")
+      .def(py::init<int, int, const Index::Sizes&, const Index::Arrays&>());
+  module.def("ann_encode", &encode);
+  module.def("ann_filter_words", &ec_cuda_ann_filter_words);
+  module.def("ann_evaluate", &evaluate);
+  module.def("ann_mark_mask", &mark_mask);
+  module.def("ann_mark_ids", &mark_ids);
+  module.def("ann_list", &list);
+  module.def("ann_search", &search);
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// From candidates to answers: lists of the segments merged, measured, and sorted by distance and id.
+#pragma once
+
+#include "ann/distances.cuh"
+#include "ann/scan.cuh"
+
+namespace ec::cuda::ann {
+
+constexpr int kMostKept = 2048;  // candidates of a query
+constexpr int64_t kLargestId = 0x7fffffffffffffff;
+
+struct AnswerProblem {
+  ScanProblem scan;
+  int k;
+  int64_t* ids;      // [query][k]
+  float* distances;  // [query][k]
+  int64_t* counts;   // [query]
+  int* uncertain;    // [position], or null: whether a row that was left out may belong to the answer
+  bool again;        // only queries that are uncertain
+};
+
+struct AnswerShared {
+  float distances[kMostKept];
+  int64_t ids[kMostKept];
+};
+
+// The lists of all segments into the first. All threads of the block.
+__device__ __forceinline__ void merge_segments(const ScanProblem& problem, int64_t position, int lane,
+                                               int warp) {
+  const KeyList own = problem.list(position, warp);
+  for (int64_t segment = warp + kPairWarps; segment < problem.segments; segment += kPairWarps)
+    own.insert_list(problem.list(position, segment), lane);
+  const auto lists = static_cast<int>(min(static_cast<int64_t>(kPairWarps), problem.segments));
+  for (int step = kPairWarps / 2; step > 0; step /= 2) {
+    __syncthreads();
+    if (warp < step && warp + step < lists) own.insert_list(problem.list(position, warp + step), lane);
+  }
+  __syncthreads();
+}
+
+// By distance, equal ones by id. size: a power of two.
+__device__ __forceinline__ void sort_answers(AnswerShared& shared, int size) {
+  for (int block = 2; block <= size; block *= 2) {
+    for (int step = block / 2; step > 0; step /= 2) {
+      for (int i = static_cast<int>(threadIdx.x); i < size; i += kPairThreads) {
+        const int other = i ^ step;
+        if (other < i) continue;
+        const float a = shared.distances[i], b = shared.distances[other];
+        const int64_t id = shared.ids[i], other_id = shared.ids[other];
+        const bool after = a > b || (a == b && id > other_id);
+        if (after != ((i & block) == 0)) continue;
+        shared.distances[i] = b, shared.distances[other] = a;
+        shared.ids[i] = other_id, shared.ids[other] = id;
+      }
+      __syncthreads();
+    }
+  }
+}
+
+// The distances of a position's candidates, padded to a power of two, which is returned.
+template <class T>
+__device__ __forceinline__ int measure(const AnswerProblem& problem, int64_t position, AnswerShared& shared,
+                                       int lane, int warp) {
+  const IndexRows& index = problem.scan.index;
+  const KeyList list = problem.scan.list(position, 0);
+  int size = kWarpSize;
+  while (size < list.kept) size *= 2;
+  for (int i = warp; i < size; i += kPairWarps) {
+    const Key key = i < list.kept ? list.keys[i] : 0;
+    float distance = __uint_as_float(0x7f800000u);
+    if (key != 0)
+      distance = distance_of<T>(index, problem.scan.queries.vectors + position * index.columns,
+                                slot_of(key), lane);
+    if (lane == 0) {
+      shared.distances[i] = distance;
+      shared.ids[i] = key == 0 ? kLargestId : index.ids[slot_of(key)];
+    }
+  }
+  __syncthreads();
+  return size;
+}
+
+// A block for each position.
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    write_answers(const __grid_constant__ AnswerProblem problem) {
+  AnswerShared& shared = shared_memory<AnswerShared>();
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
+  const ScanProblem& scan = problem.scan;
+  const int64_t position = blockIdx.x;
+  if (problem.again && problem.uncertain[position] == 0) return;
+  merge_segments(scan, position, lane, warp);
+  sort_answers(shared, measure<T>(problem, position, shared, lane, warp));
+
+  const int64_t query = scan.queries.number(position);
+  const int64_t passing = scan.passing.count(scan.queries.filter_of(position));
+  const bool answered = scan.queries.facts[position].unanswered == 0;
+  const auto count = static_cast<int>(answered ? min(static_cast<int64_t>(problem.k), passing) : 0);
+  const float nothing = __uint_as_float(answered ? 0x7f800000u : 0x7fc00000u);
+  for (int i = thread; i < problem.k; i += kPairThreads) {
+    problem.ids[query * problem.k + i] = i < count ? shared.ids[i] : -1;
+    problem.distances[query * problem.k + i] = i < count ? shared.distances[i] : nothing;
+  }
+  if (thread != 0) return;
+  problem.counts[query] = count;
+  if (problem.uncertain == nullptr || problem.again) return;
+  const bool left_out = answered && passing > scan.kept;
+  const Key last = scan.list(position, 0).keys[scan.kept - 1];
+  problem.uncertain[position] = left_out && !(nearest_below(scan.index, scan.queries.facts[position],
+                                                            bound_of(last)) >= shared.distances[count - 1])
+                                    ? 1
+                                    : 0;
+}
+
+}  // namespace ec::cuda::ann

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Queries whose answer by codes is not certain, compared with every row that passes by the vectors.
+#pragma once
+
+#include "ann/answers.cuh"
+
+namespace ec::cuda::ann {
+
+struct ExactShared {
+  Key keys[kWarpSize];  // of as many rows, which the warps measure in turns
+};
+
+// x: segments, fastest, times positions. A block's first warp keeps the list of its segment.
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    scan_vectors(const __grid_constant__ AnswerProblem problem) {
+  ExactShared& shared = shared_memory<ExactShared>();
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
+  const ScanProblem& scan = problem.scan;
+  const int64_t position = blockIdx.x / scan.segments, segment = blockIdx.x - position * scan.segments;
+  if (problem.uncertain[position] == 0) return;
+  const int filter = scan.queries.filter_of(position);
+  const int64_t rows = scan.passing.count(filter);
+  const float* query = scan.queries.vectors + position * scan.index.columns;
+  const KeyList list = scan.list(position, segment);
+  if (warp == 0) list.clear(lane);
+  for (int64_t first = segment * kWarpSize; first < rows; first += scan.segments * kWarpSize) {
+    for (int i = warp; i < kWarpSize; i += kPairWarps) {
+      const bool there = first + i < rows;
+      const uint32_t slot = there ? scan.passing.slot(filter, first + i) : 0;
+      const float distance = there ? distance_of<T>(scan.index, query, slot, lane) : 0.0f;
+      if (lane == 0) shared.keys[i] = there ? key_of(-distance, slot) : 0;
+    }
+    __syncthreads();
+    if (warp == 0) list.insert(sort_warp(shared.keys[lane], lane), 0, lane);
+    __syncthreads();
+  }
+}
+
+}  // namespace ec::cuda::ann

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Candidates as whole numbers, and lists of the best of them, sorted by warps.
+//
+// The order of keys is total, so that what is best does not depend on the order in which threads come.
+#pragma once
+
+#include "common/warp.cuh"
+
+namespace ec::cuda::ann {
+
+// The bound of a candidate, made to compare as a whole number, above its slot, the smaller the better. 0 is
+// no candidate, and comes last.
+using Key = unsigned long long;
+
+__device__ __forceinline__ unsigned ordered_bits(float a) {
+  const unsigned bits = __float_as_uint(a);
+  return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
+}
+__device__ __forceinline__ float from_ordered_bits(unsigned bits) {
+  return __uint_as_float(bits ^ ((bits >> 31) != 0 ? 0x80000000u : 0xffffffffu));
+}
+__device__ __forceinline__ Key key_of(float bound, uint32_t slot) {
+  return static_cast<Key>(ordered_bits(bound)) << 32 | static_cast<Key>(~slot);
+}
+__device__ __forceinline__ float bound_of(Key key) {
+  return from_ordered_bits(static_cast<unsigned>(key >> 32));
+}
+__device__ __forceinline__ uint32_t slot_of(Key key) { return ~static_cast<uint32_t>(key); }
+
+// Of a bitonic sequence of a warp, one key a lane: greatest first.
+__device__ __forceinline__ Key merge_warp(Key key, int lane) {
+#pragma unroll
+  for (int step = kWarpSize / 2; step > 0; step /= 2) {
+    const Key other = __shfl_xor_sync(kAllLanes, key, step);
+    key = (lane & step) == 0 ? max(key, other) : min(key, other);
+  }
+  return key;
+}
+
+// Keys of a warp, greatest first.
+__device__ __forceinline__ Key sort_warp(Key key, int lane) {
+#pragma unroll
+  for (int size = 2; size < kWarpSize; size *= 2) {
+#pragma unroll
+    for (int step = size / 2; step > 0; step /= 2) {
+      const Key other = __shfl_xor_sync(kAllLanes, key, step);
+      const bool greater = ((lane & step) == 0) == ((lane & size) == 0);
+      key = greater ? max(key, other) : min(key, other);
+    }
+  }
+  return merge_warp(key, lane);
+}
+
+// The best keys of many, greatest first. Each lane keeps to its own places, so that nothing has to wait
+// while one warp has the list.
+struct KeyList {
+  Key* keys;
+  int kept;  // a multiple of the warp
+
+  __device__ void clear(int lane) const {
+    for (int i = lane; i < kept; i += kWarpSize) keys[i] = 0;
+  }
+  // What a bound must be above to get in.
+  __device__ float bar() const {
+    const Key last = keys[kept - 1];
+    return last == 0 ? __uint_as_float(0xff800000u) : bound_of(last);
+  }
+  // Keys of a warp, greatest first, of which none belongs before `from`. All lanes.
+  __device__ void insert(Key key, int from, int lane) const {
+    for (int at = from; at < kept; at += kWarpSize) {
+      if (__shfl_sync(kAllLanes, key, 0) == 0) return;
+      // Both sorted, one of them backwards: the greater of each pair are the best of all.
+      const Key mine = keys[at + lane], other = __shfl_sync(kAllLanes, key, kWarpSize - 1 - lane);
+      keys[at + lane] = merge_warp(max(mine, other), lane);
+      key = merge_warp(min(mine, other), lane);
+    }
+  }
+  // All lanes.
+  __device__ void insert_list(const KeyList& others, int lane) const {
+    for (int at = 0; at < kept; at += kWarpSize) {
+      const Key key = others.keys[at + lane];
+      if (__shfl_sync(kAllLanes, key, 0) == 0) return;
+      insert(key, at, lane);
+    }
+  }
+};
+
+}  // namespace ec::cuda::ann

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows that pass, compared by codes with all queries of a tile at once: products by the tensor cores,
+// the best kept as they come, so that no matrix of scores is made.
+//
+// A block goes through every gridDim-th tile of rows for one tile of queries. What promises to be among the
+// best of a query is put aside, and sorted into its list when there are kBuffered of them. Which candidates
+// are looked at depends on when lists were sorted; which end up in the lists does not.
+#pragma once
+
+#include "ann/keys.cuh"
+#include "ann/passing.cuh"
+#include "ann/queries.cuh"
+#include "common/product_tiles.cuh"
+
+namespace ec::cuda::ann {
+
+constexpr int kScanStages = 3;
+constexpr int kBuffered = kWarpSize;
+
+struct ScanProblem {
+  IndexRows index;
+  Queries queries;
+  PassingLists passing;
+  Key* lists;  // [position][segments][kept]
+  int kept;
+  int64_t segments;  // blocks that share the rows
+
+  __device__ KeyList list(int64_t position, int64_t segment) const {
+    return {lists + (position * segments + segment) * kept, kept};
+  }
+};
+
+struct ScanShared {
+  Stage stages[kScanStages];
+  Key buffers[kTile][kBuffered];
+  // Of the rows of the tiles that stages are of.
+  float offsets[kScanStages][kTile], norms[kScanStages][kTile];
+  uint32_t slots[kScanStages][kTile];
+  float bars[kTile], reaches[kTile];  // of each query: what a bound must be above
+  int buffered[kTile];                // candidates, of which no more than kBuffered were put aside
+  int full_round;                     // the last round in which there was no room
+};
+
+// One block's way through its tiles.
+class Scan {
+ public:
+  __device__ Scan(const ScanProblem& problem, ScanShared& shared)
+      : problem_(problem),
+        shared_(shared),
+        thread_(static_cast<int>(threadIdx.x)),
+        lane_(thread_ % kWarpSize),
+        warp_(thread_ / kWarpSize) {
+    const int64_t tile = blockIdx.x / problem.segments;
+    segment_ = blockIdx.x - tile * problem.segments;
+    const int32_t* firsts = problem.queries.firsts;
+    first_query_ = firsts == nullptr ? tile * kTile : firsts[tile];
+    const int64_t end = firsts == nullptr ? min(problem.queries.count, first_query_ + kTile)
+                                          : static_cast<int64_t>(firsts[tile + 1]);
+    queries_ = static_cast<int>(end - first_query_);
+    filter_ = problem.queries.filter_of(first_query_);
+    rows_ = problem.passing.count(filter_);
+    steps_ = problem.index.padded / kStep;
+    const int64_t row_tiles = (rows_ + kTile - 1) / kTile;
+    turns_ = row_tiles > segment_ ? (row_tiles - segment_ - 1) / problem.segments + 1 : 0;
+  }
+
+  __device__ void run() {
+    start();
+    for (int i = 0; i < kScanStages - 1; ++i) copy_stage(i);
+    int64_t number = 0;
+    for (int64_t turn = 0; turn < turns_; ++turn) {
+      TileSums c = {};
+      for (int step = 0; step < steps_; ++step, ++number) {
+        async_wait<kScanStages - 2>();
+        __syncthreads();  // all have their copies, and all are done with the stage that is filled next
+        copy_stage(number + kScanStages - 1);
+        multiply_stage(shared_.stages[number % kScanStages], first_row_of(warp_), first_other_of(warp_), c);
+      }
+      offer(c, turn);
+    }
+    async_wait<0>();
+    __syncthreads();
+    for (int query = warp_; query < kTile; query += kPairWarps)
+      if (shared_.buffered[query] > 0) sort_in(query);
+  }
+
+ private:
+  // The lists begin empty. A warp has the lists of its queries throughout.
+  __device__ void start() {
+    if (thread_ == 0) shared_.full_round = 0;
+    for (int query = warp_; query < queries_; query += kPairWarps)
+      problem_.list(first_query_ + query, segment_).clear(lane_);
+    for (int query = thread_; query < kTile; query += kPairThreads) {
+      const bool there = query < queries_;
+      shared_.buffered[query] = 0;
+      shared_.bars[query] = __uint_as_float(there ? 0xff800000u : 0x7f800000u);  // no bound is above inf
+      shared_.reaches[query] = there ? problem_.queries.facts[first_query_ + query].reach : 0.0f;
+    }
+    __syncthreads();
+  }
+
+  __device__ int64_t first_row(int64_t turn) const { return (segment_ + turn * problem_.segments) * kTile; }
+
+  // Starts the copies of a stage; with the first of a tile, of what bounds need of its rows.
+  __device__ void copy_stage(int64_t number) {
+    const int64_t turn = number / steps_;
+    if (turn < turns_) {
+      const int step = static_cast<int>(number - turn * steps_);
+      Stage& stage = shared_.stages[number % kScanStages];
+      const int piece = thread_ % kPieces;
+#pragma unroll
+      for (int part = 0; part < kCopies; ++part) {
+        const int row = thread_ / kPieces + part * (kPairThreads / kPieces);
+        const bool present = first_row(turn) + row < rows_;
+        if (step == 0) begin_row(turn, part, row, present, piece == 0);
+        const int64_t at = step * kStep + piece * 8, padded = problem_.index.padded;
+        async_copy(stage.others + place_of(row, piece), problem_.index.codes + slots_[part] * padded + at,
+                   present);
+        const int64_t query = first_query_ + min(row, queries_ - 1);
+        async_copy(stage.rows + place_of(row, piece), problem_.queries.codes + query * padded + at,
+                   row < queries_);
+      }
+    }
+    async_commit();  // a group each time, so that waiting counts right
+  }
+
+  __device__ void begin_row(int64_t turn, int part, int row, bool present, bool first) {
+    const int ring = static_cast<int>(turn % kScanStages);
+    slots_[part] = problem_.passing.slot(filter_, first_row(turn) + (present ? row : 0));
+    if (!first) return;
+    shared_.slots[ring][row] = slots_[part];
+    async_copy_word(&shared_.offsets[ring][row], problem_.index.offsets + slots_[part], present);
+    async_copy_word(&shared_.norms[ring][row], problem_.index.norms + slots_[part], present);
+  }
+
+  // Query and row of number (i, j) of a lane's sums, in the tile.
+  __device__ int query_of(int i) const { return first_row_of(warp_) + row_in_warp(i / 2, i % 2, lane_); }
+  __device__ int row_of(int j) const { return first_other_of(warp_) + other_in_warp(j / 2, j % 2, lane_); }
+
+  // Puts aside what is above the bars.
+  __device__ void offer(const TileSums& c, int64_t turn) {
+    const int ring = static_cast<int>(turn % kScanStages);
+    const auto rows = static_cast<int>(min(static_cast<int64_t>(kTile), rows_ - first_row(turn)));
+    const float* offsets = shared_.offsets[ring];
+    const float* norms = shared_.norms[ring];
+    const auto bound = [&](int i, int j) {
+      return c[i / 2][j / 2].numbers[2 * (i % 2) + j % 2] +
+             (offsets[row_of(j)] + norms[row_of(j)] * shared_.reaches[query_of(i)]);
+    };
+    Key waiting = 0;  // a bit for each of the lane's sums
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) {
+      const float bar = shared_.bars[query_of(i)];
+#pragma unroll
+      for (int j = 0; j < kLaneOthers; ++j)
+        if (row_of(j) < rows && bound(i, j) > bar) waiting |= Key{1} << (i * kLaneOthers + j);
+    }
+    for (;;) {
+      ++round_;
+      if (waiting != 0) {
+#pragma unroll
+        for (int i = 0; i < kLaneRows; ++i) {
+#pragma unroll
+          for (int j = 0; j < kLaneOthers; ++j) {
+            const Key bit = Key{1} << (i * kLaneOthers + j);
+            if ((waiting & bit) != 0 && put_aside(query_of(i), bound(i, j), shared_.slots[ring][row_of(j)]))
+              waiting &= ~bit;
+          }
+        }
+      }
+      __syncthreads();
+      if (shared_.full_round != round_) return;
+      for (int query = warp_; query < kTile; query += kPairWarps)
+        if (shared_.buffered[query] >= kBuffered) sort_in(query);
+      __syncthreads();
+    }
+  }
+
+  // False where there is no room.
+  __device__ bool put_aside(int query, float bound, uint32_t slot) {
+    if (!(bound > shared_.bars[query])) return true;  // any more
+    const int at = atomicAdd(&shared_.buffered[query], 1);
+    if (at >= kBuffered) {
+      shared_.full_round = round_;
+      return false;
+    }
+    shared_.buffers[query][at] = key_of(bound, slot);
+    return true;
+  }
+
+  // A warp.
+  __device__ void sort_in(int query) {
+    const KeyList list = problem_.list(first_query_ + query, segment_);
+    const Key key = lane_ < shared_.buffered[query] ? shared_.buffers[query][lane_] : 0;
+    list.insert(sort_warp(key, lane_), 0, lane_);
+    __syncwarp();  // all have read how many there were
+    if (lane_ != kWarpSize - 1) return;
+    shared_.buffered[query] = 0;
+    shared_.bars[query] = list.bar();
+  }
+
+  static constexpr int kCopies = kTile * kPieces / kPairThreads;
+  static constexpr int kLaneRows = 2 * kRowFragments, kLaneOthers = 2 * kOtherFragments;
+  static_assert(kLaneRows * kLaneOthers <= 64, "each of a lane's sums has a bit");
+
+  const ScanProblem& problem_;
+  ScanShared& shared_;
+  const int thread_, lane_, warp_;
+  int queries_, filter_, steps_, round_ = 0;
+  int64_t segment_, first_query_, rows_, turns_;
+  int64_t slots_[kCopies];  // of the rows that this thread copies
+};
+
+// x: segments, fastest, times tiles of queries.
+__global__ void __launch_bounds__(kPairThreads, 1) scan_codes(const __grid_constant__ ScanProblem problem) {
+  Scan(problem, shared_memory<ScanShared>()).run();
+}
+
+}  // namespace ec::cuda::ann

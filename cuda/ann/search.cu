@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ann/ann.h"
+#include "ann/exact.cuh"
+
+namespace ec::cuda::ann {
+namespace {
+
+constexpr int64_t kMostBlocks = 0x7fffffff;
+constexpr int64_t kMostSegments = 64;
+constexpr double kFullEnough = 0.9;  // the share of multiprocessors that are at work
+
+int64_t round_up(int64_t a, int64_t step) { return ceiling(a, step) * step; }
+
+// How many candidates of a query are measured: beyond k as many again, so that all that rounding may have
+// put behind others are among them; less where nobody asks for certainty.
+int kept_for(int k, bool certain) {
+  const int more = certain ? max(44, min(k, 512)) : max(22, min(k / 2, 256));
+  return static_cast<int>(round_up(k + more, kWarpSize));
+}
+
+// Into how many parts the rows go, so that blocks come out even on the multiprocessors.
+int64_t segments_for(int64_t tiles, int64_t rows, int multiprocessors) {
+  const int64_t most =
+      max(int64_t{1}, min(tiles == 1 ? int64_t{multiprocessors} : kMostSegments, ceiling(rows, kTile)));
+  int64_t best = 1;
+  double fullest = 0.0;
+  for (int64_t segments = 1; segments <= most; ++segments) {
+    const int64_t blocks = tiles * segments, turns = ceiling(blocks, multiprocessors);
+    const double full = static_cast<double>(blocks) / static_cast<double>(turns * multiprocessors);
+    if (full > fullest) best = segments, fullest = full;
+    if (full >= kFullEnough) break;
+  }
+  return best;
+}
+
+// One call, laid out.
+struct SearchLayout {
+  SearchLayout(const SearchProblem& given, int multiprocessors, void* workspace) : arena(workspace) {
+    Queries& queries = answers.scan.queries;
+    queries = {given.queries, given.count, given.order, given.which, given.filter,
+               given.firsts,  given.tiles, nullptr,     nullptr,     nullptr};
+    queries.vectors = arena.take<float>(given.count * given.index.columns);
+    queries.codes = arena.take<BFloat>(given.count * given.index.padded);
+    queries.facts = arena.take<QueryFacts>(given.count);
+    ScanProblem& scan = answers.scan;
+    scan.index = given.index;
+    scan.passing = {given.slots, given.slots_stride, given.counts, given.every, given.every_count};
+    scan.kept = kept_for(given.k, given.certain);
+    scan.segments = segments_for(given.tiles, given.index.rows, multiprocessors);
+    scan.lists = arena.take<Key>(given.count * scan.segments * scan.kept);
+    answers.k = given.k;
+    answers.ids = given.ids;
+    answers.distances = given.distances;
+    answers.counts = given.found;
+    answers.uncertain = given.certain ? arena.take<int>(given.count) : nullptr;
+    answers.again = false;
+  }
+
+  Arena arena;
+  AnswerProblem answers = {};
+};
+
+}  // namespace
+
+bool run_encode(const IndexRows& index, int multiprocessors, Stream stream) {
+  clear(index.roughness, sizeof(float), stream);
+  const auto blocks = static_cast<unsigned>(
+      max(int64_t{1}, min(int64_t{8} * multiprocessors, ceiling(index.rows, kRowWarps))));
+  with_rows(index.kind, [&](auto number) {
+    using T = decltype(number);
+    EC_LAUNCH(encode_rows<T>, blocks, kRowThreads, 0, stream, index);
+  });
+  return !launches_failed();
+}
+
+size_t search_workspace_bytes(const SearchProblem& problem, int multiprocessors) {
+  return SearchLayout(problem, multiprocessors, nullptr).arena.used();
+}
+
+bool run_search(const SearchProblem& problem, int multiprocessors, void* workspace, Stream stream) {
+  if (problem.count == 0) return true;
+  SearchLayout layout(problem, multiprocessors, workspace);
+  const ScanProblem& scan = layout.answers.scan;
+  if (max(problem.tiles, problem.certain ? problem.count : 0) * scan.segments > kMostBlocks) return false;
+  EC_LAUNCH(prepare_queries, static_cast<unsigned>(ceiling(problem.count, kRowWarps)), kRowThreads, 0,
+            stream, scan.queries, scan.index);
+  allow_shared(scan_codes, sizeof(ScanShared));
+  EC_LAUNCH(scan_codes, static_cast<unsigned>(problem.tiles * scan.segments), kPairThreads,
+            sizeof(ScanShared), stream, scan);
+  with_rows(scan.index.kind, [&](auto number) {
+    using T = decltype(number);
+    const auto positions = static_cast<unsigned>(problem.count);
+    EC_LAUNCH(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, layout.answers);
+    if (!problem.certain) return;
+    AnswerProblem again = layout.answers;
+    again.again = true;
+    EC_LAUNCH(scan_vectors<T>, static_cast<unsigned>(problem.count * scan.segments), kPairThreads,
+              sizeof(ExactShared), stream, again);
+    EC_LAUNCH(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, again);
+  });
+  return !launches_failed();
+}
+
+}  // namespace ec::cuda::ann
