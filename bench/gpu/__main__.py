@@ -27,7 +27,7 @@ from bench.gpu.floors import measure_floors
 from bench.gpu.timing import Line, measure
 from bench.machine import commit
 
-FAMILIES = ("depth", "attention")
+FAMILIES = ("depth", "attention", "ann")
 
 
 def device_name(device: torch.device) -> str:

@@ -21,7 +21,8 @@ _INTRODUCTION = """## On a GPU
 By `.ci/gpu bench`: medians of times by the device's own clock, contestants in turns. Rates are
 those of the case's operations, or, of cosine depth and attention, of the bytes that have to be
 moved, and stand beside what the device reached in the same run. The error is the largest one
-against float64 over the rows that are checked.
+against float64 over the rows that are checked; of searches, the share of the nearest that was not
+found.
 """
 
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=["depth", "attention"])
+@pytest.fixture(params=["depth", "attention", "ann"])
 def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT))
     return import_module(f"bench.gpu.{request.param}")
