@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ann/index.h"
+#include "ann/walk.h"
 #include "common/workspace.h"
 
 namespace ec::cuda::ann {
@@ -29,7 +30,8 @@ struct SearchProblem {
   const uint32_t* every;
   int64_t every_count;
   int k;
-  bool certain;  // queries whose candidates may lack a row are compared with all vectors
+  const Graph* graph;  // null: everything is scanned
+  bool certain;        // queries whose candidates may lack a row are compared with all vectors
   int64_t* ids;
   float* distances;
   int64_t* found;

@@ -108,10 +108,22 @@ using Positions = std::tuple<uintptr_t, uintptr_t, uintptr_t, int, int64_t, int6
 // Addresses of slots, counts and every; elements between the slots of filters; living rows.
 using Lists = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t>;
 
+// Addresses of links, entries, bits and alive; entries; base; least. Base 0: everything is scanned.
+using GraphNumbers =
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int, std::array<int64_t, 4>>;
+
+ec_cuda_ann_graph graph_of(const GraphNumbers& numbers) {
+  const auto& [links, entries, bits, alive, count, base, least] = numbers;
+  return {ecpy::pointer_of<const uint32_t>(links), ecpy::pointer_of<const uint32_t>(entries), count,
+          ecpy::pointer_of<const uint32_t>(bits),  ecpy::pointer_of<const uint32_t>(alive),   base,
+          {least[0], least[1], least[2], least[3]}};
+}
+
 // results: addresses of ids, distances and counts.
 void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const Index& index,
             const ecpy::MatrixNumbers& queries_numbers, int k, bool exact, const Positions& positions,
-            const Lists& lists, const std::array<uintptr_t, 3>& results, const py::object& allocate) {
+            const Lists& lists, const GraphNumbers& graph_numbers, const std::array<uintptr_t, 3>& results,
+            const py::object& allocate) {
   ec_cuda_ann_search_options options = {};
   options.k = k;
   options.exact = exact ? 1 : 0;
@@ -126,6 +138,8 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   options.every = ecpy::pointer_of<const uint32_t>(std::get<2>(lists));
   options.slots_stride = std::get<3>(lists);
   options.living = std::get<4>(lists);
+  const ec_cuda_ann_graph graph = graph_of(graph_numbers);
+  options.graph = &graph;
   const ec_cuda_place place = ecpy::place_of(place_numbers);
   const ec_matrix queries = ecpy::matrix_of(queries_numbers);
   ec_error error = {};

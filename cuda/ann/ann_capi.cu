@@ -39,6 +39,7 @@ ec_status make_index(const ec_cuda_ann_index& given, IndexRows* index, ec_error*
 // A search in the form of the kernels.
 struct Prepared {
   SearchProblem problem = {};
+  Graph graph = {};
   int multiprocessors = 0;
 
   ec_status prepare(const ec_cuda_place* place, const ec_cuda_ann_index* index, const ec_matrix* queries,
@@ -75,6 +76,17 @@ struct Prepared {
     if (!sound)
       return fail(error, EC_INVALID_VALUE, "options", -1,
                   "'options' must have positions and tiles of the queries");
+    const ec_cuda_ann_graph* given = options.graph;
+    if (given == nullptr || given->base == 0) return EC_OK;
+    const bool power =
+        given->base >= 64 && given->base <= kMostPool && (given->base & (given->base - 1)) == 0;
+    if (!power || given->base < options.k || problem.index.rows >= int64_t{1} << 31)
+      return fail(
+          error, EC_INVALID_VALUE, "graph", -1,
+          "'graph' must have a base of 64, 128, 256 or 512, k (%d) at least, and less than 2^31 rows; "
+          "got %d and %lld",
+          static_cast<int>(options.k), static_cast<int>(given->base),
+          static_cast<long long>(problem.index.rows));
     return EC_OK;
   }
 
@@ -94,6 +106,17 @@ struct Prepared {
     problem.every_count = options.living;
     problem.k = options.k;
     problem.certain = options.exact != 0;
+    if (options.graph == nullptr || options.graph->base == 0) return;
+    const ec_cuda_ann_graph& given = *options.graph;
+    graph = {
+        given.links,
+        given.entries,
+        given.entry_count,
+        given.bits,
+        filter_words(problem.index.rows),
+        given.alive,
+        {given.base, {given.least[0], given.least[1], given.least[2], given.least[3]}, options.living}};
+    problem.graph = &graph;
   }
 };
 

@@ -23,7 +23,8 @@ struct ScanProblem {
   PassingLists passing;
   Key* lists;  // [position][segments][kept]
   int kept;
-  int64_t segments;  // blocks that share the rows
+  int64_t segments;       // blocks that share the rows
+  const int* needs_scan;  // [position]: tiles without any such are left out; null: none is
 
   __device__ KeyList list(int64_t position, int64_t segment) const {
     return {lists + (position * segments + segment) * kept, kept};
@@ -39,6 +40,7 @@ struct ScanShared {
   float bars[kTile], reaches[kTile];  // of each query: what a bound must be above
   int buffered[kTile];                // candidates, of which no more than kBuffered were put aside
   int full_round;                     // the last round in which there was no room
+  int wanted;                         // whether a query of the tile needs the scan
 };
 
 // One block's way through its tiles.
@@ -65,6 +67,7 @@ class Scan {
   }
 
   __device__ void run() {
+    if (!is_wanted()) return;
     start();
     for (int i = 0; i < kScanStages - 1; ++i) copy_stage(i);
     int64_t number = 0;
@@ -85,6 +88,17 @@ class Scan {
   }
 
  private:
+  // All threads get the same answer.
+  __device__ bool is_wanted() {
+    const int* needs_scan = problem_.needs_scan;
+    if (needs_scan == nullptr) return true;
+    if (thread_ == 0) shared_.wanted = 0;
+    __syncthreads();
+    if (thread_ < queries_ && needs_scan[first_query_ + thread_] != 0) shared_.wanted = 1;
+    __syncthreads();
+    return shared_.wanted != 0;
+  }
+
   // The lists begin empty. A warp has the lists of its queries throughout.
   __device__ void start() {
     if (thread_ == 0) shared_.full_round = 0;

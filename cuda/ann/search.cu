@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ann/ann.h"
 #include "ann/exact.cuh"
+#include "ann/walk.cuh"
 
 namespace ec::cuda::ann {
 namespace {
@@ -54,11 +55,42 @@ struct SearchLayout {
     answers.counts = given.found;
     answers.uncertain = given.certain ? arena.take<int>(given.count) : nullptr;
     answers.again = false;
+    if (given.graph != nullptr && !given.certain) lay_out_walk(given, multiprocessors);
+  }
+
+  // Entries are found by a scan of their own.
+  void lay_out_walk(const SearchProblem& given, int multiprocessors) {
+    ScanProblem& scan = answers.scan;
+    for (int i = 0; i < kWidenings && given.graph->plan.base > 0; ++i)
+      if (given.graph->plan.least[i] <= given.index.rows)
+        walk.most_pool = min(kMostPool, given.graph->plan.base << i);
+    if (walk.most_pool == 0) return;
+    walk.needs_scan = arena.take<int>(given.count);
+    scan.needs_scan = walk.needs_scan;
+    walk.scan = scan;
+    walk.graph = *given.graph;
+    walk.k = given.k;
+    walk.entries = scan;
+    walk.entries.needs_scan = nullptr;
+    walk.entries.queries.which = nullptr;
+    walk.entries.queries.filter = -1;
+    walk.entries.passing.every = given.graph->entries;
+    walk.entries.passing.every_count = given.graph->entry_count;
+    walk.entries.kept = kWarpSize;
+    walk.entries.segments = segments_for(given.tiles, given.graph->entry_count, multiprocessors);
+    walk.entries.lists = arena.take<Key>(given.count * walk.entries.segments * kWarpSize);
   }
 
   Arena arena;
   AnswerProblem answers = {};
+  WalkProblem walk = {};  // most_pool 0: there is none
 };
+
+void launch_scan(const ScanProblem& scan, Stream stream) {
+  allow_shared(scan_codes, sizeof(ScanShared));
+  EC_LAUNCH(scan_codes, static_cast<unsigned>(scan.queries.tiles * scan.segments), kPairThreads,
+            sizeof(ScanShared), stream, scan);
+}
 
 }  // namespace
 
@@ -84,9 +116,13 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   if (max(problem.tiles, problem.certain ? problem.count : 0) * scan.segments > kMostBlocks) return false;
   EC_LAUNCH(prepare_queries, static_cast<unsigned>(ceiling(problem.count, kRowWarps)), kRowThreads, 0,
             stream, scan.queries, scan.index);
-  allow_shared(scan_codes, sizeof(ScanShared));
-  EC_LAUNCH(scan_codes, static_cast<unsigned>(problem.tiles * scan.segments), kPairThreads,
-            sizeof(ScanShared), stream, scan);
+  if (layout.walk.most_pool > 0) {
+    launch_scan(layout.walk.entries, stream);
+    const size_t shared = walk_shared_bytes(layout.walk.most_pool);
+    allow_shared(walk_graph, shared);
+    EC_LAUNCH(walk_graph, static_cast<unsigned>(problem.count), kWalkThreads, shared, stream, layout.walk);
+  }
+  launch_scan(scan, stream);
   with_rows(scan.index.kind, [&](auto number) {
     using T = decltype(number);
     const auto positions = static_cast<unsigned>(problem.count);

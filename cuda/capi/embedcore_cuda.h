@@ -90,8 +90,9 @@ EC_API ec_status ec_cuda_attention_backward(const ec_cuda_place* place, const ec
                                             void* workspace, ec_error* error);
 
 // ---- filtered search ------------------------------------------------------------------------------
-// The rows nearest to each query among those that pass its filter, by looking at all that pass. Rows lie in
-// slots; a filter is bits, bit i % 32 of word i / 32 for slot i, and then the list of the slots that pass.
+// The rows nearest to each query among those that pass its filter, by looking at all that pass, or through
+// a graph. Rows lie in slots; a filter is bits, bit i % 32 of word i / 32 for slot i, and then the list of
+// the slots that pass.
 
 typedef enum ec_ann_metric { EC_ANN_COSINE = 0, EC_ANN_IP = 1, EC_ANN_L2 = 2 } ec_ann_metric;
 typedef enum ec_ann_number {
@@ -154,6 +155,20 @@ EC_API ec_status ec_cuda_ann_list(const ec_cuda_place* place, const uint32_t* bi
                                   int64_t rows, uint32_t* slots, int64_t stride, int64_t* counts,
                                   void* workspace, ec_error* error);
 
+// Walks through the graph of an index of less than 2^31 rows, for queries that are not exact.
+typedef struct ec_cuda_ann_graph {
+  const uint32_t* links;    // [rows][32], 2^32 - 1 behind the last of a row
+  const uint32_t* entries;  // rows of an even spread, where walks begin
+  int64_t entry_count;
+  const uint32_t* bits;   // of the filters
+  const uint32_t* alive;  // bits; NULL: every slot
+  // Walks keep the best rows that they meet: `base` (64, 128, 256 or 512) where all rows pass, 2^i times as
+  // many, 512 at most, where a fraction of 0.9 / 2^i or more does. least[i]: rows that must pass for a scan
+  // to be slower.
+  int32_t base;
+  int64_t least[4];
+} ec_cuda_ann_graph;
+
 typedef struct ec_cuda_ann_search_options {
   int32_t k;  // 1 to 1024
   // 0: the nearest by products of bfloat16, measured anew; else queries of which that may leave out a row
@@ -174,6 +189,7 @@ typedef struct ec_cuda_ann_search_options {
   const int64_t* counts;
   const uint32_t* every;  // the slots of living rows; NULL: all
   int64_t living;
+  const ec_cuda_ann_graph* graph;  // NULL: everything is scanned
 } ec_cuda_ann_search_options;
 
 EC_API ec_status ec_cuda_ann_search_workspace(const ec_cuda_place* place, const ec_cuda_ann_index* index,

@@ -115,6 +115,12 @@ inline unsigned atomicOr(unsigned* to, unsigned bits) {
   *to |= bits;
   return before;
 }
+template <class T>
+T atomicCAS(T* to, T expected, T value) {
+  const T before = *to;
+  if (before == expected) *to = value;
+  return before;
+}
 inline unsigned atomicInc(unsigned* to, unsigned last) {
   const unsigned before = *to;
   *to = before >= last ? 0 : before + 1;

@@ -130,6 +130,7 @@ def ann_search(
     exact: bool,
     positions: tuple[int, int, int, int, int, int],
     lists: tuple[int, int, int, int, int],
+    graph: tuple[int, int, int, int, int, int, tuple[int, int, int, int]],
     results: tuple[int, int, int],
     allocate: Callable[[int], int],
     /,

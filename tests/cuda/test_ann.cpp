@@ -117,11 +117,11 @@ struct Data {
 
 // A mask as lists have it: one filter, the second of two; the first lets nothing pass.
 struct Passing {
-  Passing(const std::vector<uint8_t>& mask) : counts(2, -1) {
-    const auto rows = static_cast<int64_t>(mask.size()), words = filter_words(rows);
+  explicit Passing(const std::vector<uint8_t>& mask)
+      : rows(static_cast<int64_t>(mask.size())), words(filter_words(rows)), counts(2, -1) {
     std::vector<uint32_t> order(mask.size());
     std::iota(order.begin(), order.end(), 0u);
-    std::vector<unsigned> bits(static_cast<size_t>(2 * words), 0xffffffffu);
+    bits.assign(static_cast<size_t>(2 * words), 0xffffffffu);
     CHECK(run_mark_ids(nullptr, 0, {}, rows, bits.data(), nullptr));
     CHECK(run_mark_mask(mask.data(), 1, order.data(), rows, rows, bits.data() + words, nullptr));
     slots.assign(static_cast<size_t>(2 * rows), 0xffffffffu);
@@ -134,8 +134,10 @@ struct Passing {
     CHECK(std::equal(right.begin(), right.end(), slots.begin() + rows));
   }
 
+  int64_t rows, words;
   std::vector<int64_t> counts;
   std::vector<uint32_t> slots;
+  std::vector<unsigned> bits;
 };
 
 struct Answers {
@@ -144,7 +146,7 @@ struct Answers {
 };
 
 Answers search(const Data& data, const std::vector<float>& queries, int k, bool certain,
-               const Passing* passing) {
+               const Passing* passing, const Graph* graph = nullptr) {
   const int64_t count = static_cast<int64_t>(queries.size()) / data.index.columns;
   Answers answers = {std::vector<int64_t>(static_cast<size_t>(count * k)),
                      std::vector<int64_t>(static_cast<size_t>(count)),
@@ -163,6 +165,7 @@ Answers search(const Data& data, const std::vector<float>& queries, int k, bool 
   problem.every_count = data.index.rows;
   problem.k = k;
   problem.certain = certain;
+  problem.graph = graph;
   problem.ids = answers.ids.data();
   problem.distances = answers.distances.data();
   problem.found = answers.counts.data();
@@ -238,11 +241,79 @@ void long_lists() {
   const Passing passing(mask);
 }
 
+// The first half of the rows hang together, and nothing leads to the others: what a walk finds is of these,
+// and a scan finds all.
+struct HalfGraph {
+  explicit HalfGraph(const Data& data) : half(data.index.rows / 2) {
+    links.assign(static_cast<size_t>(data.index.rows * kDegree), 0xffffffffu);
+    std::vector<std::pair<double, uint32_t>> others(static_cast<size_t>(half));
+    for (int64_t i = 0; i < half; ++i) {
+      const float* own = data.vectors.data() + i * data.stride;
+      for (int64_t j = 0; j < half; ++j)
+        others[static_cast<size_t>(j)] = {data.distance(own, j), static_cast<uint32_t>(j)};
+      std::sort(others.begin(), others.end());
+      for (int n = 0; n < kDegree - 4; ++n)  // the rest stay open
+        links[static_cast<size_t>(i * kDegree + n)] = n < 16
+                                                          ? others[static_cast<size_t>(n) + 1].second
+                                                          : static_cast<uint32_t>((i * 7 + n * 31) % half);
+    }
+    for (uint32_t i = 0; i < half; i += 29) entries.push_back(i);
+    graph.links = links.data();
+    graph.entries = entries.data();
+    graph.entry_count = static_cast<int64_t>(entries.size());
+    graph.plan = {64, {0, 0, 0, 0}, data.index.rows};
+  }
+
+  int64_t half;
+  std::vector<uint32_t> links, entries;
+  Graph graph = {};
+};
+
+void walks_end_where_the_graph_does() {
+  const int64_t rows = 900;
+  const int columns = 20, k = 10, count = 4;
+  for (const Metric metric : kMetrics) {
+    const Data data(metric, rows, columns, 9);
+    HalfGraph half(data);
+    const std::vector<float> queries = some_queries(count, columns, 10);
+    const auto slots_of = [&](const Answers& answers) {
+      std::vector<int64_t> slots;
+      for (const int64_t id : answers.ids) slots.push_back(rows - id / 7);
+      return slots;
+    };
+    // Nearest rows of the first half, as a scan of them finds.
+    std::vector<uint8_t> mask(static_cast<size_t>(rows));
+    std::fill(mask.begin(), mask.begin() + half.half, uint8_t{1});
+    const Passing first(mask);
+    const std::vector<int64_t> right = slots_of(search(data, queries, k, true, &first));
+    const std::vector<int64_t> found = slots_of(search(data, queries, k, false, nullptr, &half.graph));
+    size_t same = 0;
+    for (size_t i = 0; i < found.size(); ++i) {
+      CHECK(found[i] < half.half);
+      const auto row = right.begin() + static_cast<std::ptrdiff_t>(i / k * k);
+      same += std::find(row, row + k, found[i]) != row + k ? 1 : 0;
+    }
+    CHECK(same >= found.size() * 9 / 10);
+    // Half of the rows pass, so that pools are twice as wide; none of those that a walk can meet.
+    for (auto& pass : mask) pass ^= 1;
+    const Passing second(mask);
+    half.graph.bits = second.bits.data();
+    half.graph.words = second.words;
+    const Answers scanned = search(data, queries, k, false, &second);
+    CHECK(search(data, queries, k, false, &second, &half.graph).ids == scanned.ids);
+    // Where walks do not pay, nothing walks.
+    half.graph.plan = {64, {rows + 1, 0, 0, 0}, rows};
+    CHECK(search(data, queries, k, false, nullptr, &half.graph).ids ==
+          search(data, queries, k, false, nullptr).ids);
+  }
+}
+
 }  // namespace
 
 int main() {
   lists_keep_the_best();
   all_shapes();
   long_lists();
+  walks_end_where_the_graph_does();
   return check::report();
 }

@@ -14,6 +14,7 @@ from .._device import Call, on_host
 from ._state import State, sample_of
 from ._vectors import DTYPES, METRICS, Floats
 
+_MOST_LINKED = 1 << 31  # slots that walks can name
 _CODE_STEP = 32  # columns of codes, as the C ABI says
 _COLUMN_PARTS = ("codes", "offsets", "keys", "nulls")
 
@@ -55,6 +56,7 @@ class DeviceRows:
     every: int  # living slots; 0: all
     ordered: int  # living slots in the order of adding
     known: tuple[int, int, int]  # ids of living rows, ascending; their slots; how many
+    graph: tuple[int, int, int]  # links, entries, and how many of these; 0: walks are not possible
 
 
 def sent_to(call: Call, state: State) -> DeviceRows:
@@ -64,6 +66,7 @@ def sent_to(call: Call, state: State) -> DeviceRows:
     words = call.kernels.ann_filter_words(rows)
     slots = state.ids.ordered_slots
     by_id = np.argsort(state.ids.external[slots], kind="stable")
+    parts = state.vectors.parts()
     live_bits = state.vectors.live_bits()
     alive = every = 0
     if live_bits is not None:
@@ -76,7 +79,7 @@ def sent_to(call: Call, state: State) -> DeviceRows:
         rows,
         words,
         state.ids.live,
-        _indexes(memory, state),
+        _indexes(memory, state, parts),
         _columns(memory, state.table),
         alive,
         every,
@@ -86,14 +89,23 @@ def sent_to(call: Call, state: State) -> DeviceRows:
             memory.sent("ids", slots[by_id].astype(np.uint32)),
             len(slots),
         ),
+        _graph(memory, state, parts),
     )
 
 
-def _indexes(memory: Memory, state: State) -> dict[int, Any]:
+def _graph(memory: Memory, state: State, parts: dict[str, Any]) -> tuple[int, int, int]:
+    """Send the graph, if every row is linked, and a row of each cell, where walks begin."""
+    if not state.trained or state.tail or state.ids.rows >= _MOST_LINKED:
+        return 0, 0, 0
+    starts = parts["cell_start"]
+    entries = parts["cell_members"][starts[:-1][starts[:-1] < starts[1:]]]
+    return memory.sent("graph", parts["links"]), memory.sent("graph", entries), len(entries)
+
+
+def _indexes(memory: Memory, state: State, parts: dict[str, Any]) -> dict[int, Any]:
     """Encode the vectors, and their first columns as prefixes have them."""
     call, options = memory.call, state.options
     sample = sample_of(state)
-    parts = state.vectors.parts()
     vectors = memory.sent("vectors", parts["raw"])
     ids = memory.sent("ids", state.ids.external)
     number = DTYPES.index(options.dtype or "float32")

@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from .._check import integer
 from .._device import Call, call_for, call_of, on_host
+from ._device_costs import SCAN, TILE, Costs, Plan, measured
 from ._device_rows import DeviceRows, sent_to
 from ._device_where import DeviceFilters, Which, evaluated
 from ._result import SearchResult
 from ._search import wanted_of
 from ._state import State
+from ._vectors import widened
 
 if TYPE_CHECKING:
     from ._index import Index
 
 MOST_RESULTS = 1024
-_TILE = 128  # queries that kernels take at once
+_SAMPLE = 1024  # queries that costs are measured with
 # Lists of slots that are there at the same time; filters beyond take turns.
 _LIST_BYTES = 1 << 28
 
@@ -29,9 +31,11 @@ class DeviceIndex:
     """A version of an index on a GPU. Made by :meth:`Index.to`.
 
     It is a snapshot: what the index is changed to later is not seen here. Searches compare all rows
-    that pass, by products of the tensor cores, and measure the best anew from the vectors as they
-    were given; they may run on any stream and in many threads. Until they are done, it has to be
-    kept.
+    that pass, by products of the tensor cores, or walk through the graph where that is quicker by
+    what was measured when it was made; the best are measured anew from the vectors as they were
+    given. They may run on any stream and in many threads. Until they are done, it has to be kept.
+
+    Walks take an index that was built, every row of it linked (:meth:`Index.compact`).
 
     Examples
     --------
@@ -49,6 +53,7 @@ class DeviceIndex:
             )
         self._index, self._state, self._number = index, state, device
         self._rows: DeviceRows = sent_to(call_for(where, "device", device), state)
+        self._costs: Costs | None = self._measure(where) if self._rows.graph[0] else None
 
     @property
     def dim(self) -> int:
@@ -135,11 +140,10 @@ class DeviceIndex:
         where : optional
             As for :meth:`Index.search`. Masks and ids may lie on the device, or on the CPU.
         recall : float, default 0.95
-            As for :meth:`Index.search`. All rows that pass are looked at, which meets any.
+            As for :meth:`Index.search`: what walks through the graph have to find.
         exact : bool, default False
-            Without it, a row that is as near as the last one found may be missing where rounding to
-            bfloat16 puts very many rows before it. With it, queries for which that is possible
-            are compared with the vectors themselves.
+            Look at all rows that pass, and compare the vectors themselves for queries of which
+            rounding to bfloat16 may have lost a row.
         check : bool, default False
             Whether to wait, and raise for queries that have no answer.
 
@@ -180,15 +184,13 @@ class DeviceIndex:
                 f"{name}: 'queries' must have {self.dim}{also} columns; got shape {shape}."
             )
         filters = evaluated(call, self._rows, self._state, self._index, where, count)
-        ids = call.made((count, wanted.k), "int64")
-        distances = call.made((count, wanted.k), "float32")
-        found = call.made((count,), "int64")
-        results = (call.kept(ids), call.kept(distances), call.kept(found))
-        if count:
-            _Search(call, self._rows, matrix, wanted.k, wanted.exact, results).run(filters)
+        plan = SCAN
+        if self._costs is not None and columns == self.dim and not wanted.exact:
+            plan = self._costs.plan(count, wanted.k, wanted.recall)
+        result = _Search(call, self._rows, matrix, wanted.k, wanted.exact, plan).run(filters)
         if check:
-            self._check(name, distances)
-        return SearchResult(ids, distances, found)
+            self._check(name, result.distances)
+        return result
 
     def count(self, where: Any = None) -> int:
         """Return how many rows pass a filter, as :meth:`search` takes it; all for None.
@@ -207,6 +209,24 @@ class DeviceIndex:
             call.kept(counts), call.allocate,
         )  # fmt: skip
         return int(on_host(counts)[0])
+
+    def _measure(self, name: str) -> Costs:
+        """Measure what searches cost, with rows of the index for queries."""
+        call, state = call_for(name, "device", self._number), self._state
+        slots = state.ids.ordered_slots
+        slots = slots[:: max(1, len(slots) // _SAMPLE)][:_SAMPLE]
+        rows = widened(state.vectors.vectors(slots), state.options.dtype)
+        sample = call.copied_from_host(np.array(rows))
+        none = evaluated(call, self._rows, state, self._index, [], 1)
+
+        def run(count: int, plan: Plan, among_all: bool) -> Any:
+            address, _, *others = call.matrix("queries", sample)
+            matrix = (address, count, others[0], others[1], others[2])
+            once = call_for(name, "device", self._number)  # scratch is for one search
+            filters = DeviceFilters(0, 0, None) if among_all else none
+            return on_host(_Search(once, self._rows, matrix, 11, False, plan).run(filters).ids)
+
+        return measured(len(self), len(slots), run)
 
     def _call(self, name: str, queries: Any) -> Call:
         call = call_of(name, "queries", queries)
@@ -230,30 +250,41 @@ class _Search:
 
     def __init__(
         self, call: Call, rows: DeviceRows, matrix: tuple[int, int, int, int, int], k: int,
-        exact: bool, results: tuple[int, int, int],
+        exact: bool, plan: Plan,
     ) -> None:  # fmt: skip
         self._call, self._rows, self._matrix, self._k = call, rows, matrix, k
-        self._exact, self._results = exact, results
+        self._exact, self._plan = exact, plan
         self._index = rows.indexes[matrix[2]]
+        self._results = (0, 0, 0)
 
-    def run(self, filters: DeviceFilters) -> None:
+    def run(self, filters: DeviceFilters) -> SearchResult:
+        call, count = self._call, self._matrix[1]
+        ids = call.made((count, self._k), "int64")
+        distances = call.made((count, self._k), "float32")
+        found = call.made((count,), "int64")
+        self._results = (call.kept(ids), call.kept(distances), call.kept(found))
+        if count:
+            self._answer(filters)
+        return SearchResult(ids, distances, found)
+
+    def _answer(self, filters: DeviceFilters) -> None:
         queries = self._matrix[1]
         if filters.which is None:
-            tiles = -(-queries // _TILE)
+            tiles = -(-queries // TILE)
             alone = 0 if filters.size else -1
             lists = self._listed(filters.bits, filters.size)
-            self._start((0, 0, 0, alone, tiles, queries), lists)
+            self._start((0, 0, 0, alone, tiles, queries), lists, filters.bits)
             return
         without = np.flatnonzero(filters.which < 0).astype(np.int32)
         if len(without):
-            self._start_some(without, filters.which, 0, self._listed(0, 0))
+            self._start_some(without, filters.which, 0, 0, 0)
         at_once = max(1, _LIST_BYTES // (4 * max(1, self._rows.rows)))
         order = np.argsort(filters.which, kind="stable").astype(np.int32)[len(without) :]
         for first in range(0, filters.size, at_once):
             count = min(at_once, filters.size - first)
             begin, end = np.searchsorted(filters.which[order], [first, first + count])
             bits = filters.bits + 4 * self._rows.words * first
-            self._start_some(order[begin:end], filters.which, first, self._listed(bits, count))
+            self._start_some(order[begin:end], filters.which, first, bits, count)
 
     def _listed(self, bits: int, filters: int) -> tuple[int, int, int, int, int]:
         """List the slots of filters whose bits begin at an address."""
@@ -268,23 +299,25 @@ class _Search:
         return slots, counts, rows.every, rows.rows, rows.live
 
     def _start_some(
-        self, order: NDArray[np.int32], which: Which, first: int,
-        lists: tuple[int, int, int, int, int],
-    ) -> None:  # fmt: skip
+        self, order: NDArray[np.int32], which: Which, first: int, bits: int, filters: int
+    ) -> None:
         """Answer some queries, those of one filter side by side, counting filters from `first`."""
         own = np.maximum(which[order] - first, -1).astype(np.int32)
         firsts = _tiles_of(own)
         sent = self._call.sent
-        self._start((sent(order), sent(own), sent(firsts), -1, len(firsts) - 1, len(order)), lists)
+        positions = (sent(order), sent(own), sent(firsts), -1, len(firsts) - 1, len(order))
+        self._start(positions, self._listed(bits, filters), bits)
 
     def _start(
         self, positions: tuple[int, int, int, int, int, int],
-        lists: tuple[int, int, int, int, int],
+        lists: tuple[int, int, int, int, int], bits: int,
     ) -> None:  # fmt: skip
-        call = self._call
+        call, rows = self._call, self._rows
+        links, entries, count = rows.graph
+        graph = (links, entries, bits, rows.alive, count, *self._plan)
         call.kernels.ann_search(
             call.where, call.place(), self._index, self._matrix, self._k, self._exact, positions,
-            lists, self._results, call.allocate,
+            lists, graph, self._results, call.allocate,
         )  # fmt: skip
 
 
@@ -293,7 +326,7 @@ def _tiles_of(which: NDArray[np.int32]) -> NDArray[np.int32]:
     bounds = np.flatnonzero(np.diff(which)) + 1
     starts = np.concatenate([[0], bounds])
     ends = np.concatenate([bounds, [len(which)]])
-    tiles = [np.arange(a, b, _TILE) for a, b in zip(starts, ends, strict=True)]
+    tiles = [np.arange(a, b, TILE) for a, b in zip(starts, ends, strict=True)]
     return np.append(np.concatenate(tiles), len(which)).astype(np.int32)
 
 
