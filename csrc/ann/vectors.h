@@ -2,6 +2,7 @@
 // The vectors of an index: an immutable value with operations that give the next version.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,6 +19,9 @@ struct BuildRequest {
   int threads = 0;
   uint64_t seed = 0;
   const ec_monitor* monitor = nullptr;
+  // Finds some of the nearest of each row of an index whose rows are in their places, as BuildOptions has
+  // them; empty: the build looks for them. It may throw. Not called when vectors were dropped.
+  std::function<std::vector<uint32_t>(const IndexData& index)> find_nearest;
 };
 
 // Thrown when the monitor asked to stop; nothing has changed then.

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "ann/build/neighbours.h"
 #include "ann/parts.h"
 #include "ann/vectors.h"
 #include "python/gil.h"
@@ -81,9 +82,42 @@ Vectors delete_rows(const Vectors& vectors, const Array<int64_t>& slots) {
   return unlocked([&] { return vectors.remove(data, count); });
 }
 
+// Holds the interpreter lock.
+class Locked {
+ public:
+  Locked() : state_(ecpy::take_lock([] { return PyGILState_Ensure(); })) {}
+  Locked(const Locked&) = delete;
+  ~Locked() { PyGILState_Release(state_); }
+
+ private:
+  PyGILState_STATE state_;
+};
+
+// find(vectors, inverse_norms): bytes of the rows in their places and what they are scaled by, to an array
+// (rows, n) of uint32, n from 1 to kNeighbours, of slots, the largest number behind the last.
+std::vector<uint32_t> ask_for_nearest(const py::object& find, const ec::ann::IndexData& index) {
+  const Locked locked;
+  const auto seen = [](const auto* data, int64_t count) {
+    using Number = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+    return py::array_t<Number>(count, data, py::none());  // not copied, and read at once
+  };
+  const auto found =
+      py::cast<Array<uint32_t>>(find(seen(index.raw.data(), index.raw.size()),
+                                     seen(index.inverse_norms.data(), index.inverse_norms.size())));
+  if (found.ndim() != 2 || found.shape(0) != index.rows || found.shape(1) < 1 ||
+      found.shape(1) > ec::ann::kNeighbours) {
+    throw py::value_error("neighbours must have shape (rows, n), n from 1 to 80");
+  }
+  for (py::ssize_t i = 0; i < found.size(); ++i) {
+    if (found.data()[i] >= index.rows && found.data()[i] != ec::ann::kNoSlot)
+      throw py::value_error("a neighbour is out of range");
+  }
+  return std::vector<uint32_t>(found.data(), found.data() + found.size());
+}
+
 py::tuple build(const Vectors& vectors, const std::optional<Array<float>>& basis,
                 const std::optional<Array<float>>& mean, int64_t head_bytes, int threads, uint64_t seed,
-                py::object progress) {
+                py::object progress, const py::object& find_nearest) {
   ec::ann::BuildRequest request;
   if (basis) {
     const int64_t dim = vectors.data().dim;
@@ -102,6 +136,10 @@ py::tuple build(const Vectors& vectors, const std::optional<Array<float>>& basis
   request.seed = seed;
   const ecpy::PyMonitor monitor(std::move(progress));
   request.monitor = monitor.get();
+  if (!find_nearest.is_none())
+    request.find_nearest = [&](const ec::ann::IndexData& index) {
+      return ask_for_nearest(find_nearest, index);
+    };
   std::vector<int64_t> order;
   Vectors built = unlocked([&] { return vectors.build(request, &order); });
   return py::make_tuple(std::move(built),
@@ -312,7 +350,7 @@ void register_ann_vectors(py::module_& m) {
       .def("append", &append, py::arg("rows"), py::arg("threads"))
       .def("delete", &delete_rows, py::arg("slots"))
       .def("build", &build, py::arg("basis"), py::arg("mean"), py::arg("head_bytes"), py::arg("threads"),
-           py::arg("seed"), py::arg("progress"))
+           py::arg("seed"), py::arg("progress"), py::arg("find_nearest") = py::none())
       .def("merge", &merge, py::arg("threads"), py::arg("progress") = py::none())
       .def("calibrate", &calibrate, py::arg("queries"), py::arg("threads"))
       .def("drop_raw", [](const Vectors& vectors) { return vectors.drop_raw(); })

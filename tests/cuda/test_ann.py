@@ -392,6 +392,10 @@ def test_copies_on_a_device(kind: Any) -> None:
     assert usage["total"] == sum(usage.values()) - usage["total"]
     assert usage["codes"] >= 2 * 64 * ROWS
     assert index and len(index) == ROWS
+    with pytest.raises(
+        TypeError, match=r"^ann\.DeviceIndex\.count: 'where' must be one filter; got"
+    ):
+        index.count([None])
     np.testing.assert_array_equal(index.ids, world.index.ids)
 
 

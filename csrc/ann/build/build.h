@@ -26,6 +26,10 @@ struct BuildOptions {
   int threads = 0;
   uint64_t seed = 0;
   const ec_monitor* monitor = nullptr;
+  // Of each row some of its nearest, kNoSlot behind the last, where they are known: [rows][known_each].
+  // They are not looked for then. known_each is at most what a search for them would keep.
+  const uint32_t* known = nullptr;
+  int64_t known_each = 0;
 };
 
 // Cell c holds the slots members[start[c]] ... members[start[c + 1] - 1], ascending.

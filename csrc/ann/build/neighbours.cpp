@@ -143,8 +143,20 @@ class PanelScan {
 
   void scan(int64_t panel, ScanScratch& mine) const {
     const int64_t rows = rows_of(lefts(), panel);
-    std::fill(mine.lists.begin(), mine.lists.end(), KeyList());
     rank_cells(panel, rows, mine);
+    if (options_.known == nullptr) scan_nearest_cells(panel, rows, mine);
+    for (int64_t r = 0; r < rows; ++r) {
+      const uint32_t slot = lefts().slots[panel * product_.panel_rows + r];
+      if (options_.known == nullptr)
+        finish_row(slot, mine.keys.data() + r * room(), mine.lists[r].count, mine);
+      else
+        take_known(slot, mine);
+      add_farther(slot, mine.cell_values.data() + r * padded_cells(), mine);
+    }
+  }
+
+  void scan_nearest_cells(int64_t panel, int64_t rows, ScanScratch& mine) const {
+    std::fill(mine.lists.begin(), mine.lists.end(), KeyList());
     int64_t scanned = 0;
     for (const Key key : mine.order) {
       const int64_t first = cell_start_[slot_of(key)], last = cell_start_[slot_of(key) + 1];
@@ -156,11 +168,6 @@ class PanelScan {
         scanned += product_.panel_rows;
       }
       if (scanned >= effort_.scanned) break;
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      const uint32_t slot = lefts().slots[panel * product_.panel_rows + r];
-      finish_row(slot, mine.keys.data() + r * room(), mine.lists[r].count, mine);
-      add_farther(slot, mine.cell_values.data() + r * padded_cells(), mine);
     }
   }
 
@@ -210,17 +217,34 @@ class PanelScan {
     }
   }
 
+  // Keys by whole codes of the first `count` of mine.slots.
+  int64_t measure(uint32_t slot, int64_t count, Key* keys, ScanScratch& mine) const {
+    mine.left.load(graph_.rows, &slot, 1, kernels_);
+    mine.right.load(graph_.rows, mine.slots.data(), count);
+    kernels_.distances(mine.left.codes(), 1, mine.right.codes(0), count, mine.distances.data(), 0);
+    return kernels_.collect(mine.distances.data(), count, kNoLimit, mine.slots.data(), keys);
+  }
+
   // The row's list: sorted, by whole codes, without the row itself.
   void finish_row(uint32_t slot, Key* keys, int64_t count, ScanScratch& mine) const {
     count = keep_least(keys, count, candidates());
     if (!whole()) {
       for (int64_t i = 0; i < count; ++i) mine.slots[i] = slot_of(keys[i]);
-      mine.left.load(graph_.rows, &slot, 1, kernels_);
-      mine.right.load(graph_.rows, mine.slots.data(), count);
-      kernels_.distances(mine.left.codes(), 1, mine.right.codes(0), count, mine.distances.data(), 0);
-      count = kernels_.collect(mine.distances.data(), count, kNoLimit, mine.slots.data(), keys);
-      count = keep_least(keys, count, effort_.kept + 1);
+      count = keep_least(keys, measure(slot, count, keys, mine), effort_.kept + 1);
     }
+    store(slot, keys, count);
+  }
+
+  // The same from neighbours that are known.
+  void take_known(uint32_t slot, ScanScratch& mine) const {
+    const uint32_t* known = options_.known + slot * options_.known_each;
+    int64_t count = 0;
+    for (int64_t i = 0; i < options_.known_each && known[i] != kNoSlot; ++i)
+      if (!graph_.is_twin(known[i])) mine.slots[count++] = known[i];
+    store(slot, mine.keys.data(), count == 0 ? 0 : measure(slot, count, mine.keys.data(), mine));
+  }
+
+  void store(uint32_t slot, Key* keys, int64_t count) const {
     std::sort(keys, keys + count);
     Key* list = lists_.of(slot - graph_.first_new);
     int64_t stored = 0;
@@ -251,10 +275,7 @@ class PanelScan {
     }
     if (count == 0) return;
     std::sort(mine.slots.data(), mine.slots.data() + count);
-    mine.left.load(graph_.rows, &slot, 1, kernels_);
-    mine.right.load(graph_.rows, mine.slots.data(), count);
-    kernels_.distances(mine.left.codes(), 1, mine.right.codes(0), count, mine.distances.data(), 0);
-    stored += kernels_.collect(mine.distances.data(), count, kNoLimit, mine.slots.data(), list + stored);
+    stored += measure(slot, count, list + stored, mine);
     std::sort(list, list + stored);
   }
 

@@ -38,8 +38,10 @@ struct NeighbourLists {
   const Key* of(int64_t i) const { return keys.data() + i * room; }
 };
 
+constexpr int64_t kNeighbours = 80;  // of a row, that are weighed
+
 struct NeighbourEffort {
-  int64_t kept = 80;        // neighbours of a row
+  int64_t kept = kNeighbours;
   int64_t farther = 32;     // cells around it of which one row each is added
   int64_t scanned = 16384;  // rows of the nearest cells, by their leading numbers
   int64_t numbers = 96;     // so many of them

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,22 +74,16 @@ def sent_to(call: Call, state: State) -> DeviceRows:
         padded[: 2 * len(live_bits)] = live_bits.view(np.uint32)
         alive = memory.sent("live", padded)
         every = memory.sent("live", np.sort(slots).astype(np.uint32))
+    known = (
+        memory.sent("ids", state.ids.external[slots[by_id]]),
+        memory.sent("ids", slots[by_id].astype(np.uint32)),
+        len(slots),
+    )
+    ordered = memory.sent("ids", slots.astype(np.uint32))
+    columns, graph = _columns(memory, state.table), _graph(memory, state, parts)
+    indexes = _indexes(memory, state, parts)  # waits for what was sent before
     return DeviceRows(
-        memory,
-        rows,
-        words,
-        state.ids.live,
-        _indexes(memory, state, parts),
-        _columns(memory, state.table),
-        alive,
-        every,
-        memory.sent("ids", slots.astype(np.uint32)),
-        (
-            memory.sent("ids", state.ids.external[slots[by_id]]),
-            memory.sent("ids", slots[by_id].astype(np.uint32)),
-            len(slots),
-        ),
-        _graph(memory, state, parts),
+        memory, rows, words, state.ids.live, indexes, columns, alive, every, ordered, known, graph
     )
 
 
@@ -104,36 +98,57 @@ def _graph(memory: Memory, state: State, parts: dict[str, Any]) -> tuple[int, in
 
 def _indexes(memory: Memory, state: State, parts: dict[str, Any]) -> dict[int, Any]:
     """Encode the vectors, and their first columns as prefixes have them."""
-    call, options = memory.call, state.options
+    options = state.options
     sample = sample_of(state)
     vectors = memory.sent("vectors", parts["raw"])
     ids = memory.sent("ids", state.ids.external)
-    number = DTYPES.index(options.dtype or "float32")
     indexes = {}
     for width in (options.dim, *options.prefixes):
         own = parts
         if width != options.dim:
             own = state.prefixes[options.prefixes.index(width)].parts()
+        given = Given(
+            options.metric, options.dtype or "float32", state.ids.rows, width, options.dim
+        )
         norms = memory.sent("vectors", own["inverse_norms"])
-        padded = -(-width // _CODE_STEP) * _CODE_STEP
-        roughness = call.made((1,), "float32")
-        arrays = (
+        indexes[width] = encoded(memory, given, (vectors, norms, ids), sample[:, :width])
+    return indexes
+
+
+class Given(NamedTuple):
+    """What an index of the kernels is made of, beside its arrays; stride: between rows."""
+
+    metric: str
+    dtype: str
+    rows: int
+    columns: int
+    stride: int
+
+
+def encoded(memory: Memory, given: Given, arrays: tuple[int, int, int], sample: Floats) -> Any:
+    """Return the native index over vectors, inverse norms and ids at addresses; this waits."""
+    call = memory.call
+    padded = -(-given.columns // _CODE_STEP) * _CODE_STEP
+    roughness = call.made((1,), "float32")
+    vectors, norms, ids = arrays
+    index = call.kernels.AnnIndex(
+        METRICS.index(given.metric),
+        DTYPES.index(given.dtype),
+        (given.rows, given.columns, given.stride),
+        (
             vectors,
             norms,
-            memory.sent("codes", _mean_of(sample[:, :width], options.metric)),
+            memory.sent("codes", _mean_of(sample, given.metric)),
             ids,
-            memory.taken("codes", 2 * state.ids.rows * padded),
-            memory.taken("codes", 4 * state.ids.rows),
-            memory.taken("codes", 4 * state.ids.rows),
+            memory.taken("codes", 2 * given.rows * padded),
+            memory.taken("codes", 4 * given.rows),
+            memory.taken("codes", 4 * given.rows),
             call.kept(roughness),
-        )
-        index = call.kernels.AnnIndex(
-            METRICS.index(options.metric), number, (state.ids.rows, width, options.dim), arrays
-        )
-        call.kernels.ann_encode(call.where, call.place(), index)
-        on_host(roughness)  # waits
-        indexes[width] = index
-    return indexes
+        ),
+    )
+    call.kernels.ann_encode(call.where, call.place(), index)
+    on_host(roughness)
+    return index
 
 
 def _mean_of(rows: Floats, metric: str) -> Floats:
@@ -156,3 +171,23 @@ def _columns(memory: Memory, table: _core.AnnTable) -> int:
             array = parts.get(f"{i}.{name}")
             columns[i, j] = 0 if array is None else memory.sent("attributes", array)
     return memory.sent("attributes", columns)
+
+
+def device_number(where: str, device: Any, argument: str = "device") -> int | None:
+    """Return the number of a GPU, None for the CPU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no device.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"{where}: '{argument}' must be a string; got {type(device).__name__}.")
+    kind, _, number = device.partition(":")
+    if device == "cpu":
+        return None
+    if kind == "cuda" and (device == "cuda" or (number.isascii() and number.isdigit())):
+        return int(number or 0)
+    raise ValueError(
+        f"{where}: '{argument}' must be 'cpu', 'cuda' or 'cuda:' and a number; got {device!r}."
+    )

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from .._check import choose, integer
 from . import _change, _file
-from ._on_device import DeviceIndex, device_number
+from ._device_build import finder_on
+from ._device_rows import device_number
+from ._on_device import DeviceIndex
 from ._progress import Progress, monitor_of
 from ._readable import Readable
 from ._search import threads_of
@@ -57,6 +59,9 @@ class Index(Readable):
     progress : bool or callable, default False
         Of builds: True writes a line on standard error, a function is called with the fraction
         done.
+    build_device : str, default "cpu"
+        Where builds look for the neighbours of rows; on a GPU
+        (``"cuda"``, see :meth:`to`) they compare all pairs. The index is the CPU's all the same.
 
     Raises
     ------
@@ -97,6 +102,7 @@ class Index(Readable):
         keep_vectors: bool = True,
         prefixes: Sequence[int] = (),
         progress: Progress = False,
+        build_device: str = "cpu",
     ) -> None:
         where = "ann.Index"
         dim = integer(where, "dim", dim, minimum=1, maximum=1 << 16)
@@ -108,13 +114,17 @@ class Index(Readable):
             _flag(where, "keep_vectors", keep_vectors),
             _widths(where, prefixes, dim),
         )
-        self._attach(where, State.empty(options), threads, progress)
+        self._attach(where, State.empty(options), threads, progress, build_device)
 
-    def _attach(self, where: str, state: State, threads: Any, progress: Any) -> None:
+    def _attach(
+        self, where: str, state: State, threads: Any, progress: Any, build_device: Any
+    ) -> None:
         if progress is not None and not callable(progress):
             _flag(where, "progress", progress)
         self._threads = threads_of(where, threads, 0)
         self._progress: Progress = progress
+        device_number(where, build_device, "build_device")
+        self._build_device = build_device
         self._lock = Writers()
         self._state = state  # replaced whole
         _indexes.add(self)
@@ -245,12 +255,14 @@ class Index(Readable):
             if state.ids.rows == state.ids.live == state.trained and state.tail == 0:
                 return
             with monitor_of(self._progress, "ann.Index.compact") as monitor:
-                state = compacted(state, self._threads, monitor)
+                find = finder_on("ann.Index.compact", self._build_device, state.options)
+                state = compacted(state, self._threads, monitor, find)
             self._state = state
 
     def _settle(self, state: State) -> None:
         with monitor_of(self._progress, "ann.Index: building") as monitor:
-            state = settled(state, self._threads, monitor)
+            find = finder_on("ann.Index", self._build_device, state.options)
+            state = settled(state, self._threads, monitor, find)
         self._state = state
 
     def calibrate(self, queries: Any = None) -> None:
@@ -288,6 +300,7 @@ class Index(Readable):
         verify: bool = True,
         threads: int | None = None,
         progress: Progress = False,
+        build_device: str = "cpu",
     ) -> Index:
         """Read an index that :meth:`save` wrote.
 
@@ -308,6 +321,8 @@ class Index(Readable):
             For calls that do not name a number.
         progress : bool or callable, default False
             Of later builds.
+        build_device : str, default "cpu"
+            Where later builds look for neighbours.
 
         Returns
         -------
@@ -326,18 +341,19 @@ class Index(Readable):
         target = _file.path_of(where, path)
         sections = _file.read(where, target, mapped=mapped, verify=checked)
         made = cls.__new__(cls)
-        made._attach(where, from_sections(sections), threads, progress)
+        made._attach(where, from_sections(sections), threads, progress, build_device)
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         progress = self._progress if isinstance(self._progress, bool) else False
         content = _file.to_bytes(*to_sections(self._state))
-        return _restored, (type(self), content, self._threads or None, progress)
+        options = (self._threads or None, progress, self._build_device)
+        return _restored, (type(self), content, *options)
 
     def _with(self, state: State) -> Index:
         """Return another index, with the same options of calls."""
         made = type(self).__new__(type(self))
-        made._attach("ann.Index", state, self._threads or None, self._progress)
+        made._attach("ann.Index", state, self._threads or None, self._progress, self._build_device)
         return made
 
     def __copy__(self) -> Index:
@@ -387,10 +403,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock_all)
 
 
-def _restored(kind: type[Index], content: bytes, threads: int | None, progress: bool) -> Index:
+def _restored(
+    kind: type[Index], content: bytes, threads: int | None, progress: bool, build_device: str
+) -> Index:
     where = "ann.Index"
     made = kind.__new__(kind)
-    made._attach(where, from_sections(_file.of_bytes(where, content)), threads, progress)
+    state = from_sections(_file.of_bytes(where, content))
+    made._attach(where, state, threads, progress, build_device)
     return made
 
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from .._check import integer
 from .._device import Call, call_for, call_of, on_host
 from ._device_costs import SCAN, TILE, Costs, Plan, measured
-from ._device_rows import DeviceRows, sent_to
+from ._device_rows import DeviceRows, device_number, sent_to
 from ._device_where import DeviceFilters, Which, evaluated
 from ._result import SearchResult
 from ._search import wanted_of
 from ._state import State
 from ._vectors import widened
+from ._where import is_list_of_filters
 
 if TYPE_CHECKING:
     from ._index import Index
@@ -200,7 +201,9 @@ class DeviceIndex:
         if where is None:
             return len(self)
         name = "ann.DeviceIndex.count"
-        call = call_for(name, "where", self._number)
+        if is_list_of_filters(where):
+            raise TypeError(f"{name}: 'where' must be one filter; got {type(where).__name__}.")
+        call = call_of(name, "where", where) or call_for(name, "where", self._number)
         filters = evaluated(call, self._rows, self._state, self._index, where, 1)
         counts = call.made((1,), "int64")
         slots = call.allocate(4 * self._rows.rows)
@@ -328,23 +331,3 @@ def _tiles_of(which: NDArray[np.int32]) -> NDArray[np.int32]:
     ends = np.concatenate([bounds, [len(which)]])
     tiles = [np.arange(a, b, TILE) for a, b in zip(starts, ends, strict=True)]
     return np.append(np.concatenate(tiles), len(which)).astype(np.int32)
-
-
-def device_number(where: str, device: Any) -> int | None:
-    """Return the number of a GPU, None for the CPU.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For what is no device.
-    """
-    if not isinstance(device, str):
-        raise TypeError(f"{where}: 'device' must be a string; got {type(device).__name__}.")
-    kind, _, number = device.partition(":")
-    if device == "cpu":
-        return None
-    if kind == "cuda" and (device == "cuda" or (number.isascii() and number.isdigit())):
-        return int(number or 0)
-    raise ValueError(
-        f"{where}: 'device' must be 'cpu', 'cuda' or 'cuda:' and a number; got {device!r}."
-    )
