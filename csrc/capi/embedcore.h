@@ -80,7 +80,8 @@ typedef enum ec_depth_metric {
   EC_DEPTH_SPATIAL = 4,
   EC_DEPTH_HALFSPACE = 5,
   EC_DEPTH_PROJECTION = 6,
-  EC_DEPTH_IRW = 7
+  EC_DEPTH_IRW = 7,
+  EC_DEPTH_MAHALANOBIS = 8  // ec_cuda_depth_score alone
 } ec_depth_metric;
 
 typedef enum ec_precision {

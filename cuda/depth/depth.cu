@@ -3,6 +3,7 @@
 
 #include "depth/check.cuh"
 #include "depth/layout.h"
+#include "depth/mahalanobis.h"
 
 namespace ec::cuda {
 namespace {
@@ -266,11 +267,14 @@ bool fits(const Layout& layout) {
 }  // namespace
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors) {
+  if (problem.metric == Metric::kMahalanobis) return mahalanobis_workspace_bytes(problem, multiprocessors);
   return Layout(problem, multiprocessors, nullptr).arena.used();
 }
 
 bool run_depth(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream) {
   if (problem.rows.count == 0) return true;
+  if (problem.metric == Metric::kMahalanobis)
+    return run_mahalanobis(problem, multiprocessors, workspace, stream);
   const Layout layout(problem, multiprocessors, workspace);
   if (!fits(layout)) return false;
   Run(layout, stream).start();

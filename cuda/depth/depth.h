@@ -3,8 +3,9 @@
 //
 // A number that is not finite, and for the angular metrics (cosine, chord, arc) a row of zeros, makes
 // depths NaN: in x those of its own row, in the corpus, as a weight that is negative or not finite does,
-// all those in its group. A group without weight, and a row alone in its own group, have NaN. find_bad_rows
-// and find_bad_weights say where the first one is.
+// all those in its group. A group without weight, or for mahalanobis without a covariance that has an
+// inverse, and a row alone in its own group, have NaN. find_bad_rows and find_bad_weights say where the
+// first one is.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,7 @@
 
 namespace ec::cuda {
 
-enum class Metric { kCosine, kChord, kArc, kL2, kSpatial };
+enum class Metric { kCosine, kChord, kArc, kL2, kSpatial, kMahalanobis };
 
 struct DepthProblem {
   Metric metric;
@@ -34,6 +35,9 @@ struct DepthProblem {
   int64_t groups = 1;
   const int64_t* starts = nullptr;  // on the host, [groups + 1], from 0 to the rows; null: one group
   const int64_t* order = nullptr;   // on the device, each row once; null: rows as they are
+
+  // Of the covariance, in [0, 1]; below 0: chosen as in python/embedcore/depth/_covariance.py.
+  double shrinkage = -1.0;
 };
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors);

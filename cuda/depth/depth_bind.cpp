@@ -24,7 +24,7 @@ class Arguments {
  public:
   Arguments(const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
             const std::optional<MatrixNumbers>& corpus, int metric, int precision,
-            const VectorNumbers& weights, const std::optional<Groups>& groups)
+            const VectorNumbers& weights, const std::optional<Groups>& groups, double shrinkage)
       : place_(ecpy::place_of(place)), x_(ecpy::matrix_of(x)), has_corpus_(corpus.has_value()) {
     if (corpus) corpus_ = ecpy::matrix_of(*corpus);
     options_.metric = static_cast<ec_depth_metric>(metric);
@@ -33,6 +33,7 @@ class Arguments {
     options_.weights_stride = std::get<1>(weights);
     options_.weights_dtype = static_cast<ec_dtype>(std::get<2>(weights));
     options_.groups = 1;
+    options_.shrinkage = shrinkage;
     if (!groups) return;
     starts_ = std::get<0>(*groups);
     options_.groups = static_cast<int64_t>(starts_.size()) - 1;
@@ -55,9 +56,9 @@ class Arguments {
 
 void depth_score(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
                  const std::optional<MatrixNumbers>& corpus, int metric, int precision,
-                 const VectorNumbers& weights, const std::optional<Groups>& groups, uintptr_t depths,
-                 const py::object& allocate) {
-  const Arguments given(place, x, corpus, metric, precision, weights, groups);
+                 const VectorNumbers& weights, const std::optional<Groups>& groups, double shrinkage,
+                 uintptr_t depths, const py::object& allocate) {
+  const Arguments given(place, x, corpus, metric, precision, weights, groups, shrinkage);
   ec_error error = {};
   int64_t bytes = 0;
   ecpy::check_status(
@@ -75,7 +76,7 @@ void depth_score(const char* where, const ecpy::PlaceNumbers& place, const Matri
 void depth_check(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
                  const std::optional<MatrixNumbers>& corpus, int metric, const VectorNumbers& weights,
                  const py::object& allocate) {
-  const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt);
+  const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt, 0.0);
   ec_error error = {};
   void* workspace = ecpy::allocated(allocate, 3 * sizeof(int64_t));
   const ec_status status = ecpy::start_released([&] {

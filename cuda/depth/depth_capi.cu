@@ -31,9 +31,13 @@ ec_status find_metric(ec_depth_metric metric, Metric* found, ec_error* error) {
     case EC_DEPTH_SPATIAL:
       *found = Metric::kSpatial;
       return EC_OK;
+    case EC_DEPTH_MAHALANOBIS:
+      *found = Metric::kMahalanobis;
+      return EC_OK;
     default:
       return fail(error, EC_UNSUPPORTED, "metric", -1,
-                  "'metric' must be cosine, chord, arc, L2 or spatial on the GPU; got ec_depth_metric %d",
+                  "'metric' must be cosine, chord, arc, L2, spatial or Mahalanobis on the GPU; got "
+                  "ec_depth_metric %d",
                   static_cast<int>(metric));
   }
 }
@@ -43,6 +47,9 @@ ec_status check_options(const ec_cuda_depth_options& options, int64_t corpus_row
     return fail(error, EC_INVALID_VALUE, "precision", -1,
                 "'precision' must be float32 or bfloat16 on the GPU; got ec_precision %d",
                 static_cast<int>(options.precision));
+  if (!(options.shrinkage <= 1.0))
+    return fail(error, EC_INVALID_VALUE, "shrinkage", -1, "'shrinkage' must be at most 1; got %g",
+                options.shrinkage);
   if (options.weights != nullptr && options.weights_dtype != EC_FLOAT32 &&
       options.weights_dtype != EC_FLOAT64)
     return fail(error, EC_INVALID_TYPE, "weights", -1, "'weights' must be float32 or float64");
@@ -74,7 +81,10 @@ struct Prepared {
   }
 
   const AnyRows& corpus() const { return problem.own_corpus ? problem.rows : problem.corpus; }
-  bool angular() const { return problem.metric != Metric::kL2 && problem.metric != Metric::kSpatial; }
+  bool angular() const {
+    return problem.metric == Metric::kCosine || problem.metric == Metric::kChord ||
+           problem.metric == Metric::kArc;
+  }
 
  private:
   ec_status prepare(const ec_cuda_place& place, const ec_matrix& x, const ec_matrix* corpus,
@@ -94,6 +104,7 @@ struct Prepared {
     problem.groups = options.groups;
     problem.starts = options.starts;
     problem.order = options.order;
+    problem.shrinkage = options.shrinkage;
     DeviceFacts facts;
     status = find_device(place.device, &facts, error);
     multiprocessors = facts.multiprocessors;

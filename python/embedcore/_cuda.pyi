@@ -18,6 +18,7 @@ def depth_score(
     precision: int,
     weights: _Vector,
     groups: tuple[list[int], int] | None,
+    shrinkage: float,
     depths: int,
     allocate: Callable[[int], int],
     /,

@@ -92,7 +92,8 @@ struct Call {
   std::vector<int64_t> labels = {};  // of the corpus; none: one group
   int64_t groups = 1;
   bool strict = true;
-  bool hopper = false;  // as on a device that has its instructions
+  bool hopper = false;      // as on a device that has its instructions
+  double shrinkage = -1.0;  // of the covariance
 };
 
 inline double distance(Metric metric, const double* a, const double* b, int64_t columns) {
@@ -166,7 +167,7 @@ inline Values depths_of(const Call& call) {
     starts.push_back(static_cast<int64_t>(order.size()));
   }
   problem.groups = call.groups;
-  problem.hopper = call.hopper;
+  problem.hopper = call.hopper, problem.shrinkage = call.shrinkage;
   if (!call.labels.empty()) problem.starts = starts.data(), problem.order = order.data();
   const size_t bytes = ec::cuda::depth_workspace_bytes(problem, kMultiprocessors);
   // Exactly as much as was asked for, on a boundary as Torch's and CuPy's allocators give it.

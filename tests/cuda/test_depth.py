@@ -16,10 +16,17 @@ from support.emulated import EmulatedArray, EmulatedLibrary
 from support.kinds import dtype_of
 
 ANGULAR = ("cosine", "chord", "arc")
-METRICS = (*ANGULAR, "l2", "spatial")
+METRICS = (*ANGULAR, "l2", "spatial", "mahalanobis")
 # Split products are as exact as float32 ones, and bounds those of the CPU: tests/depth/conftest.py
 # derives them. bfloat16: the bound of the documentation for corpora of a few rows.
-TOLERANCES = {"cosine": 6e-7, "chord": 3.2e-6, "arc": 3.2e-6, "l2": 3.2e-6, "spatial": 1.3e-5}
+TOLERANCES = {
+    "cosine": 6e-7,
+    "chord": 3.2e-6,
+    "arc": 3.2e-6,
+    "l2": 3.2e-6,
+    "spatial": 1.3e-5,
+    "mahalanobis": 1e-7,
+}
 BFLOAT16_TOLERANCE = 5e-5
 
 Array = np.ndarray[Any, Any]
@@ -86,6 +93,42 @@ def test_groups_are_those_of_the_cpu(kind: Any, metric: str) -> None:
     agree(
         kind.to_host(got), depth.score(corpus, metric=metric, offsets=np.array([0, 30, 60])), metric
     )
+
+
+@pytest.mark.parametrize("shrinkage", ["auto", 0.3, 1])
+@pytest.mark.parametrize("rows_given", [20, 60])
+def test_shrunk_covariances_are_those_of_the_cpu(
+    kind: Any, rows_given: int, shrinkage: float | str
+) -> None:
+    x, corpus = rows(7, 30, 2, np.float64), rows(rows_given, 30, 3, np.float64)
+    weights = np.random.default_rng(4).random(rows_given)
+    options = {"metric": "mahalanobis", "shrinkage": shrinkage}
+    for given, among in ((x, corpus), (corpus, None)):
+        for w in (None, weights):
+            there = (None if a is None else kind.to_device(a) for a in (given, among, w))
+            first, others, weighing = there
+            got = kind.to_host(depth.score(first, others, weights=weighing, **options))
+            expected = depth.score(given, among, weights=w, **options)
+            np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_covariances_that_cannot_be(kind: Any) -> None:
+    x = kind.to_device(rows(6, 8, 5))
+
+    def score(given: Any, among: Any = None, **options: Any) -> Any:
+        return depth.score(given, among, metric="mahalanobis", **options)
+
+    assert np.isnan(kind.to_host(score(x, shrinkage=0.0))).all()
+    same = kind.to_device(np.ones((9, 8), np.float32))
+    assert np.isnan(kind.to_host(score(x, same))).all()
+    with pytest.raises(ValueError, match=r"'shrinkage' must lie in \[0, 1\]; got 1\.5"):
+        score(x, shrinkage=1.5)
+    with pytest.raises(TypeError, match=r"'shrinkage' must be 'auto' or a number"):
+        score(x, shrinkage="none")
+    with pytest.raises(ValueError, match=r"'x' must have at least 3 rows in each group .* got 2"):
+        score(x, groups=np.array([0, 0, 0, 0, 1, 1]))
+    with pytest.raises(ValueError, match=r"'corpus' must have at least 2 rows .*; got 1"):
+        score(x, x, groups=np.array([0, 0, 0, 0, 0, 1]))
 
 
 def _rows_apart(x: Array) -> Array:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from .._device import Call, on_host
 from ._groups import group_codes
 from ._metrics import NATIVE_METRIC, NATIVE_PRECISION
+from ._whitened import check_covariance_rows, checked_shrinkage
 
 WHERE = "depth.score"
 
-METRICS = ("cosine", "chord", "arc", "l2", "spatial")
+METRICS = ("cosine", "chord", "arc", "l2", "spatial", "mahalanobis")
+_NATIVE = {**NATIVE_METRIC, "mahalanobis": 8}
 _PRECISIONS = ("float32", "bfloat16")
 _FLOAT64 = 3
 _NO_WEIGHTS = (0, 1, 2)
@@ -29,34 +31,36 @@ def score_on_device(
     groups: Any,
     offsets: Any,
     precision: str,
+    shrinkage: float | str,
     check: bool,
     out: Any,
 ) -> Any:
     """Return the depths of `x`, which lies where `call` says; see `depth.score`."""
     _check_supported(metric, precision)
+    wanted = checked_shrinkage(shrinkage) if metric == "mahalanobis" else 0.0
     rows = call.matrix("x", x)
     among = None if corpus is None else call.matrix("corpus", corpus)
     corpus_rows = (rows if among is None else among)[1]
     weighing = _NO_WEIGHTS if weights is None else call.vector("weights", weights, corpus_rows)
     shape: tuple[int, ...] = (rows[1],)
-    parts = None
+    parts, sizes, order = None, np.array([corpus_rows]), np.arange(1)
     if groups is not None or offsets is not None:
         codes, count = group_codes(WHERE, on_host(groups), on_host(offsets), corpus_rows)
         order = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
         sizes = np.bincount(codes, minlength=count)
-        if corpus is None:
-            _check_company(sizes, order)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         parts, shape = (starts.tolist(), call.sent(order)), (rows[1], count)
+    if metric == "mahalanobis":
+        check_covariance_rows(int(sizes.min()), left_out=corpus is None, weighted=False)
     elif corpus is None:
-        _check_company(np.array([rows[1]]), np.arange(1))
+        _check_company(sizes, order)
     dtype = "float64" if rows[-1] == _FLOAT64 else "float32"
     result = call.made(shape, dtype) if out is None else out
     address = call.target("out", result, shape, dtype)
-    native = NATIVE_METRIC[metric]
+    native = _NATIVE[metric]
     call.kernels.depth_score(
         WHERE, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
-        address, call.allocate,
+        -1.0 if wanted == "auto" else wanted, address, call.allocate,
     )  # fmt: skip
     if check:
         call.kernels.depth_check(WHERE, call.place(), rows, among, native, weighing, call.allocate)

@@ -138,11 +138,11 @@ def score(
 
     On a GPU the call starts kernels on the current stream of the array's library, takes scratch
     from it, and returns at once; it may be captured into a CUDA graph. There, ``cosine``,
-    ``chord``, ``arc``, ``l2`` and ``spatial`` have kernels, ``precision="int8"`` has none, and
-    `threads` and `progress` mean nothing. Without `check`, a row that would be refused has NaN for
-    its own depths, and in the corpus makes those of its group NaN; so has a group without weight,
-    with `check`, too. Labels and offsets come from the
-    host, or are fetched, which waits for the device.
+    ``chord``, ``arc``, ``l2``, ``spatial`` and ``mahalanobis`` have kernels, ``precision="int8"``
+    has none, and `threads` and `progress` mean nothing. Without `check`, a row that would be
+    refused has NaN for its own depths, and in the corpus makes those of its group NaN; so has, with
+    `check`, too, a group without weight or whose covariance has no inverse. Labels and offsets come
+    from the host, or are fetched, which waits for the device.
 
     References
     ----------
@@ -171,7 +171,7 @@ def score(
     call = call_of(_WHERE, "x", x, corpus=corpus, weights=weights, out=out)
     if call is not None:
         return score_on_device(
-            call, x, corpus, metric, weights, groups, offsets, precision, check, out
+            call, x, corpus, metric, weights, groups, offsets, precision, shrinkage, check, out
         )
     labels, count = None, 1
     if groups is not None or offsets is not None:

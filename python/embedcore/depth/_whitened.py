@@ -56,7 +56,8 @@ class _CheckedRows:
         return None if self.weights is None else self.weights[member]
 
 
-def _shrinkage(value: float | str) -> float | str:
+def checked_shrinkage(value: float | str) -> float | str:
+    """Return `value` as ``"auto"`` or a float in [0, 1]; raise where it is neither."""
     if value == "auto":
         return "auto"
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
@@ -72,21 +73,25 @@ def _members(labels: NDArray[np.int64] | None, group: int) -> NDArray[np.bool_] 
     return slice(None) if labels is None else labels == group
 
 
+def check_covariance_rows(count: int, *, left_out: bool, weighted: bool) -> None:
+    """Raise where a group has too few rows (of positive weight) for a covariance."""
+    least = 3 if left_out else 2
+    if count >= least:
+        return
+    raise ValueError(
+        f"{WHERE}: '{'x' if left_out else 'corpus'}' must have at least {least} rows"
+        f"{' of positive weight' if weighted else ''} in each group for a covariance; got {count}."
+    )
+
+
 def _fit(rows: _CheckedRows, member: NDArray[np.bool_] | slice, shrinkage: float | str) -> Whitener:
-    least = 3 if rows.left_out else 2
     corpus, weights = rows.corpus[member], rows.member_weights(member)
     count = len(corpus) if weights is None else int(np.count_nonzero(weights))
-    name = "x" if rows.left_out else "corpus"
-    if count < least:
-        weighty = "" if weights is None else " of positive weight"
-        raise ValueError(
-            f"{WHERE}: '{name}' must have at least {least} rows{weighty} "
-            f"in each group for a covariance; got {count}."
-        )
+    check_covariance_rows(count, left_out=rows.left_out, weighted=weights is not None)
     moments = Moments.of(corpus, weights)
     return choose_whitener(
         WHERE,
-        f"'{name}'",
+        "'x'" if rows.left_out else "'corpus'",
         moments,
         lambda: moments.fourth_of(corpus, weights),
         shrinkage,
@@ -113,7 +118,7 @@ def mahalanobis(
     out: Any,
 ) -> Any:
     rows = _CheckedRows(x, corpus, weights)
-    wanted = _shrinkage(shrinkage)
+    wanted = checked_shrinkage(shrinkage)
     result = np.empty((len(rows.x), count))
     for group in range(count):
         member = _members(labels, group)
@@ -140,7 +145,7 @@ def ai_irw(
 ) -> Any:
     """IRW along whitened directions; each group has its own, so groups are taken one by one."""
     rows = _CheckedRows(x, corpus, weights)
-    wanted = _shrinkage(shrinkage)
+    wanted = checked_shrinkage(shrinkage)
     result = np.empty((len(rows.x), count))
     irw = NATIVE_METRIC["irw"]
     for group in range(count):

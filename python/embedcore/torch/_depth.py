@@ -9,7 +9,7 @@ import torch
 
 from .._check import choose, integer
 from ..depth._subset import errors_of
-from ..depth._whitened import _shrinkage
+from ..depth._whitened import checked_shrinkage
 from ._depth_op import score_with_gradients
 from ._depth_weights import WHERE
 
@@ -127,7 +127,7 @@ def depth_score(
     intensity = None
     if metric == "mahalanobis":
         with errors_of(WHERE):
-            given = _shrinkage(shrinkage)
+            given = checked_shrinkage(shrinkage)
         intensity = None if given == "auto" else float(given)
     return score_with_gradients(x, corpus, weights, metric, intensity, wanted)
 

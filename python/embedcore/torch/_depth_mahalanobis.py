@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from .._arrays import to_numpy
 from ..depth._covariance import Floats, Whitener, chunks
-from ..depth._whitened import _CheckedRows, _fit, _shrinkage
+from ..depth._whitened import _CheckedRows, _fit, checked_shrinkage
 
 _LEAST_FACTOR = 1e-12  # of f_i, as in `Whitener.squared_distances_left_out`
 
@@ -40,7 +40,7 @@ def mahalanobis_gradients(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Return the gradients of x, corpus and weights that are wanted; `shrinkage` None: "auto"."""
     rows = _CheckedRows(x, corpus, weights)
-    asked = _shrinkage("auto" if shrinkage is None else shrinkage)
+    asked = checked_shrinkage("auto" if shrinkage is None else shrinkage)
     run = _Backward(rows, _fit(rows, slice(None), asked), shrinkage is None)
     g = to_numpy(grad).astype(np.float64)
     of_x = np.empty(rows.x.shape)

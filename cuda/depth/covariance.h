@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// The covariances of groups, as many at a time as there is room for: which kernels find them, and where
+// they lie.
+#pragma once
+
+#include "common/workspace.h"
+#include "depth/depth.h"
+#include "depth/tridiagonal.cuh"
+
+namespace ec::cuda {
+
+constexpr int64_t kScatterBytes = int64_t{512} << 20;  // of all scatters at a time, where one is not more
+constexpr int64_t kMostTogether = 16384;               // groups
+constexpr int64_t kPartRows = 256;                     // that a part has at least
+constexpr int64_t kMostParts = 64;
+constexpr int64_t kMomentBlocks = 4;  // of a multiprocessor
+
+class Covariances {
+ public:
+  Covariances(const DepthProblem& problem, int multiprocessors, Arena* arena)
+      : problem_(problem),
+        corpus_(problem.own_corpus ? problem.rows : problem.corpus),
+        multiprocessors_(multiprocessors) {
+    const int64_t columns = corpus_.columns, size = columns * columns;
+    const int64_t tiles = ceiling(columns, kWideTile), half = tiles * (tiles + 1) / 2;
+    int64_t most_rows = 0;
+    for (int64_t g = 0; g < problem.groups; ++g) most_rows = max(most_rows, group_rows(g));
+    const auto room = [&](int64_t parts) {
+      const int64_t fit = kScatterBytes / (size * (2 + parts) * static_cast<int64_t>(sizeof(double)));
+      return max(int64_t{1}, min(min(problem.groups, kMostTogether / parts), fit));
+    };
+    parts_ = max(int64_t{1}, min(min(kMostParts, ceiling(most_rows, kPartRows)),
+                                 ceiling(2 * multiprocessors, half * room(1))));
+    together_ = room(parts_);
+    starts_ = arena->take<int64_t>(problem.groups + 1);
+    exponents_ = arena->take<int>(2);
+    moments_ = arena->take<GroupMoments>(together_);
+    means_ = arena->take<double>(together_ * columns);
+    sums_ = {arena->take<double>(together_ * parts_ * columns),
+             arena->take<double>(together_ * parts_ * 2)};
+    scatter_parts_ = arena->take<double>(together_ * parts_ * size);
+    t_ = {arena->take<double>(together_ * size),        arena->take<double>(together_ * size),
+          arena->take<double>(together_ * columns),     arena->take<double>(together_ * columns),
+          arena->take<double>(together_ * 2 * columns), columns};
+  }
+
+  int64_t together() const { return together_; }
+  const Tridiagonals& tridiagonals() const { return t_; }
+  const GroupMoments* moments() const { return moments_; }
+  const double* means() const { return means_; }
+  const int* exponents() const { return exponents_; }
+  double ddof() const { return problem_.weights == nullptr ? 1.0 : 0.0; }
+
+  Groups groups() const { return {problem_.order, starts_, problem_.groups}; }
+  MomentRows rows() const {
+    return {
+        corpus_, groups(), {problem_.weights, problem_.weights_kind, problem_.weights_stride}, exponents_};
+  }
+
+  // What all batches need. fits() must hold.
+  void start(Stream stream) const {
+    for (int64_t first = 0; first <= problem_.groups; first += kGroupsTogether) {
+      const auto count = static_cast<int>(min(problem_.groups + 1 - first, int64_t{kGroupsTogether}));
+      GroupStarts given = {};
+      for (int i = 0; i < count; ++i)
+        given.starts[i] = problem_.starts != nullptr ? problem_.starts[first + i]
+                          : first + i == 0           ? 0
+                                                     : corpus_.count;
+      EC_LAUNCH(write_starts, 1, kGroupsTogether + 1, 0, stream, given, first, count, starts_);
+    }
+    clear(exponents_, 2 * sizeof(int), stream);
+    const Weights weights = rows().weights;
+    const int64_t most = kMomentBlocks * multiprocessors_;
+    if (weights.data != nullptr)
+      EC_LAUNCH(find_largest_weight, blocks(min(most, ceiling(corpus_.count, kWeightThreads))),
+                kWeightThreads, 0, stream, weights, corpus_.count, exponents_);
+    EC_LAUNCH(find_largest_number, blocks(min(most, ceiling(corpus_.count, kMomentWarps))), kMomentThreads,
+              0, stream, corpus_, exponents_ + 1);
+  }
+
+  // Moments and tridiagonal scatters of groups first .. first + count; count <= together().
+  void find(int64_t first, int64_t count, Stream stream) const {
+    const Parts parts = {starts_, first, parts_};
+    const int64_t columns = corpus_.columns, strips = ceiling(columns, kMomentThreads);
+    constexpr size_t kScratch = kMomentWarps * sizeof(double);
+    EC_LAUNCH(sum_numbers, (Dim3{blocks(strips), blocks(count * parts_), 1}), kMomentThreads, kScratch,
+              stream, rows(), parts, sums_);
+    EC_LAUNCH(find_means, (Dim3{blocks(strips), blocks(count), 1}), kMomentThreads, 0, stream, sums_, parts,
+              columns, means_, moments_);
+    multiply_scatters(parts, count, stream);
+    EC_LAUNCH(add_scatters, (Dim3{blocks(columns), blocks(count), 1}), kMomentThreads, 0, stream,
+              scatter_parts_, parts_, columns, t_.scatters, t_.vectors);
+    if (problem_.shrinkage < 0.0) {
+      EC_LAUNCH(sum_fourth_powers, blocks(count * parts_), kMomentThreads, kScratch, stream, rows(), parts,
+                means_, sums_.totals);
+      EC_LAUNCH(add_fourth_powers, blocks(ceiling(count, kMomentThreads)), kMomentThreads, 0, stream,
+                sums_.totals, parts_, count, moments_);
+    }
+    for (int64_t step = 0; step + 2 < columns; ++step) {
+      const Dim3 grid{blocks(ceiling(2 * columns - step - 1, kMomentWarps)), blocks(count), 1};
+      EC_LAUNCH(multiply_reflection, grid, kMomentThreads, kScratch, stream, t_, step);
+      EC_LAUNCH(apply_reflection, grid, kMomentThreads, kScratch, stream, t_, step);
+    }
+    const CovarianceOptions options = {problem_.shrinkage, problem_.own_corpus ? 3.0 : 2.0};
+    EC_LAUNCH(choose_shrinkage, blocks(count), kWarpSize, 0, stream, t_, options, moments_);
+  }
+
+ private:
+  static unsigned blocks(int64_t count) { return static_cast<unsigned>(count); }
+  int64_t group_rows(int64_t group) const {
+    return problem_.starts == nullptr ? corpus_.count : problem_.starts[group + 1] - problem_.starts[group];
+  }
+
+  void multiply_scatters(const Parts& parts, int64_t count, Stream stream) const {
+    const int64_t columns = corpus_.columns, tiles = ceiling(columns, kWideTile);
+    const ScatterParts to = {{scatter_parts_, columns, columns * columns}};
+    const ScatterOperand<false> plain = {rows(), parts, means_};
+    const ScatterOperand<true> weighted = {rows(), parts, means_};
+    const Dim3 grid{blocks(tiles * tiles), 1, blocks(count * parts_)};
+    if (problem_.weights == nullptr)
+      EC_LAUNCH((multiply_wide<ScatterOperand<false>, ScatterOperand<false>, ScatterParts>), grid,
+                kWideThreads, sizeof(WideShared), stream, plain, plain, to, tiles);
+    else
+      EC_LAUNCH((multiply_wide<ScatterOperand<true>, ScatterOperand<false>, ScatterParts>), grid,
+                kWideThreads, sizeof(WideShared), stream, weighted, plain, to, tiles);
+  }
+
+  const DepthProblem& problem_;
+  const AnyRows corpus_;
+  const int multiprocessors_;
+  int64_t parts_ = 1, together_ = 1;
+  int64_t* starts_ = nullptr;
+  int* exponents_ = nullptr;
+  GroupMoments* moments_ = nullptr;
+  double *means_ = nullptr, *scatter_parts_ = nullptr;
+  PartSums sums_ = {nullptr, nullptr};
+  Tridiagonals t_ = {};
+};
+
+}  // namespace ec::cuda
