@@ -81,7 +81,8 @@ typedef enum ec_depth_metric {
   EC_DEPTH_HALFSPACE = 5,
   EC_DEPTH_PROJECTION = 6,
   EC_DEPTH_IRW = 7,
-  EC_DEPTH_MAHALANOBIS = 8  // ec_cuda_depth_score alone
+  EC_DEPTH_MAHALANOBIS = 8,  // these two: ec_cuda_depth_score alone
+  EC_DEPTH_AI_IRW = 9
 } ec_depth_metric;
 
 typedef enum ec_precision {

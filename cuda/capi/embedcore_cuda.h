@@ -31,7 +31,7 @@ EC_API const char* ec_cuda_build_info(void);  // version of the CUDA runtime and
 // ---- statistical depth ----------------------------------------------------------------------------
 
 typedef struct ec_cuda_depth_options {
-  ec_depth_metric metric;  // cosine, chord, arc, L2, spatial, Mahalanobis
+  ec_depth_metric metric;
   // Chord and arc: EC_PRECISION_FLOAT32 splits each number in two for the tensor cores, BFLOAT16 does not.
   ec_precision precision;
   const void* weights;  // one a corpus row, float32 or float64, in any unit; NULL: all 1
@@ -41,10 +41,13 @@ typedef struct ec_cuda_depth_options {
   // Rows order[starts[g]] to order[starts[g + 1] - 1] of the corpus are group g.
   const int64_t* starts;  // on the host: groups + 1, from 0 to the rows, not falling; NULL: one group
   const int64_t* order;   // on the device, each row of the corpus once; NULL: rows as they are
-  // Mahalanobis: weight, in [0, 1], of the multiple of the identity that the covariance is shrunk to; below
-  // 0: 0 where the covariance has an inverse, else Ledoit and Wolf's. Without an inverse all depths of the
-  // group are NaN.
+  // Mahalanobis and AI-IRW: weight, in [0, 1], of the multiple of the identity that the covariance is
+  // shrunk to; below 0: 0 where the covariance has an inverse, else Ledoit and Wolf's. Without an inverse
+  // all depths of the group are NaN.
   double shrinkage;
+  // Halfspace, projection, IRW and AI-IRW: one a row of the matrix, float64, contiguous, on the device.
+  const double* directions;
+  int64_t direction_count;  // 1 to 2^20
 } ec_cuda_depth_options;
 
 // Bytes of scratch that ec_cuda_depth_score takes for arguments of these shapes and dtypes. Data pointers
@@ -56,7 +59,8 @@ EC_API ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_ma
 // depths[x->rows][groups], double where x is float64, else float: as ec_depth_score (embedcore.h).
 // corpus == NULL: the corpus is x, and each row is left out of its own group. workspace: on a boundary of
 // 256 bytes.
-// Complexity: O((n + m) d) for cosine, O((n + m) d^2 + d^3) for Mahalanobis, O(n m d) else.
+// Complexity: O((n + m) d) for cosine, O((n + m) d^2 + d^3) for Mahalanobis, O((n + m) (d + log m)) for
+// each direction (AI-IRW: for each group, and as Mahalanobis), O(n m d) else.
 EC_API ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x,
                                      const ec_matrix* corpus, const ec_cuda_depth_options* options,
                                      void* workspace, void* depths, ec_error* error);

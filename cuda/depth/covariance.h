@@ -5,6 +5,7 @@
 
 #include "common/workspace.h"
 #include "depth/depth.h"
+#include "depth/group_starts.h"
 #include "depth/tridiagonal.cuh"
 
 namespace ec::cuda {
@@ -57,25 +58,20 @@ class Covariances {
         corpus_, groups(), {problem_.weights, problem_.weights_kind, problem_.weights_stride}, exponents_};
   }
 
-  // What all batches need. fits() must hold.
+  // What all batches need.
   void start(Stream stream) const {
-    for (int64_t first = 0; first <= problem_.groups; first += kGroupsTogether) {
-      const auto count = static_cast<int>(min(problem_.groups + 1 - first, int64_t{kGroupsTogether}));
-      GroupStarts given = {};
-      for (int i = 0; i < count; ++i)
-        given.starts[i] = problem_.starts != nullptr ? problem_.starts[first + i]
-                          : first + i == 0           ? 0
-                                                     : corpus_.count;
-      EC_LAUNCH(write_starts, 1, kGroupsTogether + 1, 0, stream, given, first, count, starts_);
-    }
+    send_starts(problem_, corpus_.count, starts_, stream);
     clear(exponents_, 2 * sizeof(int), stream);
     const Weights weights = rows().weights;
-    const int64_t most = kMomentBlocks * multiprocessors_;
+    const auto readers = [&](int64_t rows_of_block) {
+      return blocks(
+          max(int64_t{1}, min(kMomentBlocks * multiprocessors_, ceiling(corpus_.count, rows_of_block))));
+    };
     if (weights.data != nullptr)
-      EC_LAUNCH(find_largest_weight, blocks(min(most, ceiling(corpus_.count, kWeightThreads))),
-                kWeightThreads, 0, stream, weights, corpus_.count, exponents_);
-    EC_LAUNCH(find_largest_number, blocks(min(most, ceiling(corpus_.count, kMomentWarps))), kMomentThreads,
-              0, stream, corpus_, exponents_ + 1);
+      EC_LAUNCH(find_largest_weight, readers(kWeightThreads), kWeightThreads, 0, stream, weights,
+                corpus_.count, exponents_);
+    EC_LAUNCH(find_largest_number, readers(kMomentWarps), kMomentThreads, 0, stream, corpus_,
+              exponents_ + 1);
   }
 
   // Moments and tridiagonal scatters of groups first .. first + count; count <= together().

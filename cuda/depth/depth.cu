@@ -2,6 +2,7 @@
 #include "depth/depth.h"
 
 #include "depth/check.cuh"
+#include "depth/directions.h"
 #include "depth/layout.h"
 #include "depth/mahalanobis.h"
 
@@ -268,6 +269,7 @@ bool fits(const Layout& layout) {
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors) {
   if (problem.metric == Metric::kMahalanobis) return mahalanobis_workspace_bytes(problem, multiprocessors);
+  if (is_directional(problem.metric)) return directions_workspace_bytes(problem, multiprocessors);
   return Layout(problem, multiprocessors, nullptr).arena.used();
 }
 
@@ -275,6 +277,7 @@ bool run_depth(const DepthProblem& problem, int multiprocessors, void* workspace
   if (problem.rows.count == 0) return true;
   if (problem.metric == Metric::kMahalanobis)
     return run_mahalanobis(problem, multiprocessors, workspace, stream);
+  if (is_directional(problem.metric)) return run_directions(problem, multiprocessors, workspace, stream);
   const Layout layout(problem, multiprocessors, workspace);
   if (!fits(layout)) return false;
   Run(layout, stream).start();

@@ -15,7 +15,19 @@
 
 namespace ec::cuda {
 
-enum class Metric { kCosine, kChord, kArc, kL2, kSpatial, kMahalanobis };
+enum class Metric {
+  kCosine,
+  kChord,
+  kArc,
+  kL2,
+  kSpatial,
+  kMahalanobis,
+  kHalfspace,
+  kProjection,
+  kIrw,
+  kAiIrw
+};
+inline bool is_directional(Metric metric) { return metric >= Metric::kHalfspace; }
 
 struct DepthProblem {
   Metric metric;
@@ -38,6 +50,10 @@ struct DepthProblem {
 
   // Of the covariance, in [0, 1]; below 0: chosen as in python/embedcore/depth/_covariance.py.
   double shrinkage = -1.0;
+
+  // Along which halfspace, projection, IRW and AI-IRW look: [directions][columns], on the device.
+  const double* directions = nullptr;
+  int64_t direction_count = 0;
 };
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors);

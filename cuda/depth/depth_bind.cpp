@@ -19,12 +19,16 @@ using VectorNumbers = std::tuple<uintptr_t, int64_t, int>;
 // Starts of the groups, and the address of the order of the corpus's rows.
 using Groups = std::tuple<std::vector<int64_t>, uintptr_t>;
 
+// Shrinkage, address and number of the directions; address 0: not given.
+using CovarianceAndDirections = std::tuple<double, uintptr_t, int64_t>;
+
 // The arguments of a call, as the C ABI takes them.
 class Arguments {
  public:
   Arguments(const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
             const std::optional<MatrixNumbers>& corpus, int metric, int precision,
-            const VectorNumbers& weights, const std::optional<Groups>& groups, double shrinkage)
+            const VectorNumbers& weights, const std::optional<Groups>& groups,
+            const CovarianceAndDirections& further)
       : place_(ecpy::place_of(place)), x_(ecpy::matrix_of(x)), has_corpus_(corpus.has_value()) {
     if (corpus) corpus_ = ecpy::matrix_of(*corpus);
     options_.metric = static_cast<ec_depth_metric>(metric);
@@ -33,7 +37,9 @@ class Arguments {
     options_.weights_stride = std::get<1>(weights);
     options_.weights_dtype = static_cast<ec_dtype>(std::get<2>(weights));
     options_.groups = 1;
-    options_.shrinkage = shrinkage;
+    options_.shrinkage = std::get<0>(further);
+    options_.directions = ecpy::pointer_of<const double>(std::get<1>(further));
+    options_.direction_count = std::get<2>(further);
     if (!groups) return;
     starts_ = std::get<0>(*groups);
     options_.groups = static_cast<int64_t>(starts_.size()) - 1;
@@ -56,9 +62,9 @@ class Arguments {
 
 void depth_score(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
                  const std::optional<MatrixNumbers>& corpus, int metric, int precision,
-                 const VectorNumbers& weights, const std::optional<Groups>& groups, double shrinkage,
-                 uintptr_t depths, const py::object& allocate) {
-  const Arguments given(place, x, corpus, metric, precision, weights, groups, shrinkage);
+                 const VectorNumbers& weights, const std::optional<Groups>& groups,
+                 const CovarianceAndDirections& further, uintptr_t depths, const py::object& allocate) {
+  const Arguments given(place, x, corpus, metric, precision, weights, groups, further);
   ec_error error = {};
   int64_t bytes = 0;
   ecpy::check_status(
@@ -75,8 +81,8 @@ void depth_score(const char* where, const ecpy::PlaceNumbers& place, const Matri
 
 void depth_check(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
                  const std::optional<MatrixNumbers>& corpus, int metric, const VectorNumbers& weights,
-                 const py::object& allocate) {
-  const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt, 0.0);
+                 const CovarianceAndDirections& further, const py::object& allocate) {
+  const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt, further);
   ec_error error = {};
   void* workspace = ecpy::allocated(allocate, 3 * sizeof(int64_t));
   const ec_status status = ecpy::start_released([&] {

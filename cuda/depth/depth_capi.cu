@@ -15,31 +15,28 @@ AnyRows rows_of(const ec_matrix& matrix) {
 }
 
 ec_status find_metric(ec_depth_metric metric, Metric* found, ec_error* error) {
-  switch (metric) {
-    case EC_DEPTH_COSINE:
-      *found = Metric::kCosine;
-      return EC_OK;
-    case EC_DEPTH_CHORD:
-      *found = Metric::kChord;
-      return EC_OK;
-    case EC_DEPTH_ARC:
-      *found = Metric::kArc;
-      return EC_OK;
-    case EC_DEPTH_L2:
-      *found = Metric::kL2;
-      return EC_OK;
-    case EC_DEPTH_SPATIAL:
-      *found = Metric::kSpatial;
-      return EC_OK;
-    case EC_DEPTH_MAHALANOBIS:
-      *found = Metric::kMahalanobis;
-      return EC_OK;
-    default:
-      return fail(error, EC_UNSUPPORTED, "metric", -1,
-                  "'metric' must be cosine, chord, arc, L2, spatial or Mahalanobis on the GPU; got "
-                  "ec_depth_metric %d",
-                  static_cast<int>(metric));
-  }
+  constexpr Metric kMetrics[] = {
+      Metric::kCosine,    Metric::kChord,      Metric::kArc, Metric::kL2,          Metric::kSpatial,
+      Metric::kHalfspace, Metric::kProjection, Metric::kIrw, Metric::kMahalanobis, Metric::kAiIrw};
+  if (metric < EC_DEPTH_COSINE || metric > EC_DEPTH_AI_IRW)
+    return fail(error, EC_INVALID_VALUE, "metric", -1, "'metric' must be one of ec_depth_metric; got %d",
+                static_cast<int>(metric));
+  *found = kMetrics[metric];
+  return EC_OK;
+}
+
+ec_status check_directions(const ec_cuda_depth_options& options, Metric metric, ec_error* error) {
+  if (!is_directional(metric)) return EC_OK;
+  if (options.directions == nullptr || options.direction_count < 1 || options.direction_count > 1 << 20)
+    return fail(
+        error, EC_INVALID_VALUE, "directions", -1,
+        "'directions' must be given for halfspace, projection, IRW and AI-IRW, 1 to 1048576 of them; "
+        "got %lld",
+        static_cast<long long>(options.directions == nullptr ? 0 : options.direction_count));
+  if (metric == Metric::kProjection && options.weights != nullptr)
+    return fail(error, EC_INVALID_VALUE, "weights", -1,
+                "'weights' are not supported by metric 'projection'");
+  return EC_OK;
 }
 
 ec_status check_options(const ec_cuda_depth_options& options, int64_t corpus_rows, ec_error* error) {
@@ -92,6 +89,7 @@ struct Prepared {
     ec_status status = check_shapes(x, corpus, error);
     if (status == EC_OK) status = check_options(options, corpus == nullptr ? x.rows : corpus->rows, error);
     if (status == EC_OK) status = find_metric(options.metric, &problem.metric, error);
+    if (status == EC_OK) status = check_directions(options, problem.metric, error);
     if (status != EC_OK) return status;
     problem.rows = rows_of(x);
     problem.own_corpus = corpus == nullptr;
@@ -105,6 +103,8 @@ struct Prepared {
     problem.starts = options.starts;
     problem.order = options.order;
     problem.shrinkage = options.shrinkage;
+    problem.directions = options.directions;
+    problem.direction_count = options.direction_count;
     DeviceFacts facts;
     status = find_device(place.device, &facts, error);
     multiprocessors = facts.multiprocessors;

@@ -25,8 +25,7 @@ struct MovedRowsOperand {
   __device__ double number(int64_t batch, int64_t i, int64_t k) const {
     const double number = rows.wide_number(groups.row(first + i), k);
     if (!is_finite(number)) return not_a_number();
-    const int exponent = exponents[1] == 0 ? 0 : max(-1000, min(1000, kExponentBias - exponents[1]));
-    const double moved = ldexp(number, exponent) - means[batch * rows.columns + k];
+    const double moved = number * unit_scale(exponents[1]) - means[batch * rows.columns + k];
     return moved != moved ? moved : fmax(-kFurthestOut, fmin(kFurthestOut, moved));
   }
 };

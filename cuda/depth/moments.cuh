@@ -7,6 +7,8 @@
 // none, make the mean NaN, and with it all that is computed from it.
 #pragma once
 
+#include <cstring>
+
 #include "depth/segments.cuh"
 #include "depth/shifted_rows.cuh"
 #include "depth/wide_products.cuh"
@@ -16,6 +18,18 @@ namespace ec::cuda {
 constexpr int kMomentThreads = 256, kMomentWarps = kMomentThreads / kWarpSize;
 // Scored rows further out than that are taken as so far: their squares are numbers still.
 constexpr double kFurthestOut = 1e120;
+
+// 2 to an exponent, or where that is no normal number to the next exponent that is; cheaper than ldexp.
+__device__ __forceinline__ double power_of_two(int exponent) {
+  const int64_t bits = static_cast<int64_t>(max(-1022, min(1023, exponent)) + 1023) << 52;
+  double power;
+  memcpy(&power, &bits, sizeof power);
+  return power;
+}
+// By which numbers of that largest biased exponent come near 1.
+__device__ __forceinline__ double unit_scale(int biased) {
+  return biased == 0 ? 1.0 : power_of_two(kExponentBias - biased);
+}
 
 // The sum over the block, for all of its threads. scratch: a number for each warp.
 __device__ __forceinline__ double block_sum(double value, double* scratch) {
@@ -35,14 +49,12 @@ struct MomentRows {
   Weights weights;
   const int* exponents;  // biased, of the largest weight and of the largest number
 
-  __device__ double scale() const {
-    return exponents[1] == 0 ? 1.0 : ldexp(1.0, max(-1000, min(1000, kExponentBias - exponents[1])));
-  }
-  // Below 2.
+  __device__ double scale() const { return unit_scale(exponents[1]); }
+  // At most 4.
   __device__ double weight(int64_t position) const {
     if (weights.data == nullptr) return 1.0;
     const double weight = weights.of(groups.row(position));
-    return is_weight(weight) ? ldexp(weight, kExponentBias - exponents[0]) : not_a_number();
+    return is_weight(weight) ? weight * unit_scale(exponents[0]) : not_a_number();
   }
 };
 
@@ -60,12 +72,6 @@ struct Parts {
     return starts[group(batch)] + rows(batch) * (batch % parts + 1) / parts;
   }
 };
-
-// Starts of groups, as parameters of the kernel (segments.cuh).
-static __global__ void __launch_bounds__(kGroupsTogether + 1, 1)
-    write_starts(const __grid_constant__ GroupStarts given, int64_t first, int count, int64_t* starts) {
-  if (static_cast<int>(threadIdx.x) < count) starts[first + threadIdx.x] = given.starts[threadIdx.x];
-}
 
 // *largest = the largest biased exponent of a finite number. Requires: *largest is 0 before.
 static __global__ void __launch_bounds__(kMomentThreads, 1)

@@ -18,7 +18,7 @@ def depth_score(
     precision: int,
     weights: _Vector,
     groups: tuple[list[int], int] | None,
-    shrinkage: float,
+    further: tuple[float, int, int],  # shrinkage, address and number of the directions
     depths: int,
     allocate: Callable[[int], int],
     /,
@@ -30,6 +30,7 @@ def depth_check(
     corpus: _Matrix | None,
     metric: int,
     weights: _Vector,
+    further: tuple[float, int, int],
     allocate: Callable[[int], int],
     /,
 ) -> None: ...

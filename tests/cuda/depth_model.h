@@ -94,6 +94,7 @@ struct Call {
   bool strict = true;
   bool hopper = false;      // as on a device that has its instructions
   double shrinkage = -1.0;  // of the covariance
+  Values directions = {};   // [direction][column]
 };
 
 inline double distance(Metric metric, const double* a, const double* b, int64_t columns) {
@@ -168,6 +169,8 @@ inline Values depths_of(const Call& call) {
   }
   problem.groups = call.groups;
   problem.hopper = call.hopper, problem.shrinkage = call.shrinkage;
+  problem.directions = call.directions.data();
+  problem.direction_count = static_cast<int64_t>(call.directions.size()) / call.rows->matrix.columns;
   if (!call.labels.empty()) problem.starts = starts.data(), problem.order = order.data();
   const size_t bytes = ec::cuda::depth_workspace_bytes(problem, kMultiprocessors);
   // Exactly as much as was asked for, on a boundary as Torch's and CuPy's allocators give it.

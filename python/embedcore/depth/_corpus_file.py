@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ._corpus_moments import StreamedMoments
 from ._corpus_rows import Chunk, weights_of
-from ._corpus_states import COVARIANT, CosineState, MomentState, Options, RowState, State
+from ._corpus_states import CosineState, MomentState, Options, RowState, State
 from ._covariance import Moments
+from ._metrics import COVARIANT
 from ._persist import SavedArrays, save
 
 _KIND = "depth.Corpus"

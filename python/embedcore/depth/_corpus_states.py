@@ -26,12 +26,10 @@ from ._corpus_rows import (
     pair_sums,
 )
 from ._covariance import Floats
-from ._metrics import DIRECTIONAL, NATIVE_METRIC, NATIVE_PRECISION
+from ._metrics import COVARIANT, DIRECTIONAL, NATIVE_METRIC, NATIVE_PRECISION
 from ._score import _random_directions
 
 ANGULAR = frozenset({"cosine", "chord", "arc"})
-# Depths that need the covariance.
-COVARIANT = frozenset({"mahalanobis", "ai_irw"})
 
 
 @dataclass(frozen=True)

@@ -31,5 +31,7 @@ NATIVE_PRECISION = {"float32": 0, "bfloat16": 1, "int8": 2}
 
 # Depths over random directions; ai_irw is irw over directions that whiten the corpus.
 DIRECTIONAL = frozenset({"halfspace", "projection", "irw", "ai_irw"})
+# Depths that need the covariance.
+COVARIANT = frozenset({"mahalanobis", "ai_irw"})
 # Depths for which reduced precision has a kernel (for cosine there is nothing to reduce).
 REDUCIBLE = frozenset({"cosine", "chord", "arc"})

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from .._device import Call, on_host
 from ._groups import group_codes
-from ._metrics import NATIVE_METRIC, NATIVE_PRECISION
+from ._metrics import COVARIANT, NATIVE_METRIC, NATIVE_PRECISION
 from ._whitened import check_covariance_rows, checked_shrinkage
 
 WHERE = "depth.score"
 
-METRICS = ("cosine", "chord", "arc", "l2", "spatial", "mahalanobis")
-_NATIVE = {**NATIVE_METRIC, "mahalanobis": 8}
+# Those that the CPU's kernels have no number for.
+_NATIVE = {**NATIVE_METRIC, "mahalanobis": 8, "ai_irw": 9}
 _PRECISIONS = ("float32", "bfloat16")
 _FLOAT64 = 3
 _NO_WEIGHTS = (0, 1, 2)
@@ -31,13 +31,17 @@ def score_on_device(
     groups: Any,
     offsets: Any,
     precision: str,
+    directions: NDArray[np.float64] | None,
     shrinkage: float | str,
     check: bool,
     out: Any,
 ) -> Any:
     """Return the depths of `x`, which lies where `call` says; see `depth.score`."""
-    _check_supported(metric, precision)
-    wanted = checked_shrinkage(shrinkage) if metric == "mahalanobis" else 0.0
+    if precision not in _PRECISIONS:
+        raise NotImplementedError(
+            f"{WHERE}: 'precision' must be 'float32' or 'bfloat16' on the GPU; got {precision!r}."
+        )
+    wanted = checked_shrinkage(shrinkage) if metric in COVARIANT else 0.0
     rows = call.matrix("x", x)
     among = None if corpus is None else call.matrix("corpus", corpus)
     corpus_rows = (rows if among is None else among)[1]
@@ -50,7 +54,7 @@ def score_on_device(
         sizes = np.bincount(codes, minlength=count)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         parts, shape = (starts.tolist(), call.sent(order)), (rows[1], count)
-    if metric == "mahalanobis":
+    if metric in COVARIANT:
         check_covariance_rows(int(sizes.min()), left_out=corpus is None, weighted=False)
     elif corpus is None:
         _check_company(sizes, order)
@@ -58,25 +62,17 @@ def score_on_device(
     result = call.made(shape, dtype) if out is None else out
     address = call.target("out", result, shape, dtype)
     native = _NATIVE[metric]
+    along = (0, 0) if directions is None else (call.sent(directions), len(directions))
+    further = (-1.0 if wanted == "auto" else wanted, *along)
     call.kernels.depth_score(
         WHERE, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
-        -1.0 if wanted == "auto" else wanted, address, call.allocate,
+        further, address, call.allocate,
     )  # fmt: skip
     if check:
-        call.kernels.depth_check(WHERE, call.place(), rows, among, native, weighing, call.allocate)
+        call.kernels.depth_check(
+            WHERE, call.place(), rows, among, native, weighing, further, call.allocate
+        )
     return result
-
-
-def _check_supported(metric: str, precision: str) -> None:
-    if metric not in METRICS:
-        raise NotImplementedError(
-            f"{WHERE}: 'metric' must be one of {', '.join(map(repr, METRICS))} on the GPU; got "
-            f"{metric!r}, which has kernels for the CPU only."
-        )
-    if precision not in _PRECISIONS:
-        raise NotImplementedError(
-            f"{WHERE}: 'precision' must be 'float32' or 'bfloat16' on the GPU; got {precision!r}."
-        )
 
 
 def _check_company(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> None:

@@ -137,12 +137,12 @@ def score(
     has its own).
 
     On a GPU the call starts kernels on the current stream of the array's library, takes scratch
-    from it, and returns at once; it may be captured into a CUDA graph. There, ``cosine``,
-    ``chord``, ``arc``, ``l2``, ``spatial`` and ``mahalanobis`` have kernels, ``precision="int8"``
-    has none, and `threads` and `progress` mean nothing. Without `check`, a row that would be
-    refused has NaN for its own depths, and in the corpus makes those of its group NaN; so has, with
-    `check`, too, a group without weight or whose covariance has no inverse. Labels and offsets come
-    from the host, or are fetched, which waits for the device.
+    from it, and returns at once; it may be captured into a CUDA graph. There,
+    ``precision="int8"`` has no kernels, and `threads` and `progress` mean nothing. Without `check`,
+    a row that would be refused has NaN for its own depths, and in the corpus makes those of its
+    group NaN; so has, with `check`, too, a group without weight or whose covariance has no inverse.
+    Labels and offsets come from the host, or are fetched, which waits for the device; so does
+    sending the random directions, which are those of the CPU.
 
     References
     ----------
@@ -170,9 +170,11 @@ def score(
     wanted = 0 if threads is None else integer(_WHERE, "threads", threads, minimum=1, maximum=1024)
     call = call_of(_WHERE, "x", x, corpus=corpus, weights=weights, out=out)
     if call is not None:
+        along = _random_directions(x, n_directions, seed) if metric in DIRECTIONAL else None
         return score_on_device(
-            call, x, corpus, metric, weights, groups, offsets, precision, shrinkage, check, out
-        )
+            call, x, corpus, metric, weights, groups, offsets, precision, along, shrinkage, check,
+            out,
+        )  # fmt: skip
     labels, count = None, 1
     if groups is not None or offsets is not None:
         labels, count = group_codes(_WHERE, groups, offsets, _corpus_rows(x, corpus))

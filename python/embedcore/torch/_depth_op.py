@@ -10,7 +10,6 @@ import torch
 from .. import _core
 from ..depth import score
 from ..depth._metrics import NATIVE_METRIC
-from ..depth._on_device import METRICS as DEVICE_METRICS
 from ..depth._subset import errors_of
 from ._depth_cosine import cosine_depths, cosine_gradients
 from ._depth_distance import distance_depths, distance_gradients
@@ -52,7 +51,7 @@ def _forward(
 ) -> torch.Tensor:
     x, corpus, weights = _detached(x), _detached(corpus), _detached(weights)
     with errors_of(WHERE):
-        if metric == "mahalanobis" or not (is_wide(x, corpus) or _is_summed_by_torch(x, metric)):
+        if metric == "mahalanobis" or not is_wide(x, corpus):
             depths: torch.Tensor = score(
                 x,
                 corpus,
@@ -72,11 +71,6 @@ def _forward(
         else:
             depths = distance_depths(x, corpus, weights, metric)
     return depths.to(_result_dtype(x))
-
-
-def _is_summed_by_torch(x: torch.Tensor, metric: str) -> bool:
-    """Whether the GPU has no kernel of ours for the metric."""
-    return x.is_cuda and metric not in DEVICE_METRICS
 
 
 def _check_values(
