@@ -48,6 +48,8 @@ typedef struct ec_cuda_depth_options {
   // Halfspace, projection, IRW and AI-IRW: one a row of the matrix, float64, contiguous, on the device.
   const double* directions;
   int64_t direction_count;  // 1 to 2^20
+  // Cosine: what ec_cuda_depth_direction_sums has found, or NULL. The corpus is not looked at then.
+  const double* sums;
 } ec_cuda_depth_options;
 
 // Bytes of scratch that ec_cuda_depth_score takes for arguments of these shapes and dtypes. Data pointers
@@ -64,6 +66,13 @@ EC_API ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_ma
 EC_API ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x,
                                      const ec_matrix* corpus, const ec_cuda_depth_options* options,
                                      void* workspace, void* depths, ec_error* error);
+
+// What cosine depth keeps of a corpus: sums[columns + 1] on the device, of weight * row / |row|, then of
+// the weights. Sums of parts are those of the whole. options: metric (cosine), weights. workspace: of the
+// size that ec_cuda_depth_workspace tells for x = corpus, without a corpus.
+EC_API ec_status ec_cuda_depth_direction_sums(const ec_cuda_place* place, const ec_matrix* corpus,
+                                              const ec_cuda_depth_options* options, void* workspace,
+                                              double* sums, ec_error* error);
 
 // Looks at the values of all arguments, waits for the stream, and names the first bad one. workspace: 24
 // bytes on a boundary of 8.

@@ -3,6 +3,7 @@
 
 #include "depth/check.cuh"
 #include "depth/directions.h"
+#include "depth/kept_sums.cuh"
 #include "depth/layout.h"
 #include "depth/mahalanobis.h"
 
@@ -38,6 +39,8 @@ class Run {
     if (layout_.weighs()) weigh_groups();
     if (layout_.angular) {
       sum_corpus();
+      if (problem_.wanted_sums != nullptr) return keep();
+      if (problem_.given_sums != nullptr) take();
       score_rows();
     }
     if (layout_.spatial)
@@ -123,6 +126,17 @@ class Run {
     EC_LAUNCH(add_segments, blocks(problem_.groups * ceiling(columns, kWarpSize)), kCosineThreads,
               kCosineThreads * sizeof(double), stream_, layout_.partial, layout_.of_sums.table.first,
               layout_.groups(), columns, layout_.directions, layout_.weighs() ? nullptr : layout_.totals);
+  }
+
+  unsigned kept_blocks() const { return blocks(ceiling(layout_.corpus.columns + 1, kWeightThreads)); }
+  void keep() const {
+    if (!layout_.weighs()) clear(layout_.exponents, sizeof(int), stream_);
+    EC_LAUNCH(keep_sums, kept_blocks(), kWeightThreads, 0, stream_, layout_.directions, layout_.totals,
+              layout_.corpus.columns, layout_.exponents, problem_.wanted_sums);
+  }
+  void take() const {
+    EC_LAUNCH(take_sums, kept_blocks(), kWeightThreads, 0, stream_, problem_.given_sums,
+              layout_.corpus.columns, layout_.directions, layout_.totals);
   }
 
   Depths depths() const {

@@ -54,6 +54,12 @@ struct DepthProblem {
   // Along which halfspace, projection, IRW and AI-IRW look: [directions][columns], on the device.
   const double* directions = nullptr;
   int64_t direction_count = 0;
+
+  // Of cosine depth in one group, [columns + 1] on the device: the sum of the weighted unit rows, then that
+  // of the weights, in their own unit. Rows are scored against given ones, whatever the corpus; where they
+  // are wanted, they are all that is computed.
+  const double* given_sums = nullptr;
+  double* wanted_sums = nullptr;
 };
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors);

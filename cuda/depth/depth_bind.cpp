@@ -19,16 +19,15 @@ using VectorNumbers = std::tuple<uintptr_t, int64_t, int>;
 // Starts of the groups, and the address of the order of the corpus's rows.
 using Groups = std::tuple<std::vector<int64_t>, uintptr_t>;
 
-// Shrinkage, address and number of the directions; address 0: not given.
-using CovarianceAndDirections = std::tuple<double, uintptr_t, int64_t>;
+// Shrinkage, address and number of the directions, address of the kept sums; address 0: not given.
+using Further = std::tuple<double, uintptr_t, int64_t, uintptr_t>;
 
 // The arguments of a call, as the C ABI takes them.
 class Arguments {
  public:
   Arguments(const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
             const std::optional<MatrixNumbers>& corpus, int metric, int precision,
-            const VectorNumbers& weights, const std::optional<Groups>& groups,
-            const CovarianceAndDirections& further)
+            const VectorNumbers& weights, const std::optional<Groups>& groups, const Further& further)
       : place_(ecpy::place_of(place)), x_(ecpy::matrix_of(x)), has_corpus_(corpus.has_value()) {
     if (corpus) corpus_ = ecpy::matrix_of(*corpus);
     options_.metric = static_cast<ec_depth_metric>(metric);
@@ -40,6 +39,7 @@ class Arguments {
     options_.shrinkage = std::get<0>(further);
     options_.directions = ecpy::pointer_of<const double>(std::get<1>(further));
     options_.direction_count = std::get<2>(further);
+    options_.sums = ecpy::pointer_of<const double>(std::get<3>(further));
     if (!groups) return;
     starts_ = std::get<0>(*groups);
     options_.groups = static_cast<int64_t>(starts_.size()) - 1;
@@ -62,8 +62,8 @@ class Arguments {
 
 void depth_score(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
                  const std::optional<MatrixNumbers>& corpus, int metric, int precision,
-                 const VectorNumbers& weights, const std::optional<Groups>& groups,
-                 const CovarianceAndDirections& further, uintptr_t depths, const py::object& allocate) {
+                 const VectorNumbers& weights, const std::optional<Groups>& groups, const Further& further,
+                 uintptr_t depths, const py::object& allocate) {
   const Arguments given(place, x, corpus, metric, precision, weights, groups, further);
   ec_error error = {};
   int64_t bytes = 0;
@@ -79,9 +79,26 @@ void depth_score(const char* where, const ecpy::PlaceNumbers& place, const Matri
   ecpy::check_status(where, status, error);
 }
 
+void depth_direction_sums(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& corpus,
+                          const VectorNumbers& weights, uintptr_t sums, const py::object& allocate) {
+  const Arguments given(place, corpus, std::nullopt, EC_DEPTH_COSINE, EC_PRECISION_FLOAT32, weights,
+                        std::nullopt, Further{});
+  ec_error error = {};
+  int64_t bytes = 0;
+  ecpy::check_status(
+      where, ec_cuda_depth_workspace(given.place(), given.x(), nullptr, given.options(), &bytes, &error),
+      error);
+  void* workspace = ecpy::allocated(allocate, bytes);
+  const ec_status status = ecpy::start_released([&] {
+    return ec_cuda_depth_direction_sums(given.place(), given.x(), given.options(), workspace,
+                                        ecpy::pointer_of<double>(sums), &error);
+  });
+  ecpy::check_status(where, status, error);
+}
+
 void depth_check(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
                  const std::optional<MatrixNumbers>& corpus, int metric, const VectorNumbers& weights,
-                 const CovarianceAndDirections& further, const py::object& allocate) {
+                 const Further& further, const py::object& allocate) {
   const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt, further);
   ec_error error = {};
   void* workspace = ecpy::allocated(allocate, 3 * sizeof(int64_t));
@@ -96,5 +113,6 @@ void depth_check(const char* where, const ecpy::PlaceNumbers& place, const Matri
 
 void register_depth(py::module_& module) {
   module.def("depth_score", &depth_score);
+  module.def("depth_direction_sums", &depth_direction_sums);
   module.def("depth_check", &depth_check);
 }

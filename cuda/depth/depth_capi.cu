@@ -92,8 +92,12 @@ struct Prepared {
     if (status == EC_OK) status = check_directions(options, problem.metric, error);
     if (status != EC_OK) return status;
     problem.rows = rows_of(x);
-    problem.own_corpus = corpus == nullptr;
-    problem.corpus = corpus == nullptr ? AnyRows{} : rows_of(*corpus);
+    problem.given_sums = problem.metric == Metric::kCosine ? options.sums : nullptr;
+    problem.own_corpus = corpus == nullptr && problem.given_sums == nullptr;
+    problem.corpus = problem.own_corpus ? AnyRows{}
+                     : problem.given_sums != nullptr
+                         ? AnyRows{nullptr, 0, x.columns, x.columns, NumberKind::kFloat32}
+                         : rows_of(*corpus);
     problem.strict = options.precision == EC_PRECISION_FLOAT32;
     problem.depths = nullptr;
     problem.weights = options.weights;
@@ -157,6 +161,23 @@ ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x, co
   if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
   if (status != EC_OK) return status;
   prepared.problem.depths = depths;
+  const ec::cuda::CurrentDevice current(place->device);
+  const bool all = ec::cuda::run_depth(prepared.problem, prepared.multiprocessors, workspace,
+                                       static_cast<Stream>(place->stream));
+  return ec::cuda::started(all, error);
+}
+
+ec_status ec_cuda_depth_direction_sums(const ec_cuda_place* place, const ec_matrix* corpus,
+                                       const ec_cuda_depth_options* options, void* workspace, double* sums,
+                                       ec_error* error) {
+  Prepared prepared;
+  ec_status status = prepared.prepare(place, corpus, nullptr, options, error);
+  if (status == EC_OK) status = ec::check_given(sums, "sums", error);
+  if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
+  if (status == EC_OK && (prepared.problem.metric != ec::cuda::Metric::kCosine || options->groups != 1))
+    status = ec::fail(error, EC_INVALID_VALUE, "metric", -1, "'metric' must be cosine, and 'groups' 1");
+  if (status != EC_OK) return status;
+  prepared.problem.wanted_sums = sums;
   const ec::cuda::CurrentDevice current(place->device);
   const bool all = ec::cuda::run_depth(prepared.problem, prepared.multiprocessors, workspace,
                                        static_cast<Stream>(place->stream));

@@ -4,6 +4,7 @@ from collections.abc import Callable
 _Matrix = tuple[int, int, int, int, int]  # address, rows, columns, elements between rows, dtype
 _Vector = tuple[int, int, int]  # address, elements between numbers, dtype
 _Array = tuple[int, int, int, int, int]  # address, three strides in elements, dtype
+_Further = tuple[float, int, int, int]  # shrinkage; directions: address, number; address of sums
 _Place = tuple[int, int]  # device, stream
 
 build_info: str
@@ -18,8 +19,17 @@ def depth_score(
     precision: int,
     weights: _Vector,
     groups: tuple[list[int], int] | None,
-    further: tuple[float, int, int],  # shrinkage, address and number of the directions
+    further: _Further,
     depths: int,
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+def depth_direction_sums(
+    where: str,
+    place: _Place,
+    corpus: _Matrix,
+    weights: _Vector,
+    sums: int,
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
@@ -30,7 +40,7 @@ def depth_check(
     corpus: _Matrix | None,
     metric: int,
     weights: _Vector,
-    further: tuple[float, int, int],
+    further: _Further,
     allocate: Callable[[int], int],
     /,
 ) -> None: ...

@@ -8,6 +8,7 @@ Nothing here waits for the device, and nothing is imported that the caller has n
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import ModuleType
@@ -72,6 +73,12 @@ class Library(Protocol):
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
         """Return some rows of `array`, in this order."""
 
+    def joined(self, arrays: Sequence[Any]) -> Any:
+        """Return arrays of one dtype one after the other, as a new array."""
+
+    def added(self, a: Any, b: Any) -> Any:
+        """Return the sum of two arrays of one shape and dtype, as a new array."""
+
 
 class _Torch:
     name = "torch.Tensor"
@@ -118,6 +125,12 @@ class _Torch:
 
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
         return array[self.from_host(rows, array.device.index)]
+
+    def joined(self, arrays: Sequence[Any]) -> Any:
+        return sys.modules["torch"].cat(list(arrays))
+
+    def added(self, a: Any, b: Any) -> Any:
+        return a + b
 
 
 class _CuPy:
@@ -167,6 +180,14 @@ class _CuPy:
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
         with self.on(array.device.id):
             return array[self.from_host(rows, array.device.id)]
+
+    def joined(self, arrays: Sequence[Any]) -> Any:
+        with self.on(arrays[0].device.id):
+            return sys.modules["cupy"].concatenate(list(arrays))
+
+    def added(self, a: Any, b: Any) -> Any:
+        with self.on(a.device.id):
+            return a + b
 
 
 _LIBRARIES: list[Library] = [_Torch(), _CuPy()]
@@ -290,6 +311,18 @@ class Call:
         """Keep an array that this call has made, as scratch is, and return its address."""
         self._kept.append(array)
         return self._library.layout(array).address
+
+    def joined(self, arrays: Sequence[Any]) -> Any:
+        """Return arrays of one dtype one after the other, as a new array; a single one as it is."""
+        return arrays[0] if len(arrays) == 1 else self._library.joined(arrays)
+
+    def added(self, a: Any, b: Any) -> Any:
+        """Return the sum of two arrays of one shape and dtype, as a new array."""
+        return self._library.added(a, b)
+
+    def converted(self, array: Any, dtype: str) -> Any:
+        """Return `array` in C order and of `dtype`."""
+        return self._library.converted(array, dtype)
 
     def made(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a new array for a result."""

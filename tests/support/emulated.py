@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -113,6 +114,12 @@ class EmulatedLibrary:
 
     def take(self, array: EmulatedArray, rows: Array) -> EmulatedArray:
         return EmulatedArray(array.memory[rows])
+
+    def joined(self, arrays: Sequence[EmulatedArray]) -> EmulatedArray:
+        return EmulatedArray(np.concatenate([array.memory for array in arrays]))
+
+    def added(self, a: EmulatedArray, b: EmulatedArray) -> EmulatedArray:
+        return EmulatedArray(a.memory + b.memory)
 
 
 def build_emulated_module(folder: Path) -> ModuleType:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from .. import _core
 from .._arrays import to_kind_of, to_numpy
 from .._check import choose, integer
+from .._device import call_of
 from .._progress import Progress, reporter
+from ._corpus_device import DeviceState, call_for_scores, device_state_of, together
 from ._corpus_file import open_corpus, read_state, save_corpus
-from ._corpus_states import ANGULAR, Call, Options, State, check_rows, plus, state_of
+from ._corpus_states import ANGULAR, Call, Options, State, check_rows, state_of
 from ._metrics import METRICS, PRECISIONS, REDUCIBLE
 from ._persist import path_of
 
@@ -70,6 +72,11 @@ class Corpus:
     Direction depths of a corpus that is larger than memory project all of it on a few directions at
     a time, so that the file is read about ``m * n_directions / 2**23`` times.
 
+    Rows on a GPU stay there: ``cosine`` keeps its sum, every other metric references to the rows
+    (parts, of one dtype, are copied together at the first score), and scores, of rows on the same
+    device, run as those of :func:`score` without `check`. Random directions are sent once.
+    `left_out` is for corpora on the CPU; `save` writes a corpus that loads there.
+
     Objects pickle with what they keep; rows are copied into the pickle, mapped ones too. Shards may
     be fitted in several processes and merged.
 
@@ -109,7 +116,7 @@ class Corpus:
             integer(where, "seed", seed, minimum=0),
             precision,
         )
-        self._state: State | None = None
+        self._state: State | DeviceState | None = None
 
     @property
     def metric(self) -> str:
@@ -145,7 +152,7 @@ class Corpus:
             As :func:`score`; the corpus then is as it was before.
         """
         where = "depth.Corpus.fit"
-        self._state = state_of(where, _as_rows(where, x), weights, self._options)
+        self._state = self._state_of(where, x, weights)
         return self
 
     def update(self, x: Any, *, weights: Any = None) -> Corpus:
@@ -156,10 +163,8 @@ class Corpus:
         sum of the weights, as in :func:`score`).
         """
         where = "depth.Corpus.update"
-        rows = _as_rows(where, x)
-        self._check_columns(where, "x", rows.shape)
-        added = state_of(where, rows, weights, self._options)
-        self._state = added if self._state is None else plus(self._state, added)
+        added = self._state_of(where, x, weights, more=True)
+        self._state = added if self._state is None else together(where, self._state, added)
         return self
 
     def merge(self, other: Corpus) -> Corpus:
@@ -186,7 +191,7 @@ class Corpus:
             self._state = other._state
             return self
         self._check_columns(where, "other", (len(other), other._state.columns))
-        self._state = plus(self._state, other._state)
+        self._state = together(where, self._state, other._state)
         return self
 
     def score(
@@ -234,6 +239,10 @@ class Corpus:
         where = "depth.Corpus.score"
         if self._state is None:
             raise ValueError(f"{where}: the corpus must be fitted first. Call fit(x) or update(x).")
+        if isinstance(self._state, DeviceState):
+            device_call = call_for_scores(where, x, left_out, weights, out)
+            self._check_columns(where, "x", x.shape)
+            return self._state.depths(device_call, x, self._options, out)
         rows = _as_rows(where, x)
         self._check_columns(where, "x", rows.shape)
         own_weights = self._own_weights(where, left_out, weights, len(rows))
@@ -273,7 +282,10 @@ class Corpus:
         where = "depth.Corpus.save"
         if self._state is None:
             raise ValueError(f"{where}: the corpus must be fitted first. Call fit(x) or update(x).")
-        save_corpus(path_of(where, path), self._options, self._state)
+        state = self._state
+        if isinstance(state, DeviceState):
+            state = state.on_host(where, self._options)
+        save_corpus(path_of(where, path), self._options, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> Corpus:
@@ -308,6 +320,20 @@ class Corpus:
             raise
         corpus._state = read_state(file, corpus._options)
         return corpus
+
+    def _state_of(
+        self, where: str, x: Any, weights: Any, more: bool = False
+    ) -> State | DeviceState:
+        """Return the state of other rows; `more`: they are to be added to those that are there."""
+        call = call_of(where, "x", x, weights=weights)
+        rows = _as_rows(where, x) if call is None else x
+        if call is not None:
+            call.floats("x", x, 2)
+        if more:
+            self._check_columns(where, "x", rows.shape)
+        if call is None:
+            return state_of(where, rows, weights, self._options)
+        return device_state_of(where, call, rows, weights, self._options)
 
     def _check_columns(self, where: str, argument: str, shape: tuple[int, ...]) -> None:
         if self._state is not None and shape[1] != self._state.columns:

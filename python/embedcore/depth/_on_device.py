@@ -13,8 +13,6 @@ from ._groups import group_codes
 from ._metrics import COVARIANT, NATIVE_METRIC, NATIVE_PRECISION
 from ._whitened import check_covariance_rows, checked_shrinkage
 
-WHERE = "depth.score"
-
 # Those that the CPU's kernels have no number for.
 _NATIVE = {**NATIVE_METRIC, "mahalanobis": 8, "ai_irw": 9}
 _PRECISIONS = ("float32", "bfloat16")
@@ -31,16 +29,16 @@ def score_on_device(
     groups: Any,
     offsets: Any,
     precision: str,
-    directions: NDArray[np.float64] | None,
+    directions: Any,
     shrinkage: float | str,
     check: bool,
     out: Any,
 ) -> Any:
-    """Return the depths of `x`, which lies where `call` says; see `depth.score`."""
-    if precision not in _PRECISIONS:
-        raise NotImplementedError(
-            f"{WHERE}: 'precision' must be 'float32' or 'bfloat16' on the GPU; got {precision!r}."
-        )
+    """Return the depths of `x`, which lies where `call` says; see `depth.score`.
+
+    `directions`: on the device, for the metrics that look along some.
+    """
+    check_precision(call.where, precision)
     wanted = checked_shrinkage(shrinkage) if metric in COVARIANT else 0.0
     rows = call.matrix("x", x)
     among = None if corpus is None else call.matrix("corpus", corpus)
@@ -49,7 +47,7 @@ def score_on_device(
     shape: tuple[int, ...] = (rows[1],)
     parts, sizes, order = None, np.array([corpus_rows]), np.arange(1)
     if groups is not None or offsets is not None:
-        codes, count = group_codes(WHERE, on_host(groups), on_host(offsets), corpus_rows)
+        codes, count = group_codes(call.where, on_host(groups), on_host(offsets), corpus_rows)
         order = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
         sizes = np.bincount(codes, minlength=count)
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -57,31 +55,69 @@ def score_on_device(
     if metric in COVARIANT:
         check_covariance_rows(int(sizes.min()), left_out=corpus is None, weighted=False)
     elif corpus is None:
-        _check_company(sizes, order)
-    dtype = "float64" if rows[-1] == _FLOAT64 else "float32"
-    result = call.made(shape, dtype) if out is None else out
-    address = call.target("out", result, shape, dtype)
+        _check_company(call.where, sizes, order)
+    result, address = _result(call, rows, shape, out)
     native = _NATIVE[metric]
-    along = (0, 0) if directions is None else (call.sent(directions), len(directions))
-    further = (-1.0 if wanted == "auto" else wanted, *along)
+    along = (0, 0) if directions is None else call.matrix("directions", directions)[:2]
+    further = (-1.0 if wanted == "auto" else wanted, *along, 0)
     call.kernels.depth_score(
-        WHERE, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
+        call.where, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
         further, address, call.allocate,
     )  # fmt: skip
     if check:
         call.kernels.depth_check(
-            WHERE, call.place(), rows, among, native, weighing, further, call.allocate
+            call.where, call.place(), rows, among, native, weighing, further, call.allocate
         )
     return result
 
 
-def _check_company(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> None:
+def direction_sums(call: Call, x: Any, weights: Any) -> Any:
+    """Return what cosine depth keeps of the rows of `x`: sums (columns + 1,), on the device."""
+    rows = call.matrix("x", x)
+    weighing = _NO_WEIGHTS if weights is None else call.vector("weights", weights, rows[1])
+    shape = (rows[2] + 1,)
+    sums = call.made(shape, "float64")
+    call.kernels.depth_direction_sums(
+        call.where, call.place(), rows, weighing, call.target("sums", sums, shape, "float64"),
+        call.allocate,
+    )  # fmt: skip
+    return sums
+
+
+def score_by_sums(call: Call, x: Any, sums: Any, out: Any) -> Any:
+    """Return the cosine depths of `x` in the rows that `sums` were made of."""
+    rows = call.matrix("x", x)
+    result, address = _result(call, rows, (rows[1],), out)
+    further = (0.0, 0, 0, call.target("sums", sums, (rows[2] + 1,), "float64"))
+    call.kernels.depth_score(
+        call.where, call.place(), rows, None, NATIVE_METRIC["cosine"], 0, _NO_WEIGHTS, None,
+        further, address, call.allocate,
+    )  # fmt: skip
+    return result
+
+
+def check_precision(where: str, precision: str) -> None:
+    """Refuse the precisions that have no kernels on the GPU."""
+    if precision not in _PRECISIONS:
+        raise NotImplementedError(
+            f"{where}: 'precision' must be 'float32' or 'bfloat16' on the GPU; got {precision!r}."
+        )
+
+
+def _result(call: Call, rows: tuple[int, ...], shape: tuple[int, ...], out: Any) -> tuple[Any, int]:
+    """Return where depths of `rows` go, and its address."""
+    dtype = "float64" if rows[-1] == _FLOAT64 else "float32"
+    result = call.made(shape, dtype) if out is None else out
+    return result, call.target("out", result, shape, dtype)
+
+
+def _check_company(where: str, sizes: NDArray[np.int64], order: NDArray[np.int64]) -> None:
     """Refuse rows that are alone in their own group: nothing is left to score them in."""
     if (sizes != 1).all():
         return
     group = int(np.argmax(sizes == 1))
     row = int(order[int(sizes[:group].sum())])
     raise ValueError(
-        f"{WHERE}: 'x' must have another row of positive weight in the group of each row, which is "
+        f"{where}: 'x' must have another row of positive weight in the group of each row, which is "
         f"left out of its own depth; row {row} is alone in group {group}."
     )

@@ -170,7 +170,9 @@ def score(
     wanted = 0 if threads is None else integer(_WHERE, "threads", threads, minimum=1, maximum=1024)
     call = call_of(_WHERE, "x", x, corpus=corpus, weights=weights, out=out)
     if call is not None:
-        along = _random_directions(x, n_directions, seed) if metric in DIRECTIONAL else None
+        along = None
+        if metric in DIRECTIONAL:
+            along = call.copied_from_host(_random_directions(x, n_directions, seed))
         return score_on_device(
             call, x, corpus, metric, weights, groups, offsets, precision, along, shrinkage, check,
             out,
