@@ -99,18 +99,7 @@ __device__ __forceinline__ void store_four(const float (&from)[kTogether], Short
       uint2{pair_bits(from[0], from[1], Short{}), pair_bits(from[2], from[3], Short{})};
 }
 
-// Rows of one array; the numbers of a row lie side by side.
-template <class T>
-struct Rows {
-  const T* data;
-  int64_t count;
-  int64_t stride;
-  int columns;
-
-  __device__ const T* row(int64_t i) const { return data + i * stride; }
-};
-
-// Rows of a kind that is known at run time, for what is seldom read.
+// Rows of one array, of a kind that is known at run time; the numbers of a row lie side by side.
 enum class NumberKind { kFloat32, kFloat16, kBFloat16, kFloat64 };
 
 struct AnyRows {
@@ -141,14 +130,6 @@ __device__ __forceinline__ void load_columns(const T* row, int at, int columns, 
   } else {
     for (int i = 0; i < kTogether; ++i) to[i] = at + i < columns ? to_float(row[at + i]) : 0.0f;
   }
-}
-
-template <class T>
-bool whole_vectors(const Rows<T>& rows) {
-  const int64_t bytes = kTogether * static_cast<int64_t>(sizeof(T));
-  return rows.columns % kTogether == 0 &&
-         reinterpret_cast<uintptr_t>(rows.data) % static_cast<uintptr_t>(bytes) == 0 &&
-         rows.stride * static_cast<int64_t>(sizeof(T)) % bytes == 0;
 }
 
 }  // namespace ec::cuda

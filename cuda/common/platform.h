@@ -62,7 +62,10 @@ T* shared_array(size_t count) {
 using Stream = void*;
 using Dim3 = emulation::Size3;
 
-inline void fill(void* memory, int byte, size_t bytes, Stream) { std::memset(memory, byte, bytes); }
+inline void fill(void* memory, int byte, size_t bytes, Stream) {
+  ++emulation::started();
+  std::memset(memory, byte, bytes);
+}
 template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
   emulation::allowed_shared(reinterpret_cast<const void*>(kernel)) = bytes;

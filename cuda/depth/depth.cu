@@ -10,12 +10,7 @@
 namespace ec::cuda {
 namespace {
 
-constexpr int64_t kMostBlocks = 0x7fffffff;
-
-template <class T>
-Rows<T> rows_of(const AnyRows& rows) {
-  return {static_cast<const T*>(rows.data), rows.count, rows.stride, static_cast<int>(rows.columns)};
-}
+constexpr int64_t kMostBlocks = 0x7fffffff, kMostBlocksAside = 65535;
 
 // Kernels of one call, in their order.
 class Run {
@@ -30,23 +25,20 @@ class Run {
     }
     if (layout_.pairs) write_plan(layout_.of_pairs);
     if (layout_.weighs()) prepare_weights();
-    if (layout_.pairs) {
-      if (!layout_.angular)
-        move_all();
-      else if (!layout_.hopper)
-        round_all();
-    }
+    if (!layout_.angular) move_all();
     if (layout_.weighs()) weigh_groups();
-    if (layout_.angular) {
-      sum_corpus();
-      if (problem_.wanted_sums != nullptr) return keep();
-      if (problem_.given_sums != nullptr) take();
-      score_rows();
-    }
+    if (layout_.angular) prepare_directions();
     if (layout_.spatial)
       score_spatial();
     else if (layout_.pairs)
-      score_pairs();
+      sum_all_pairs();
+    else if (problem_.given_sums != nullptr)
+      take();
+    else
+      EC_LAUNCH(add_directions, blocks(layout_.directions.tasks()), kScoreThreads,
+                kScoreThreads * sizeof(double), stream_, layout_.directions);
+    if (problem_.wanted_sums != nullptr) return keep();
+    if (layout_.angular) score_rows();
   }
 
  private:
@@ -59,6 +51,8 @@ class Run {
   }
 
   void write_plan(const Plan& plan) const {
+    if (!layout_.tables) return;
+    const Segments& segments = plan.segments;
     int64_t segment = 0;
     for (int64_t first = 0; first < problem_.groups; first += kGroupsTogether) {
       const auto count = static_cast<int>(min(problem_.groups - first, int64_t{kGroupsTogether}));
@@ -68,10 +62,10 @@ class Run {
         starts.starts[i] = problem_.starts != nullptr ? problem_.starts[first + i]
                            : i == 0                   ? 0
                                                       : layout_.corpus.count;
-        if (i < count) next += plan.cut.segments(layout_.group_rows(first + i));
+        if (i < count) next += segments.cut.segments(layout_.group_rows(first + i));
       }
       EC_LAUNCH(write_segments, 1, kGroupsTogether, static_cast<size_t>(count + 1) * sizeof(int64_t),
-                stream_, starts, first, count, segment, plan.cut, plan.table, layout_.starts);
+                stream_, starts, first, count, segment, segments, layout_.starts);
       segment = next;
     }
   }
@@ -85,58 +79,52 @@ class Run {
     if (weights.data != nullptr)
       EC_LAUNCH(find_largest_weight, grid, kWeightThreads, 0, stream_, weights, count, layout_.exponents);
     EC_LAUNCH(scale_weights, grid, kWeightThreads, 0, stream_, weights, layout_.groups(), count,
-              layout_.exponents, layout_.weights);
+              layout_.weight_count, layout_.exponents, layout_.weights);
   }
 
   void weigh_groups() const {
     const Plan& plan = layout_.weighed();
-    EC_LAUNCH(sum_weights, blocks(plan.segments), kWeightThreads,
-              kWeightThreads / kWarpSize * sizeof(double), stream_, plan.table.all, layout_.weights,
+    EC_LAUNCH(sum_weights, blocks(plan.segments.count), kWeightThreads,
+              kWeightThreads / kWarpSize * sizeof(double), stream_, plan.segments, layout_.weights,
               plan.weights);
     EC_LAUNCH(add_weights, blocks(ceiling(problem_.groups, kWeightThreads)), kWeightThreads, 0, stream_,
-              plan.table.first, problem_.groups, plan.weights, layout_.totals);
+              plan.segments, problem_.groups, plan.weights, layout_.totals);
   }
 
-  template <class T, int kVectors>
-  void launch_sums(const Rows<T>& rows) const {
-    const int width = kVectors * kWarpColumns, strip = min(rows.columns, width);
-    const Dim3 grid{blocks(layout_.of_sums.segments), blocks(ceiling(rows.columns, width)), 1};
-    const auto kernel =
-        whole_vectors(rows) ? sum_unit_rows<T, kVectors, true> : sum_unit_rows<T, kVectors, false>;
-    EC_LAUNCH(kernel, grid, kCosineThreads, static_cast<size_t>(strip) * sizeof(double), stream_, rows,
-              layout_.groups(), layout_.of_sums.table.all, layout_.weights, layout_.partial);
+  // Unit rows where pairs are to be taken, their sums in the corpus, and zeros for the sums of pairs.
+  void prepare_directions() const {
+    const auto side = [&](const AnyRows& rows, const Groups& groups, bool of_rows) {
+      const Packing packing = layout_.packing(of_rows);
+      return PreparedSide{rows,
+                          groups,
+                          of_rows ? layout_.shares(packing.rows_of(rows.count)) : layout_.of_sums.segments,
+                          of_rows ? nullptr : layout_.weights,
+                          of_rows ? nullptr : layout_.partial,
+                          packing};
+    };
+    Preparation preparation = {{side(layout_.corpus, layout_.groups(), false), {}}, 1};
+    if (layout_.pairs && !layout_.own)
+      preparation.sides[preparation.count++] = side(layout_.rows, layout_.row_groups(), true);
+    if (layout_.hopper) {
+      preparation.zeros = layout_.hopper_plan.sums;
+      preparation.zero_count = layout_.hopper_plan.sum_count();
+      preparation.total = layout_.totals;
+      preparation.scale = layout_.hopper_plan.scale;
+    } else if (layout_.mirrored) {
+      preparation.zeros = layout_.fixed.sums;
+      preparation.zero_count = 2 * layout_.rows.count;
+    }
+    run_preparation(preparation, stream_);
   }
 
-  // The weighted sums of the unit rows of each group.
-  void sum_corpus() const {
-    with_numbers(layout_.corpus.kind, [&](auto number) {
-      using T = decltype(number);
-      const Rows<T> rows = rows_of<T>(layout_.corpus);
-      const int64_t vectors = ceiling(rows.columns, kWarpColumns);
-      if (vectors <= 1)
-        launch_sums<T, 1>(rows);
-      else if (vectors <= 2)
-        launch_sums<T, 2>(rows);
-      else if (vectors <= 4)
-        launch_sums<T, 4>(rows);
-      else
-        launch_sums<T, kMostStripVectors>(rows);
-    });
-    const int columns = static_cast<int>(layout_.corpus.columns);
-    EC_LAUNCH(add_segments, blocks(problem_.groups * ceiling(columns, kWarpSize)), kCosineThreads,
-              kCosineThreads * sizeof(double), stream_, layout_.partial, layout_.of_sums.table.first,
-              layout_.groups(), columns, layout_.directions, layout_.weighs() ? nullptr : layout_.totals);
-  }
-
-  unsigned kept_blocks() const { return blocks(ceiling(layout_.corpus.columns + 1, kWeightThreads)); }
+  unsigned kept_blocks() const { return blocks(ceiling(layout_.directions.stride() + 1, kWeightThreads)); }
   void keep() const {
-    if (!layout_.weighs()) clear(layout_.exponents, sizeof(int), stream_);
     EC_LAUNCH(keep_sums, kept_blocks(), kWeightThreads, 0, stream_, layout_.directions, layout_.totals,
-              layout_.corpus.columns, layout_.exponents, problem_.wanted_sums);
+              layout_.corpus.count, layout_.exponents, problem_.wanted_sums);
   }
   void take() const {
-    EC_LAUNCH(take_sums, kept_blocks(), kWeightThreads, 0, stream_, problem_.given_sums,
-              layout_.corpus.columns, layout_.directions, layout_.totals);
+    EC_LAUNCH(take_sums, kept_blocks(), kWeightThreads, 0, stream_, problem_.given_sums, layout_.directions,
+              layout_.totals);
   }
 
   Depths depths() const {
@@ -144,32 +132,30 @@ class Run {
   }
 
   void score_rows() const {
-    const Directions directions = {layout_.directions, layout_.totals, layout_.own, layout_.groups(),
-                                   layout_.weights};
-    with_numbers(layout_.rows.kind, [&](auto number) {
+    const int64_t stride = layout_.directions.stride(),
+                  together =
+                      max(int64_t{1}, kDirectionBytes / (stride * static_cast<int64_t>(sizeof(double))));
+    const Scored scored = {layout_.rows,
+                           layout_.directions,
+                           layout_.groups(),
+                           layout_.totals,
+                           layout_.own,
+                           layout_.weights,
+                           min(together, problem_.groups),
+                           layout_.results,
+                           depths()};
+    const unsigned sets = blocks(min(ceiling(problem_.groups, scored.together), kMostBlocksAside));
+    with_pieces(layout_.rows, [&](auto number, auto pieces, auto whole) {
       using T = decltype(number);
-      const Rows<T> rows = rows_of<T>(layout_.rows);
-      const auto kernel = whole_vectors(rows) ? score_cosine<T, true> : score_cosine<T, false>;
-      const Dim3 grid{blocks(layout_.row_blocks), blocks(ceiling(problem_.groups, kScoredGroups)), 1};
-      EC_LAUNCH(kernel, grid, kCosineThreads, 0, stream_, rows, directions, depths(), layout_.cosines);
+      constexpr int kPieces = decltype(pieces)::value;
+      constexpr bool kWhole = decltype(whole)::value;
+      const Dim3 grid{blocks(layout_.row_blocks), sets, 1};
+      if (layout_.rows.columns > kPieces * kWarpPieceColumns<T>)
+        EC_LAUNCH((score_wide_rows<T, kWhole>), grid, kScoreThreads, 0, stream_, scored);
+      else
+        EC_LAUNCH((score_rows_of<T, kPieces, kWhole>), grid, kScoreThreads,
+                  static_cast<size_t>(scored.together * stride) * sizeof(double), stream_, scored);
     });
-  }
-
-  void round_rows(const AnyRows& given, const Groups& groups, BFloat* units, Scaling* scalings,
-                  float* weights) const {
-    with_numbers(given.kind, [&](auto number) {
-      using T = decltype(number);
-      const Rows<T> rows = rows_of<T>(given);
-      const auto kernel = whole_vectors(rows) ? round_unit_rows<T, true> : round_unit_rows<T, false>;
-      EC_LAUNCH(kernel, blocks(layout_.blocks_for(given.count)), kCosineThreads, 0, stream_, rows, groups,
-                static_cast<int>(layout_.padded), problem_.strict, units, scalings, weights);
-    });
-  }
-  void round_all() const {
-    round_rows(layout_.corpus, layout_.groups(), layout_.other_numbers, layout_.other_scalings,
-               layout_.weights);
-    if (!layout_.own)
-      round_rows(layout_.rows, layout_.row_groups(), layout_.row_numbers, layout_.row_scalings, nullptr);
   }
 
   Move move() const { return {layout_.center, layout_.exponents + 1}; }
@@ -198,46 +184,36 @@ class Run {
   void launch_tiles(const PairProblem& pairs) const {
     constexpr bool kCanMirror = kMetric != PairMetric::kL2;  // L2 distances have no bound
     const auto kernel = layout_.mirrored ? sum_pairs<kMetric, kCanMirror> : sum_pairs<kMetric, false>;
-    if (layout_.mirrored)
-      clear(layout_.fixed.sums, static_cast<size_t>(2 * layout_.rows.count) * sizeof(int64_t), stream_);
     allow_shared(kernel, sizeof(PairShared));
-    EC_LAUNCH(kernel, blocks(layout_.row_tiles * layout_.of_pairs.segments), kPairThreads,
-              sizeof(PairShared), stream_, pairs);
+    EC_LAUNCH(kernel, blocks(pairs.adders + layout_.row_tiles * layout_.of_pairs.segments.count),
+              kPairThreads, sizeof(PairShared), stream_, pairs);
   }
-  template <PairMetric kMetric>
-  void launch_pairs() const {
+  void sum_all_pairs() const {
+    if (layout_.hopper) {
+      const HopperPairs pairs = {layout_.results.metric, layout_.rows,    layout_.own,
+                                 layout_.corpus,         layout_.weights, layout_.row_scalings,
+                                 layout_.other_scalings};
+      return run_hopper_pairs(pairs, layout_.hopper_plan, layout_.directions, stream_);
+    }
     const PairSide rows = {packed(layout_.row_numbers), layout_.row_scalings, layout_.row_squares,
                            layout_.rows, layout_.row_groups().order};
     const PairSide others = {packed(layout_.other_numbers), layout_.other_scalings, layout_.other_squares,
                              layout_.corpus, problem_.order};
     const PairProblem pairs = {
-        rows,         others,        layout_.of_pairs.table.all, layout_.weights, layout_.own, move(),
-        layout_.sums, layout_.fixed, layout_.row_tiles};
-    if (layout_.hopper)
-      run_hopper_pairs(layout_.hopper_pairs(), layout_.multiprocessors, layout_.hopper_workspace, stream_);
-    else
-      launch_tiles<kMetric>(pairs);
-    const PairFinish finish = {rows,
-                               layout_.groups(),
-                               layout_.of_pairs.table,
-                               layout_.sums,
-                               layout_.fixed,
-                               layout_.cosines,
-                               layout_.totals,
-                               layout_.own ? layout_.weights : nullptr,
-                               move(),
-                               layout_.missing,
-                               depths()};
-    EC_LAUNCH(finish_pairs<kMetric>, blocks(ceiling(layout_.rows.count * problem_.groups, kPairThreads)),
-              kPairThreads, 0, stream_, finish);
-  }
-  void score_pairs() const {
+        rows,         others,        layout_.of_pairs.segments, layout_.weights,    layout_.own,     move(),
+        layout_.sums, layout_.fixed, layout_.row_tiles,         layout_.directions, layout_.adders()};
     if (problem_.metric == Metric::kChord)
-      launch_pairs<PairMetric::kChord>();
+      launch_tiles<PairMetric::kChord>(pairs);
     else if (problem_.metric == Metric::kArc)
-      launch_pairs<PairMetric::kArc>();
+      launch_tiles<PairMetric::kArc>(pairs);
     else
-      launch_pairs<PairMetric::kL2>();
+      launch_tiles<PairMetric::kL2>(pairs);
+    if (layout_.angular) return;
+    const L2Finish finish = {
+        rows,   layout_.groups(), layout_.results, layout_.totals, layout_.own ? layout_.weights : nullptr,
+        move(), depths()};
+    EC_LAUNCH(finish_l2, blocks(ceiling(layout_.rows.count * problem_.groups, kPairThreads)), kPairThreads,
+              0, stream_, finish);
   }
 
   void score_spatial() const {
@@ -248,7 +224,6 @@ class Run {
     const SpatialProblem spatial = {packed(layout_.other_numbers),
                                     layout_.rows,
                                     layout_.corpus,
-                                    layout_.of_pairs.table.all,
                                     layout_.of_pairs.segments,
                                     layout_.slots,
                                     layout_.row_tiles,
@@ -261,7 +236,7 @@ class Run {
               sizeof(SpatialShared), stream_, spatial);
     if (!layout_.splits()) return;
     EC_LAUNCH(finish_spatial, blocks(ceiling(layout_.rows.count * problem_.groups, kPairWarps)),
-              kPairThreads, 0, stream_, finish, layout_.of_pairs.table.first);
+              kPairThreads, 0, stream_, finish, layout_.of_pairs.segments);
   }
 
   const Layout& layout_;
@@ -273,10 +248,9 @@ bool fits(const Layout& layout) {
   const int64_t groups = layout.problem.groups;
   return layout.rows.count <= kMostBlocks * kPairWarps / groups &&
          ceiling(layout.corpus.columns, kWarpSize) <= kMostBlocks / groups &&
-         layout.of_sums.segments <= kMostBlocks &&
-         layout.of_pairs.segments <= kMostBlocks / layout.row_tiles &&
-         ceiling(groups, kScoredGroups) <= 65535 &&
-         (!layout.hopper || fits_hopper_pairs(layout.hopper_pairs()));
+         layout.of_sums.segments.count + layout.row_blocks <= kMostBlocks &&
+         layout.of_pairs.segments.count <= (kMostBlocks - layout.adders()) / layout.row_tiles &&
+         (!layout.hopper || fits_hopper_pairs(layout.rows.count, layout.corpus.count, layout.rows.columns));
 }
 
 }  // namespace

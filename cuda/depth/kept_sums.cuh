@@ -2,26 +2,30 @@
 // What cosine depth keeps of a corpus, from and to the arrays of a call.
 #pragma once
 
-#include "depth/segments.cuh"
+#include "depth/directions.cuh"
 
 namespace ec::cuda {
 
-// kept[columns + 1]: a sum of unit rows, then one of weights. largest_weight: their biased exponent, which
-// the sums of a call are scaled by; 0 without weights.
+// kept[columns + 1]: a sum of unit rows, then one of weights. total: null where each of `count` rows
+// weighs 1. largest_weight: their biased exponent, which the sums of a call are scaled by; null or 0
+// without weights.
 static __global__ void __launch_bounds__(kWeightThreads, 1)
-    keep_sums(const double* sums, const double* total, int64_t columns, const int* largest_weight,
-              double* kept) {
+    keep_sums(const __grid_constant__ Directions from, const double* total, int64_t count,
+              const int* largest_weight, double* kept) {
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kWeightThreads + threadIdx.x;
-  if (at > columns) return;
-  const int exponent = *largest_weight == 0 ? 0 : *largest_weight - kExponentBias;
-  kept[at] = ldexp(at < columns ? sums[at] : *total, exponent);
+  if (at > from.columns) return;
+  const int largest = largest_weight == nullptr ? 0 : *largest_weight;
+  const double sum = at < from.columns  ? from.sums[from.place(static_cast<int>(at))]
+                     : total != nullptr ? *total
+                                        : static_cast<double>(count);
+  kept[at] = ldexp(sum, largest == 0 ? 0 : largest - kExponentBias);
 }
 
 static __global__ void __launch_bounds__(kWeightThreads, 1)
-    take_sums(const double* kept, int64_t columns, double* sums, double* total) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kWeightThreads + threadIdx.x;
-  if (at < columns) sums[at] = kept[at];
-  if (at == columns) *total = kept[at];
+    take_sums(const double* kept, const __grid_constant__ Directions to, double* total) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kWeightThreads + threadIdx.x, stride = to.stride();
+  if (at < stride) to.sums[to.place(static_cast<int>(at))] = at < to.columns ? kept[at] : 0.0;
+  if (at == stride) *total = kept[to.columns];
 }
 
 }  // namespace ec::cuda

@@ -3,15 +3,20 @@
 #pragma once
 
 #include "common/workspace.h"
-#include "depth/cosine.cuh"
 #include "depth/depth.h"
+#include "depth/group_tables.cuh"
 #include "depth/hopper/hopper_pairs.h"
 #include "depth/pairwise.cuh"
+#include "depth/preparation.h"
+#include "depth/score.cuh"
 #include "depth/spatial.cuh"
 
 namespace ec::cuda {
 
 constexpr int kBlocksEach = 4;                // of a multiprocessor, that read rows
+constexpr int kRowWarps = 8;                  // of such a block
+constexpr int kSumBlocksEach = 6;             // of a multiprocessor, that sum unit rows, 3 or 4 at a time
+constexpr int kLeastSumRows = 32;             // of a block that sums, whose sums have to be added up
 constexpr int kWavesWanted = 4;               // of blocks of pairs, so that the last one matters little
 constexpr int kSpatialWaves = 2;              // each block has vectors of its own
 constexpr int64_t kMostSpatialTiles = 16384;  // that float32 sums of vectors take up
@@ -19,9 +24,7 @@ constexpr int64_t kFewColumns = 128;          // up to which rests are multiplie
 
 // Groups cut into segments.
 struct Plan {
-  Cut cut = {1, 1};
-  int64_t segments = 0;
-  SegmentTable table = {nullptr, nullptr};
+  Segments segments = {nullptr, nullptr, {1, 1}, 0, 0};
   double* weights = nullptr;  // [segments], sums
 };
 
@@ -35,8 +38,10 @@ struct Layout {
                 given.metric == Metric::kArc),
         pairs(given.metric != Metric::kCosine),
         spatial(given.metric == Metric::kSpatial),
-        hopper(given.hopper && given.groups == 1 && given.order == nullptr && pairs && angular),
-        mirrored(own && given.groups == 1 && pairs && angular && !hopper),
+        tables(given.groups > 1 || spatial),
+        hopper(given.hopper && !tables && given.order == nullptr && pairs && angular &&
+               (own || given.corpus.count > 0)),
+        mirrored(own && !tables && pairs && angular && !hopper),
         products(!angular       ? (given.rows.columns <= kFewColumns ? 4 : 3)
                  : given.strict ? 3
                                 : 1),
@@ -46,29 +51,35 @@ struct Layout {
     rows = given.rows, corpus = own ? given.rows : given.corpus;
     take_float_rows();
     row_blocks = blocks_for(rows.count), corpus_blocks = blocks_for(corpus.count);
-    starts = arena.take<int64_t>(given.groups + 1);
-    totals = arena.take<double>(given.groups);
-    if (weighs()) weights = arena.take<float>(corpus.count);
-    exponents = arena.take<int>(3);  // of weights, and those of Move
-    if (angular) take_sums();
+    if (tables) starts = arena.take<int64_t>(given.groups + 1);
+    if (hopper)
+      hopper_plan = HopperPlan(rows.count, corpus.count, rows.columns, given.strict, multiprocessors);
+    if (weighs()) {
+      totals = arena.take<double>(given.groups);
+      weight_count = max(corpus.count, hopper_plan.sum_count() / 2);
+      weights = arena.take<float>(weight_count);
+      exponents = arena.take<int>(3);  // of weights, and those of Move
+    }
+    if (!weighs() && given.given_sums != nullptr) totals = arena.take<double>(1);
     if (pairs) take_pairs();
+    if (angular) take_sums();
   }
 
   // As many as keep the device busy, and no more than there are rows for.
   int64_t blocks_for(int64_t count) const {
-    return max(int64_t{1}, min(ceiling(count, kCosineWarps), int64_t{kBlocksEach} * multiprocessors));
+    return max(int64_t{1}, min(ceiling(count, kRowWarps), int64_t{kBlocksEach} * multiprocessors));
   }
   int64_t group_rows(int64_t group) const {
     return problem.starts == nullptr ? corpus.count : problem.starts[group + 1] - problem.starts[group];
   }
-  Groups groups() const { return {problem.order, starts, problem.groups}; }
+  Groups groups() const { return {problem.order, starts, problem.groups, corpus.count}; }
   // Of the scored rows.
-  Groups row_groups() const { return own ? groups() : Groups{nullptr, nullptr, 0}; }
-  // Without weights, and pairs that mark bad rows by them, all are 1.
-  bool weighs() const { return pairs || problem.weights != nullptr; }
+  Groups row_groups() const { return own ? groups() : Groups{nullptr, nullptr, 1, rows.count}; }
+  // Moved rows that are bad are marked by their weights; else weights are 1 where none were given.
+  bool weighs() const { return !angular || problem.weights != nullptr; }
   // What says how much a group weighs.
-  const Plan& weighed() const { return pairs ? of_pairs : of_sums; }
-  bool splits() const { return slots == of_pairs.segments; }
+  const Plan& weighed() const { return angular ? of_sums : of_pairs; }
+  bool splits() const { return slots == of_pairs.segments.count; }
 
   // Units of all groups together.
   int64_t units(int64_t unit) const {
@@ -77,12 +88,23 @@ struct Layout {
     return all;
   }
   Plan plan(int64_t unit, int64_t wanted, int64_t most) {
+    const Cut cut = {unit, max(int64_t{1}, min(most, ceiling(units(unit), max(int64_t{1}, wanted))))};
     Plan made;
-    made.cut = {unit, max(int64_t{1}, min(most, ceiling(units(unit), max(int64_t{1}, wanted))))};
-    for (int64_t g = 0; g < problem.groups; ++g) made.segments += made.cut.segments(group_rows(g));
-    made.table = {arena.take<Segment>(made.segments), arena.take<int64_t>(problem.groups + 1)};
-    made.weights = arena.take<double>(made.segments);
+    int64_t count = 0;
+    for (int64_t g = 0; g < problem.groups; ++g) count += cut.segments(group_rows(g));
+    made.segments = {nullptr, nullptr, cut, corpus.count, count};
+    if (tables) {
+      made.segments.all = arena.take<Segment>(count);
+      made.segments.first = arena.take<int64_t>(problem.groups + 1);
+    }
+    if (weighs()) made.weights = arena.take<double>(count);
     return made;
+  }
+  // Rows of no group, cut alike.
+  Segments shares(int64_t count) const {
+    const int64_t units = ceiling(count, kRowWarps), blocks = blocks_for(count);
+    const Cut cut = {kRowWarps, max(int64_t{1}, ceiling(units, blocks))};
+    return {nullptr, nullptr, cut, count, cut.segments(count)};
   }
 
   // Directions of float64 rows are scored as those of float32 rows.
@@ -98,34 +120,61 @@ struct Layout {
     if (corpus.kind == NumberKind::kFloat64) corpus = take(corpus);
   }
 
+  // Unit rows that are kept, and where of both sides.
+  Packing packing(bool of_rows) const {
+    Packing to;
+    if (!pairs) return to;
+    to.scalings = of_rows ? row_scalings : other_scalings;
+    to.split = products > 1;
+    if (!hopper) {
+      to.rows = of_rows ? row_numbers : other_numbers;
+      to.padded = static_cast<int>(padded);
+      return to;
+    }
+    if (of_rows || own) to.panels[0] = hopper_plan.rows;
+    if (!of_rows) to.panels[1] = hopper_plan.others;
+    return to;
+  }
+
   void take_sums() {
-    of_sums = plan(kCosineWarps, int64_t{kBlocksEach} * multiprocessors, INT64_MAX);
-    directions = arena.take<double>(problem.groups * corpus.columns);
-    partial = arena.take<double>(of_sums.segments * corpus.columns);
-    if (pairs) cosines = arena.take<double>(rows.count * problem.groups);
+    const int64_t blocks = int64_t{kSumBlocksEach} * multiprocessors;
+    of_sums =
+        plan(kRowWarps, min(blocks, max(problem.groups, ceiling(corpus.count, kLeastSumRows))), INT64_MAX);
+    // With the rows that fill up the last panels.
+    if (hopper) of_sums.segments.rows = packing(false).rows_of(corpus.count);
+    partial = arena.take<double>(of_sums.segments.count * corpus.columns);
+    directions = {partial,
+                  of_sums.segments,
+                  problem.groups,
+                  static_cast<int>(corpus.columns),
+                  piece_numbers(rows.kind),
+                  nullptr};
+    directions.sums = arena.take<double>(problem.groups * directions.stride());
   }
 
   void take_hopper_pairs() {
-    of_pairs = plan(kTile, 1, INT64_MAX);
     row_scalings = arena.take<Scaling>(rows.count);
     other_scalings = own ? row_scalings : arena.take<Scaling>(corpus.count);
-    missing = arena.take<int>(1);
-    sums = arena.take<PairSums>(rows.count);
-    hopper_workspace = arena.take<unsigned char>(
-        static_cast<int64_t>(hopper_pairs_workspace_bytes(hopper_pairs(), multiprocessors)));
-  }
-
-  HopperPairs hopper_pairs() const {
-    return {problem.metric == Metric::kArc ? PairMetric::kArc : PairMetric::kChord, rows, own, corpus,
-            // What only measures sees whether there are any.
-            problem.weights == nullptr ? nullptr
-            : weights == nullptr       ? static_cast<const float*>(problem.weights)
-                                       : weights,
-            problem.strict, totals, row_scalings, other_scalings, missing, sums};
+    hopper_plan.rows.numbers = arena.take<BFloat>(hopper_plan.rows.size());
+    hopper_plan.others.numbers = arena.take<BFloat>(hopper_plan.others.size());
+    hopper_plan.sums = arena.take<unsigned long long>(hopper_plan.sum_count());
+    hopper_plan.scale = arena.take<double>(1);
+    results.fixed = hopper_sums(hopper_plan, results.metric);
   }
 
   void take_pairs() {
-    if (hopper) return take_hopper_pairs();
+    results.metric = problem.metric == Metric::kArc     ? PairMetric::kArc
+                     : problem.metric == Metric::kChord ? PairMetric::kChord
+                                                        : PairMetric::kL2;
+    results.split = products > 1;
+    results.rows = rows.count;
+    if (hopper)
+      take_hopper_pairs();
+    else
+      take_plain_pairs();
+  }
+
+  void take_plain_pairs() {
     // Half of the blocks of mirrored tiles have none.
     const int64_t waves = spatial ? kSpatialWaves : mirrored ? 2 * kWavesWanted : kWavesWanted;
     const int64_t wanted = ceiling(waves * multiprocessors, max(int64_t{1}, row_tiles));
@@ -134,7 +183,7 @@ struct Layout {
                     mirrored            ? kMostMirrorTiles
                     : spatial && !whole ? kMostSpatialTiles
                                         : INT64_MAX);
-    slots = whole ? min(wanted, of_pairs.segments) : of_pairs.segments;
+    slots = whole ? min(wanted, of_pairs.segments.count) : of_pairs.segments.count;
     const int64_t stride = products > 1 ? 2 * padded : padded;
     row_numbers = arena.take<BFloat>(rows.count * stride);
     other_numbers = own ? row_numbers : arena.take<BFloat>(corpus.count * stride);
@@ -154,15 +203,18 @@ struct Layout {
       // Distances are at most pi, and weights below 2.
       const double most = 8.0 * static_cast<double>(max(int64_t{1}, rows.count));
       for (fixed.scale = 1.0; fixed.scale * most < 0x1p62; fixed.scale *= 2.0) continue;
+      results.fixed = fixed;
     } else {
-      sums = arena.take<PairSums>(of_pairs.segments * rows.count);
+      results.sums = sums = arena.take<PairSums>(of_pairs.segments.count * rows.count);
+      results.segments = of_pairs.segments;
     }
   }
 
   const DepthProblem& problem;
   const int multiprocessors;
   const bool own, angular, pairs, spatial;
-  const bool hopper;    // pairs are summed by the kernels of hopper/, as one segment
+  const bool tables;    // groups and segments are arrays on the device, not one group's
+  const bool hopper;    // pairs are summed by the kernels of hopper/
   const bool mirrored;  // pairs are taken once for both of their rows
   const int products;
   const int64_t padded, row_tiles;
@@ -172,10 +224,15 @@ struct Layout {
   int64_t* starts = nullptr;
   double* totals = nullptr;
   float* weights = nullptr;
+  int64_t weight_count = 0;
   int* exponents = nullptr;
   // Of directions.
   Plan of_sums;
-  double *directions = nullptr, *partial = nullptr, *cosines = nullptr;
+  double* partial = nullptr;
+  Directions directions = {};
+  // Blocks of plain pairs that add up directions.
+  int64_t adders() const { return ceiling(directions.tasks(), kPairWarps); }
+
   // Of pairs. slots: blocks of a tile of rows.
   Plan of_pairs;
   int64_t slots = 0;
@@ -185,10 +242,9 @@ struct Layout {
   float *row_squares = nullptr, *other_squares = nullptr, *vectors = nullptr;
   double* weight_sums = nullptr;
   PairSums* sums = nullptr;
-  FixedSums fixed = {nullptr, 1.0};
-  // Of Hopper's kernels. missing: rows of the corpus without a direction.
-  int* missing = nullptr;
-  unsigned char* hopper_workspace = nullptr;
+  FixedSums fixed;
+  PairResults results;
+  HopperPlan hopper_plan;
 };
 
 }  // namespace ec::cuda

@@ -14,11 +14,12 @@
 //
 // Numerics: sums of a tile in float32, of a segment as LongSum (of mirrored tiles, at most
 // kMostMirrorTiles, in float32), in float64 from there on, in one order. A weight of NaN makes all depths
-// in its group NaN (segments.cuh).
+// in its group NaN (segments.cuh), and so does a row without a direction, by the sums of directions.
 #pragma once
 
 #include <type_traits>
 
+#include "depth/directions.cuh"
 #include "depth/pair_sums.cuh"
 #include "depth/shifted_rows.cuh"
 #include "depth/tiles.cuh"
@@ -29,21 +30,6 @@ namespace ec::cuda {
 constexpr int kStages = 3;
 
 constexpr int64_t kMostMirrorTiles = 64;
-
-// Sums of rows in fixed point. scale: a power of two with which no sum can overflow.
-struct FixedSums {
-  unsigned long long* sums;  // [rows][2]
-  double scale;
-
-  __device__ void add(int64_t row, const PairSums& more) const {
-    atomicAdd(sums + 2 * row, static_cast<unsigned long long>(llrint(more.distances * scale)));
-    atomicAdd(sums + 2 * row + 1, static_cast<unsigned long long>(llrint(more.products * scale)));
-  }
-  __device__ PairSums of(int64_t row) const {
-    return {static_cast<double>(static_cast<long long>(sums[2 * row])) / scale,
-            static_cast<double>(static_cast<long long>(sums[2 * row + 1])) / scale};
-  }
-};
 
 // A sum of few numbers, with the interface of LongSum.
 struct ShortSum {
@@ -73,13 +59,16 @@ struct PairSide {
 
 struct PairProblem {
   PairSide rows, others;
-  const Segment* segments;  // of the others
-  const float* weights;     // of the others
-  bool leave_out;           // both sides are one, and no row counts for itself
-  Move move;                // of moved rows
-  PairSums* sums;           // [segment][rows]
-  FixedSums fixed;          // instead, of mirrored tiles
-  int64_t row_tiles;        // blockIdx.x: these times segments, rows fastest
+  Segments segments;     // of the others
+  const float* weights;  // of the others; null: 1 each
+  bool leave_out;        // both sides are one, and no row counts for itself
+  Move move;             // of moved rows
+  PairSums* sums;        // [segment][rows]
+  FixedSums fixed;       // instead, of mirrored tiles
+  int64_t row_tiles;     // blockIdx.x: these times segments, rows fastest
+  // The first `adders` blocks add up what is no part of pairs, so that no kernel is started for it.
+  Directions directions;
+  int64_t adders;
 };
 
 // arccos(c) = sqrt(1 - c) P(c) for c >= 0, pi - arccos(-c) else.
@@ -144,6 +133,7 @@ __device__ __forceinline__ PairSums measured_pair(const PairProblem& problem, in
 
 // 0 for what is not a number: its group's total weight is none either, and decides.
 __device__ __forceinline__ float weight_at(const PairProblem& problem, int64_t position) {
+  if (problem.weights == nullptr) return 1.0f;
   const float weight = problem.weights[position];
   return is_number(weight) ? weight : 0.0f;
 }
@@ -263,9 +253,15 @@ template <PairMetric kMetric, bool kMirrored>
 __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_constant__ PairProblem problem) {
   PairShared& shared = shared_memory<PairShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
-  const int64_t number_of_segment = blockIdx.x / problem.row_tiles;
-  const int64_t first_row = (blockIdx.x - number_of_segment * problem.row_tiles) * kTile;
-  const Segment segment = problem.segments[number_of_segment];
+  if (blockIdx.x < problem.adders) {
+    const int64_t task = static_cast<int64_t>(blockIdx.x) * kPairWarps + warp;
+    if (task < problem.directions.tasks()) problem.directions.add(task);
+    return;
+  }
+  const int64_t block = blockIdx.x - problem.adders;
+  const int64_t number_of_segment = block / problem.row_tiles;
+  const int64_t first_row = (block - number_of_segment * problem.row_tiles) * kTile;
+  const Segment segment = problem.segments.segment(number_of_segment);
   const int64_t tiles = (segment.end - segment.begin + kTile - 1) / kTile;
   const int64_t first_tile = kMirrored ? max(int64_t{0}, (first_row - segment.begin) / kTile) : 0;
   if (kMirrored && first_tile >= tiles) return;
@@ -320,56 +316,32 @@ __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_consta
   store_sums<kMirrored>(problem, shared, first_row, number_of_segment, distances, products);
 }
 
-// From the sums of segments to depths. cosines[i][group] = W mean c, exact; in all of them a row itself is
-// left out where it must be.
-struct PairFinish {
+// L2 depths of the sums.
+struct L2Finish {
   PairSide rows;
   Groups groups;
-  SegmentTable segments;
-  const PairSums* sums;
-  FixedSums fixed;  // instead, where its sums are not null
-  const double *cosines, *totals;
+  PairResults pairs;
+  const double* totals;
   const float* own_weights;  // null where rows are not left out
   Move move;
-  const int* missing;  // rows of the corpus without a direction, where weights do not mark them; or null
   Depths depths;
 };
 
 // One thread for each group and row, rows fastest.
-template <PairMetric kMetric>
-__global__ void __launch_bounds__(kPairThreads, 1) finish_pairs(const __grid_constant__ PairFinish finish) {
+static __global__ void __launch_bounds__(kPairThreads, 1)
+    finish_l2(const __grid_constant__ L2Finish finish) {
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kPairThreads + threadIdx.x;
   const int64_t rows = finish.rows.given.count, group = at / rows, i = at - group * rows;
   if (group >= finish.groups.count) return;
-  double weight = finish.totals[group], distance = 0.0, rounded = 0.0;
+  double weight = finish.totals[group];
   if (finish.own_weights != nullptr && finish.groups.group_of(i) == group)
     weight -= static_cast<double>(finish.own_weights[i]);
-  if (finish.fixed.sums != nullptr) {
-    const PairSums found = finish.fixed.of(i);
-    distance = found.distances, rounded = found.products;
-  }
-  for (int64_t s = finish.segments.first[group];
-       finish.sums != nullptr && s < finish.segments.first[group + 1]; ++s) {
-    distance += finish.sums[s * rows + i].distances;
-    rounded += finish.sums[s * rows + i].products;
-  }
-  distance /= weight;
-  rounded /= weight;
-  bool known = weight > 0.0 && (finish.missing == nullptr || *finish.missing == 0);
-  if (kMetric == PairMetric::kL2) {
-    known = known && is_number(finish.rows.squares[i]);
-    distance = ldexp(distance, -finish.move.exponent());
-  } else {
-    known = known && finish.rows.scalings[i].known();
-    // The slope has no bound at the ends, where all pairs have been measured anew.
-    const double limit =
-        static_cast<double>(finish.rows.packed.products > 1 ? kStrictNearLimit : kNearLimit);
-    if (fabs(rounded) <= limit)
-      distance += pair_slope(kMetric, rounded) *
-                  (finish.cosines[i * finish.groups.count + group] / weight - rounded);
-  }
-  finish.depths.store(finish.rows.row(i), group,
-                      known ? depth_of_mean_distance(kMetric, distance) : not_a_number());
+  const double distance = finish.pairs.of(i, group, weight).distances / weight;
+  const bool known = weight > 0.0 && is_number(finish.rows.squares[i]);
+  finish.depths.store(
+      finish.rows.row(i), group,
+      known ? depth_of_mean_distance(PairMetric::kL2, ldexp(distance, -finish.move.exponent()))
+            : not_a_number());
 }
 
 }  // namespace ec::cuda

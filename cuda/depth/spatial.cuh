@@ -59,13 +59,13 @@ struct SpatialFinish {
 struct SpatialProblem {
   PackedRows others;
   AnyRows given_rows, given_others;
-  const Segment* segments;
-  int64_t segment_count, slots, row_tiles;
+  Segments segments;  // with arrays: to count them out takes registers that there are not
+  int64_t slots, row_tiles;
   const float *other_squares, *weights;
   Move move;
   SpatialFinish finish;
 
-  __device__ bool splits() const { return slots == segment_count; }
+  __device__ bool splits() const { return slots == segments.count; }
 };
 
 // Depth of one row in one group, whose sums are those of slots [first, last); by a warp.
@@ -73,7 +73,14 @@ __device__ __forceinline__ void finish_row(const SpatialFinish& finish, int64_t 
                                            int64_t first, int64_t last) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, padded = finish.rows.padded;
   const BFloat* row = finish.rows.numbers + i * finish.rows.stride();
-  double weight_sum = 0.0, square = 0.0;
+  const int64_t to = finish.own ? finish.groups.row(i) : i;
+  double weight = finish.totals[group], weight_sum = 0.0, square = 0.0;
+  if (finish.own && finish.groups.group_of(i) == group)
+    weight -= static_cast<double>(finish.own_weights[i]);
+  if (!(weight > 0.0)) {  // of a group without rows there are no sums
+    if (lane == 0) finish.depths.store(to, group, not_a_number());
+    return;
+  }
   for (int64_t slot = first; slot < last; ++slot) weight_sum += finish.weight_sums[slot * finish.count + i];
   for (int k = lane; k < padded; k += kWarpSize) {
     double sum = 0.0;
@@ -85,12 +92,8 @@ __device__ __forceinline__ void finish_row(const SpatialFinish& finish, int64_t 
   }
   square = warp_sum(square);
   if (lane != 0) return;
-  double weight = finish.totals[group];
-  if (finish.own && finish.groups.group_of(i) == group)
-    weight -= static_cast<double>(finish.own_weights[i]);
-  const bool known = weight > 0.0 && is_number(finish.squares[i]);
-  finish.depths.store(finish.own ? finish.groups.row(i) : i, group,
-                      known ? fmax(0.0, 1.0 - sqrt(square) / weight) : not_a_number());
+  const bool known = is_number(finish.squares[i]);
+  finish.depths.store(to, group, known ? fmax(0.0, 1.0 - sqrt(square) / weight) : not_a_number());
 }
 
 __device__ __forceinline__ int column_place_of(int row, int piece) {
@@ -307,10 +310,10 @@ static __global__ void __launch_bounds__(kPairThreads, 1)
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int64_t slot = blockIdx.x / problem.row_tiles;
   const int64_t first_row = (blockIdx.x - slot * problem.row_tiles) * kTile;
-  const int64_t last_segment = problem.segment_count * (slot + 1) / problem.slots;
   clear_near(shared.near);
-  for (int64_t s = problem.segment_count * slot / problem.slots; s < last_segment; ++s) {
-    const Segment segment = problem.segments[s];
+  const int64_t last_segment = problem.segments.count * (slot + 1) / problem.slots;
+  for (int64_t s = problem.segments.count * slot / problem.slots; s < last_segment; ++s) {
+    const Segment segment = problem.segments.all[s];
     for (int64_t other = segment.begin; other < segment.end; other += kTile) {
       TileSums c = {};
       multiply_rows(problem, shared, first_row, other, segment.end, c);
@@ -334,11 +337,12 @@ static __global__ void __launch_bounds__(kPairThreads, 1)
 
 // Where groups are split: a warp for each group and row, rows fastest.
 static __global__ void __launch_bounds__(kPairThreads, 1)
-    finish_spatial(const __grid_constant__ SpatialFinish finish, const int64_t* first_segment) {
+    finish_spatial(const __grid_constant__ SpatialFinish finish,
+                   const __grid_constant__ Segments segments) {
   const int64_t at = (static_cast<int64_t>(blockIdx.x) * kPairThreads + threadIdx.x) / kWarpSize;
   const int64_t group = at / finish.count;
   if (group >= finish.groups.count) return;
-  finish_row(finish, at - group * finish.count, group, first_segment[group], first_segment[group + 1]);
+  finish_row(finish, at - group * finish.count, group, segments.begin(group), segments.end(group));
 }
 
 }  // namespace ec::cuda

@@ -57,41 +57,4 @@ __device__ __forceinline__ void store_four(const unsigned (&bits)[kTogether], BF
   *reinterpret_cast<uint2*>(to) = uint2{bits[0] | bits[1] << 16, bits[2] | bits[3] << 16};
 }
 
-// unit[position][0 .. padded) = row / |row| in bf16, zeros behind its columns, and all zeros where it has
-// no direction, in which case its weight (weights may be null) becomes NaN; strict: then its rest, in bf16
-// too. A warp each; padded: a multiple of 4.
-template <class T, bool kWhole>
-__global__ void __launch_bounds__(256, 1)
-    round_unit_rows(Rows<T> rows, Groups groups, int padded, bool strict, BFloat* unit, Scaling* scalings,
-                    float* weights) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const int64_t stride = strict ? 2 * padded : padded;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
-  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize;
-       i < rows.count; i += warps) {
-    const T* row = rows.row(groups.row(i));
-    float square = 0.0f;
-    for (int at = lane * kTogether; at < rows.columns; at += kWarpColumns) {
-      float numbers[kTogether];
-      load_columns<kWhole>(row, at, rows.columns, numbers);
-      for (int k = 0; k < kTogether; ++k) square += numbers[k] * numbers[k];
-    }
-    const Scaling scaling = scaling_of<kWhole>(row, rows.columns, warp_sum(square));
-    const bool directed = scaling.known();
-    for (int at = lane * kTogether; at < padded; at += kWarpColumns) {
-      float numbers[kTogether];
-      load_columns<kWhole>(row, at, rows.columns, numbers);
-      for (int k = 0; k < kTogether; ++k) numbers[k] = directed ? scaling.unit(numbers[k]) : 0.0f;
-      unsigned bits[kTogether], rest[kTogether];
-      split_four(numbers, bits, rest);
-      store_four(bits, unit + i * stride + at);
-      if (strict) store_four(rest, unit + i * stride + padded + at);
-    }
-    if (lane == 0) {
-      scalings[i] = scaling;
-      if (!directed && weights != nullptr) weights[i] = __uint_as_float(kNotANumber);
-    }
-  }
-}
-
 }  // namespace ec::cuda

@@ -294,8 +294,14 @@ size_t& allowed_shared(const void* kernel) {
   return allowed[kernel];
 }
 
+uint64_t& started() {
+  static uint64_t count = 0;
+  return count;
+}
+
 void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t allowed_bytes,
             const std::function<void()>& kernel) {
+  ++started();
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || threads > kMostThreads || block.z > kMostThreadsDeep)
     throw std::logic_error("a block has 1 to 1024 threads, and at most 64 along z");

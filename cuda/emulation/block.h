@@ -38,6 +38,8 @@ void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t a
             const std::function<void()>& kernel);
 // What blocks share at most: of Hopper, 227 KB, unless a test says otherwise.
 size_t& most_shared();
+// Kernels that were launched, and memory that was filled on a stream: what a stream has to start.
+uint64_t& started();
 // What blocks of a kernel are allowed to share; 0 at first, which stands for kFreeSharedBytes.
 size_t& allowed_shared(const void* kernel);
 

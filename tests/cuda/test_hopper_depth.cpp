@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of distances by Hopper's kernels on the emulation, against loops in double. Compiled by nvcc
-// together with hopper_pairs.cu (-x cu, for sm_90a), the same on a GPU: all memory is then the device's
-// too.
+// together with hopper_pairs.cu and preparation.cu (-x cu, for sm_90a), the same on a GPU: all memory is
+// then the device's too.
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "depth/hopper/hopper_pairs.h"
-#include "depth/pairwise.cuh"
+#include "depth/preparation.h"
 #include "native/check.h"
 #include "native/numbers.h"
 
@@ -47,6 +47,7 @@ void wait_for_device() {}
 using ec::PairMetric;
 using ec::cuda::AnyRows;
 using ec::cuda::HopperPairs;
+using ec::cuda::HopperPlan;
 using ec::cuda::NumberKind;
 
 constexpr PairMetric kMetrics[] = {PairMetric::kChord, PairMetric::kArc};
@@ -122,40 +123,77 @@ Means model(PairMetric metric, const Array& x, const Array* corpus, const Weight
 struct Got {
   std::vector<ec::cuda::PairSums> sums;
   std::vector<ec::cuda::Scaling> row_scalings;
-  std::vector<int> missing;
 };
 
-Got sums_of(PairMetric metric, const Array& x, const Array* corpus, const Weights& weights, bool strict) {
-  const Array& others = corpus == nullptr ? x : *corpus;
-  std::vector<double> total(1);
-  for (int64_t j = 0; j < others.rows.count; ++j)
-    total[0] += weights.empty() ? 1.0 : static_cast<double>(weights[static_cast<size_t>(j)]);
+// Blocks of a few positions each.
+ec::cuda::Segments shares_of(int64_t positions) {
+  const ec::cuda::Cut cut = {8, 2};
+  return {nullptr, nullptr, cut, positions, cut.segments(positions)};
+}
+
+ec::cuda::PreparedSide side_of(const AnyRows& rows, const float* weights,
+                               const ec::cuda::Packing& packing) {
+  return {
+      rows,   {nullptr, nullptr, 1, rows.count}, shares_of(packing.rows_of(rows.count)), weights, nullptr,
+      packing};
+}
+
+Got sums_of(PairMetric metric, const Array& x, const Array* corpus, const Weights& given, bool split) {
+  const bool own = corpus == nullptr;
+  const AnyRows others = own ? x.rows : corpus->rows;
   Got got = {std::vector<ec::cuda::PairSums>(static_cast<size_t>(x.rows.count)),
-             std::vector<ec::cuda::Scaling>(static_cast<size_t>(x.rows.count)), std::vector<int>(1, -1)};
-  std::vector<ec::cuda::Scaling> scalings(static_cast<size_t>(others.rows.count));
-  const HopperPairs pairs = {metric,
-                             x.rows,
-                             corpus == nullptr,
-                             corpus == nullptr ? AnyRows{} : corpus->rows,
-                             weights.empty() ? nullptr : weights.data(),
-                             strict,
-                             total.data(),
-                             got.row_scalings.data(),
-                             corpus == nullptr ? nullptr : scalings.data(),
-                             got.missing.data(),
-                             got.sums.data()};
-  CHECK(fits_hopper_pairs(pairs));
-  const size_t bytes = hopper_pairs_workspace_bytes(pairs, kMultiprocessors);
+             std::vector<ec::cuda::Scaling>(static_cast<size_t>(x.rows.count))};
+  std::vector<ec::cuda::Scaling> scalings(static_cast<size_t>(others.count));
+  CHECK(ec::cuda::fits_hopper_pairs(x.rows.count, others.count, x.columns));
+  HopperPlan plan(x.rows.count, others.count, x.columns, split, kMultiprocessors);
   // Exactly as much as was asked for, on a boundary as Torch's and CuPy's allocators give it.
-  const std::unique_ptr<void, decltype(&give_back_workspace)> workspace(take_workspace(bytes),
-                                                                        &give_back_workspace);
-  std::memset(workspace.get(), 0xff, bytes);
-  run_hopper_pairs(pairs, kMultiprocessors, workspace.get(), nullptr);
+  using Memory = std::unique_ptr<void, decltype(&give_back_workspace)>;
+  std::vector<Memory> kept;
+  const auto take = [&](int64_t bytes) {
+    const auto whole = static_cast<size_t>((bytes + 255) / 256 * 256);
+    kept.emplace_back(take_workspace(whole), &give_back_workspace);
+    std::memset(kept.back().get(), 0xff, whole);
+    return kept.back().get();
+  };
+  plan.rows.numbers = static_cast<ec::cuda::BFloat*>(take(plan.rows.size() * 2));
+  plan.others.numbers = static_cast<ec::cuda::BFloat*>(take(plan.others.size() * 2));
+  plan.sums = static_cast<unsigned long long*>(take(plan.sum_count() * 8));
+  plan.scale = static_cast<double*>(take(8));
+  std::vector<double> total = {0.0};
+  for (const float weight : given) total[0] += static_cast<double>(weight);
+  Weights weights = given;
+  if (!given.empty()) weights.resize(static_cast<size_t>(plan.sum_count() / 2), 0.0f);
+  const float* each = given.empty() ? nullptr : weights.data();
+  ec::cuda::Preparation preparation = {{side_of(others, each, {}), {}}, 1};
+  ec::cuda::Packing& packing = preparation.sides[0].packing;
+  packing.scalings = own ? got.row_scalings.data() : scalings.data();
+  packing.panels[1] = plan.others;
+  if (own) packing.panels[0] = plan.rows;
+  preparation.sides[0] = side_of(others, each, packing);
+  if (!own) {
+    ec::cuda::Packing of_rows;
+    of_rows.scalings = got.row_scalings.data();
+    of_rows.panels[0] = plan.rows;
+    preparation.sides[preparation.count++] = side_of(x.rows, nullptr, of_rows);
+  }
+  preparation.zeros = plan.sums, preparation.zero_count = plan.sum_count();
+  preparation.total = given.empty() ? nullptr : total.data(), preparation.scale = plan.scale;
+  run_preparation(preparation, nullptr);
+  const HopperPairs pairs = {
+      metric, x.rows, own, others, each, got.row_scalings.data(), own ? nullptr : scalings.data()};
+  run_hopper_pairs(pairs, plan, {}, nullptr);
   wait_for_device();
+  const ec::cuda::FixedSums fixed = hopper_sums(plan, metric);
+  const double all = given.empty() ? static_cast<double>(others.count) : total[0];
+  for (int64_t i = 0; i < x.rows.count; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const double left_out = !own ? 0.0 : given.empty() ? 1.0 : static_cast<double>(given[at]);
+    got.sums[at] = fixed.of(i, all - left_out);
+  }
   return got;
 }
 
-// With the linear correction, as finish_pairs makes it.
+// With the linear correction, as score.cuh makes it.
 void agree(PairMetric metric, const Array& x, const Array* corpus, const Weights& weights, bool strict,
            double tolerance) {
   const Array& others = corpus == nullptr ? x : *corpus;
@@ -163,7 +201,6 @@ void agree(PairMetric metric, const Array& x, const Array* corpus, const Weights
   double worst = 0.0, total = 0.0;
   for (int64_t j = 0; j < others.rows.count; ++j)
     total += weights.empty() ? 1.0 : static_cast<double>(weights[static_cast<size_t>(j)]);
-  CHECK(got.missing[0] == 0);
   for (int64_t i = 0; i < x.rows.count; ++i) {
     const auto at = static_cast<size_t>(i);
     const Means wanted = model(metric, x, corpus, weights, i);
@@ -253,7 +290,6 @@ void bad_rows_harm_themselves_alone() {
     CHECK(std::isnan(of_bad.row_scalings[i].second) == is_bad);
     CHECK(is_bad || of_bad.sums[i].distances == of_good.sums[i].distances);
   }
-  CHECK(sums_of(PairMetric::kArc, y, &x, {}, true).missing[0] == 3);
 }
 
 void launches_repeat() {

@@ -7,7 +7,6 @@
 namespace ec::cuda {
 namespace {
 
-constexpr int kPackThreads = 256, kPackBlocksEach = 8;  // of a multiprocessor
 constexpr int kMostShares = 32;
 constexpr int64_t kMostRows = int64_t{1} << 30;
 
@@ -24,53 +23,6 @@ int64_t shares_for(int64_t row_tiles, int64_t other_tiles, int64_t blocks) {
     if (laps * best * 200 < best_laps * shares * 199) best = shares, best_laps = laps;
   }
   return best;
-}
-
-struct Layout {
-  Layout(const HopperPairs& pairs, int multiprocessors, void* workspace) : arena(workspace) {
-    const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
-    const int parts = pairs.strict ? 2 : 1,
-              blocks = static_cast<int>(ceiling(corpus.columns, kPanelColumns));
-    row_tiles = ceiling(pairs.rows.count, kTileRows);
-    other_tiles = ceiling(corpus.count, kTileOthers);
-    shares = shares_for(row_tiles, other_tiles, multiprocessors);
-    resident = min(int64_t{multiprocessors}, row_tiles * shares);
-    rows = {nullptr, row_tiles, kTileRows, parts, blocks};
-    others = {nullptr, other_tiles, kTileOthers, parts, blocks};
-    rows.numbers = arena.take<BFloat>(rows.size());
-    others.numbers = arena.take<BFloat>(others.size());
-    weights = pairs.weights == nullptr ? nullptr : arena.take<float>(sum_count() / 2);
-    sums = arena.take<unsigned long long>(sum_count());
-    scale = arena.take<double>(1);
-  }
-
-  // Of the rows of both sides, which may be the same.
-  int64_t sum_count() const { return max(rows.rows(), others.rows()) * 2; }
-
-  Arena arena;
-  int64_t row_tiles, other_tiles, shares, resident;  // blocks that stay
-  Panels rows, others;
-  float* weights;
-  double* scale;
-  unsigned long long* sums;
-};
-
-template <class T>
-void pack(const AnyRows& given, const Panels& panels, Scaling* scalings, int* missing, const float* weights,
-          float* weights_to, int multiprocessors, Stream stream) {
-  const Rows<T> rows = {static_cast<const T*>(given.data), given.count, given.stride,
-                        static_cast<int>(given.columns)};
-  const int64_t wanted = ceiling(panels.rows(), kPackThreads / kWarpSize);
-  const auto blocks = static_cast<unsigned>(min(wanted, int64_t{kPackBlocksEach} * multiprocessors));
-  const auto kernel = whole_vectors(rows) ? pack_unit_rows<T, true> : pack_unit_rows<T, false>;
-  EC_LAUNCH(kernel, blocks, kPackThreads, 0, stream, rows, panels, scalings, missing, weights, weights_to);
-}
-
-using Pack = void (*)(const AnyRows&, const Panels&, Scaling*, int*, const float*, float*, int, Stream);
-Pack pack_for(NumberKind kind) {
-  return kind == NumberKind::kFloat32   ? pack<float>
-         : kind == NumberKind::kFloat16 ? pack<Half>
-                                        : pack<BFloat>;
 }
 
 using PairKernel = void (*)(HopperProblem);
@@ -95,46 +47,43 @@ void launch_pairs(const HopperProblem& problem, PairMetric metric, bool symmetri
 
 bool runs_hopper_pairs(int major, int minor) { return major == 9 && minor == 0; }
 
-bool fits_hopper_pairs(const HopperPairs& pairs) {
-  const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
-  return pairs.rows.count <= kMostRows && corpus.count <= kMostRows && corpus.columns <= kMostRows;
+bool fits_hopper_pairs(int64_t row_count, int64_t corpus_count, int64_t columns) {
+  return row_count <= kMostRows && corpus_count <= kMostRows && columns <= kMostRows;
 }
 
-size_t hopper_pairs_workspace_bytes(const HopperPairs& pairs, int multiprocessors) {
-  return Layout(pairs, multiprocessors, nullptr).arena.used();
+HopperPlan::HopperPlan(int64_t row_count, int64_t corpus_count, int64_t columns, bool split,
+                       int multiprocessors)
+    : row_tiles(ceiling(row_count, kTileRows)),
+      other_tiles(ceiling(corpus_count, kTileOthers)),
+      shares(shares_for(row_tiles, other_tiles, multiprocessors)),
+      resident(min(int64_t{multiprocessors}, row_tiles * shares)) {
+  const int parts = split ? 2 : 1, blocks = static_cast<int>(ceiling(columns, kPanelColumns));
+  rows = {nullptr, row_tiles, kTileRows, parts, blocks};
+  others = {nullptr, other_tiles, kTileOthers, parts, blocks};
 }
 
-void run_hopper_pairs(const HopperPairs& pairs, int multiprocessors, void* workspace, Stream stream) {
-  const Layout layout(pairs, multiprocessors, workspace);
-  const AnyRows& corpus = pairs.own_corpus ? pairs.rows : pairs.corpus;
-  Scaling* corpus_scalings = pairs.own_corpus ? pairs.row_scalings : pairs.corpus_scalings;
-  clear(pairs.missing, sizeof(int), stream);
-  pack_for(corpus.kind)(corpus, layout.others, corpus_scalings, pairs.missing, pairs.weights,
-                        layout.weights, multiprocessors, stream);
-  // Where the rows are the corpus too, since tiles of the sides differ.
-  const bool own = pairs.own_corpus;
-  pack_for(pairs.rows.kind)(pairs.rows, layout.rows, own ? nullptr : pairs.row_scalings, nullptr,
-                            own ? pairs.weights : nullptr, own ? layout.weights : nullptr, multiprocessors,
-                            stream);
-  EC_LAUNCH(start_sums, static_cast<unsigned>(multiprocessors), kPackThreads, 0, stream, layout.sums,
-            layout.sum_count(), pairs.total, layout.scale);
+void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const Directions& directions,
+                      Stream stream) {
   const HopperProblem problem = {
-      {layout.rows, pairs.row_scalings, pairs.rows},
-      {layout.others, corpus_scalings, corpus},
-      layout.weights,
-      static_cast<int>(layout.row_tiles),
-      static_cast<int>(layout.other_tiles),
-      static_cast<int>(layout.shares),
-      static_cast<int>(ceiling(layout.row_tiles * layout.shares, layout.resident)),
-      layout.sums,
-      layout.scale};
-  launch_pairs(problem, pairs.metric, pairs.own_corpus, layout.resident, stream);
-  const bool arc = pairs.metric == PairMetric::kArc;
-  const double middle = arc ? middle_distance<PairMetric::kArc>() : middle_distance<PairMetric::kChord>(),
-               unit = arc ? unit_distance<PairMetric::kArc>() : unit_distance<PairMetric::kChord>();
-  const auto blocks = static_cast<unsigned>(ceiling(pairs.rows.count, kPackThreads));
-  EC_LAUNCH(end_sums, blocks, kPackThreads, 0, stream, problem, middle, unit, pairs.total, pairs.own_corpus,
-            pairs.sums);
+      {plan.rows, pairs.row_scalings, pairs.rows},
+      {plan.others, pairs.own_corpus ? pairs.row_scalings : pairs.corpus_scalings,
+       pairs.own_corpus ? pairs.rows : pairs.corpus},
+      pairs.weights,
+      static_cast<int>(plan.row_tiles),
+      static_cast<int>(plan.other_tiles),
+      static_cast<int>(plan.shares),
+      static_cast<int>(ceiling(plan.row_tiles * plan.shares, plan.resident)),
+      plan.sums,
+      plan.scale,
+      directions};
+  launch_pairs(problem, pairs.metric, pairs.own_corpus, plan.resident, stream);
+}
+
+FixedSums hopper_sums(const HopperPlan& plan, PairMetric metric) {
+  const bool arc = metric == PairMetric::kArc;
+  return {plan.sums, 0.0, plan.scale,
+          arc ? middle_distance<PairMetric::kArc>() : middle_distance<PairMetric::kChord>(),
+          arc ? unit_distance<PairMetric::kArc>() : unit_distance<PairMetric::kChord>()};
 }
 
 }  // namespace ec::cuda

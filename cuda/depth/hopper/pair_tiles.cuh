@@ -185,6 +185,10 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_pair_tiles(const HopperPr
   __nanosleep(kPauseNanoseconds * (threadIdx.x / kGroupThreads));
   const float near_limit = problem.rows.panels.parts == 2 ? kStrictNearLimit : kNearLimit;
   const int warp = static_cast<int>(threadIdx.x / kWarpSize);
+  // While the first stages are copied.
+  for (int64_t task = static_cast<int64_t>(blockIdx.x) * kHopperWarps + warp;
+       task < problem.directions.tasks(); task += static_cast<int64_t>(gridDim.x) * kHopperWarps)
+    problem.directions.add(task);
   unsigned n = 0;
   int lap = 0;
 #pragma unroll 1
@@ -204,31 +208,6 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_pair_tiles(const HopperPr
     __syncwarp();
   }
 #endif
-}
-
-// Zeros for the sums, and the scale of what is added to them: a power of two.
-static __global__ void __launch_bounds__(256, 1)
-    start_sums(unsigned long long* sums, int64_t count, const double* total, double* scale) {
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (int64_t i = first; i < count; i += static_cast<int64_t>(gridDim.x) * blockDim.x) sums[i] = 0;
-  if (first != 0) return;
-  int exponent = 0;
-  if (*total > 0.0) frexp(*total, &exponent);
-  *scale = ldexp(1.0, 61 - exponent);  // sums are less than 2 *total
-}
-
-// The sums as finish_pairs takes them, of one share. total: of the weights, of which a row leaves its own
-// out where it must.
-static __global__ void __launch_bounds__(256, 1)
-    end_sums(HopperProblem problem, double middle, double unit, const double* total, bool leave_out,
-             PairSums* to) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= problem.rows.given.count) return;
-  double weight = *total, found[2];
-  if (leave_out) weight -= problem.weights == nullptr ? 1.0 : static_cast<double>(problem.weights[i]);
-  for (int kind = 0; kind < 2; ++kind)
-    found[kind] = static_cast<double>(static_cast<long long>(problem.sums[2 * i + kind])) / *problem.scale;
-  to[i] = {middle * weight - unit * found[0], found[1]};
 }
 
 }  // namespace ec::cuda

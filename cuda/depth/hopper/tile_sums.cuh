@@ -8,8 +8,10 @@
 // falls short of that of c = 0, of which the sum is known: pairs that are to count for nothing have c = 0.
 #pragma once
 
+#include "depth/directions.cuh"
 #include "depth/hopper/panels.cuh"
 #include "depth/pair_sums.cuh"
+#include "depth/unit_rows.cuh"
 
 namespace ec::cuda {
 
@@ -31,6 +33,7 @@ struct HopperProblem {
   // weight * c~, times *scale.
   unsigned long long* sums;
   const double* scale;
+  Directions directions;  // to be added up besides
 };
 
 // The distance of c = 0, and that in which distances are summed: chord is sqrt(2) sqrt(1 - c).
