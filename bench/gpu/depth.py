@@ -20,12 +20,13 @@ _LAUNCH_BOUND_ROWS = 4096
 # Of a depth: of float32 twice its rounding in sums of pi, of bfloat16 the bound that the
 # documentation gives for corpora of a few rows.
 _ERROR_LIMITS = {"float32": 5e-6, "bfloat16": 5e-5}
+_CLUSTER_SPREAD = 0.15  # beside centers of 1: cosines of some 0.98
 _SETS = 3  # of inputs, in turn: large ones are not in a cache when their turn comes, small ones are
 
 
 @dataclass(frozen=True)
 class Case:
-    """`n` rows scored in `m`; m = 0: in their own corpus."""
+    """`n` rows scored in `m`; m = 0: in their own corpus. Rows of a cluster are near one another."""
 
     metric: str
     precision: str
@@ -33,12 +34,14 @@ class Case:
     n: int
     m: int
     d: int
+    clusters: int = 0
 
     @property
     def name(self) -> str:
         among = f"{self.n} x {self.m}" if self.m else f"{self.n} self"
         given = str(self.dtype).removeprefix("torch.")
-        return f"{self.metric} {among} x {self.d}, {given} rows, {self.precision}"
+        clusters = f" in {self.clusters} clusters" if self.clusters else ""
+        return f"{self.metric} {among} x {self.d}, {given} rows{clusters}, {self.precision}"
 
     @property
     def flops(self) -> float:
@@ -59,7 +62,7 @@ def cases(smoke: bool) -> list[Case]:
         return [
             Case("cosine", "float32", f32, 50, 60, 16),
             Case("arc", "bfloat16", bf16, 50, 60, 16),
-            Case("arc", "float32", f32, 50, 0, 16),
+            Case("arc", "float32", f32, 50, 0, 16, clusters=4),
         ]
     return [
         Case("arc", "bfloat16", bf16, 100_000, 100_000, 1024),
@@ -68,6 +71,8 @@ def cases(smoke: bool) -> list[Case]:
         Case("arc", "float32", f32, 40_000, 40_000, 1024),
         Case("arc", "float32", f32, 40_000, 0, 1024),
         Case("arc", "bfloat16", f32, 20_000, 20_000, 384),
+        Case("arc", "bfloat16", f32, 20_000, 20_000, 384, clusters=20),
+        Case("arc", "float32", f32, 20_000, 0, 384, clusters=20),
         Case("cosine", "float32", bf16, 500_000, 500_000, 1024),
         Case("cosine", "float32", f32, 500_000, 0, 1024),
         Case("cosine", "float32", f32, 500_000, 500_000, 384),
@@ -84,12 +89,19 @@ class Task:
         self.case, self._device = case, device
         generator = torch.Generator(device).manual_seed(0)
         shift = 0.4 * torch.randn(case.d, device=device, generator=generator)
+        centers = torch.randn(case.clusters, case.d, device=device, generator=generator)
         count = _SETS if case.n * case.d * case.dtype.itemsize < 1 << 30 else 1
 
         def rows(n: int) -> torch.Tensor:
             made = torch.empty(n, case.d, dtype=case.dtype, device=device)
             for part in made.split(1 << 16):
-                part.copy_(torch.randn(part.shape, device=device, generator=generator) + shift)
+                drawn = torch.randn(part.shape, device=device, generator=generator)
+                if case.clusters:
+                    size = (len(part),)
+                    of = torch.randint(case.clusters, size, device=device, generator=generator)
+                    part.copy_(centers[of] + _CLUSTER_SPREAD * drawn)
+                else:
+                    part.copy_(drawn + shift)
             return made
 
         self._x = [rows(case.n) for _ in range(count)]

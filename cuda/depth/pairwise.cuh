@@ -20,6 +20,7 @@
 #include <type_traits>
 
 #include "depth/directions.cuh"
+#include "depth/near_pairs.cuh"
 #include "depth/pair_sums.cuh"
 #include "depth/shifted_rows.cuh"
 #include "depth/tiles.cuh"
@@ -99,36 +100,33 @@ __device__ __forceinline__ bool is_near(float c, float squares, bool strict) {
   return fabsf(c) > (strict ? kStrictNearLimit : kNearLimit);
 }
 
-// Distance and c of the unit rows at two positions, from what is shorter, their difference or their sum. By
-// a warp; all lanes get both.
+// Distance and c of unit rows, from what is shorter, their difference or their sum.
 template <PairMetric kMetric>
-__device__ __forceinline__ PairSums measured_units(const PairProblem& problem, int64_t i, int64_t j) {
-  const Scaling of_row = problem.rows.scalings[i], of_other = problem.others.scalings[j];
-  const int64_t row = problem.rows.row(i), other = problem.others.row(j);
-  float difference = 0.0f, sum = 0.0f;
-  for (int k = static_cast<int>(threadIdx.x) % kWarpSize; k < problem.rows.given.columns; k += kWarpSize) {
-    const float a = of_row.unit(problem.rows.given.number(row, k)),
-                b = of_other.unit(problem.others.given.number(other, k));
-    difference += (a - b) * (a - b);
-    sum += (a + b) * (a + b);
-  }
-  difference = warp_sum(difference), sum = warp_sum(sum);
-  const bool opposite = sum < difference;
-  const double square = static_cast<double>(opposite ? sum : difference);
-  const double c = opposite ? 0.5 * square - 1.0 : 1.0 - 0.5 * square;
-  if (!opposite) return {pair_distance(kMetric, square), c};
-  if (kMetric == PairMetric::kChord) return {sqrt(fmax(0.0, 4.0 - square)), c};
-  return {kPi - pair_distance(kMetric, square), c};
+__device__ __forceinline__ PairSums sums_of_units(const MeasuredPair& pair) {
+  const double square = static_cast<double>(pair.square), near = pair_distance(kMetric, square);
+  if (pair.sign > 0.0f) return {near, 1.0 - 0.5 * square};
+  const double far = kMetric == PairMetric::kChord ? sqrt(fmax(0.0, 4.0 - square)) : kPi - near;
+  return {far, 0.5 * square - 1.0};
 }
 
-template <PairMetric kMetric>
-__device__ __forceinline__ PairSums measured_pair(const PairProblem& problem, int64_t i, int64_t j) {
-  if (kMetric == PairMetric::kL2) {
-    const Difference found =
-        difference_of(problem.rows.given, problem.rows.row(i), problem.others.given, problem.others.row(j));
+// Lane p gets the sums of pair p of a row and some others, at positions, of which `count` are there.
+template <PairMetric kMetric, int kPairs>
+__device__ __forceinline__ PairSums measured_pairs(const PairProblem& problem, int64_t i,
+                                                   const int64_t (&others)[kPairs], int count) {
+  if constexpr (kMetric == PairMetric::kL2) {
+    const Difference found = difference_of(problem.rows.given, problem.rows.row(i), problem.others.given,
+                                           problem.others.row(others[0]));
     return {ldexp(found.length, found.exponent + problem.move.exponent()), 0.0};
+  } else {
+    int64_t rows[kPairs];
+    Scaling scalings[kPairs];
+#pragma unroll
+    for (int p = 0; p < kPairs; ++p)
+      rows[p] = problem.others.row(others[p]), scalings[p] = problem.others.scalings[others[p]];
+    return sums_of_units<kMetric>(measure_pairs(
+        problem.rows.given, problem.rows.row(i), problem.rows.scalings[i], problem.others.given, rows,
+        scalings, count, static_cast<int>(threadIdx.x) % kWarpSize));
   }
-  return measured_units<kMetric>(problem, i, j);
 }
 
 // 0 for what is not a number: its group's total weight is none either, and decides.
@@ -297,18 +295,31 @@ __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_consta
                                  shared.near);
     __syncthreads();
     if (shared.near.any == 0) continue;
-    measure_near(shared.near, [&](int row, int other) {
-      const PairSums pair = measured_pair<kMetric>(problem, first_row + row, first_other + other);
-      if (lane != 0) return;
+    // Of moved rows, whose differences are of float64, one at a time.
+    constexpr int kPairs = kMetric == PairMetric::kL2 ? 1 : kNearTogether;
+    measure_near<kPairs>(shared.near, [&](int row, const int(&others)[kPairs], int count) {
+      int64_t positions[kPairs], own = 0;
+#pragma unroll
+      for (int p = 0; p < kPairs; ++p) {
+        positions[p] = first_other + (p < count ? others[p] : others[0]);
+        own = lane == p ? positions[p] : own;
+      }
+      const PairSums pair = measured_pairs<kMetric>(problem, first_row + row, positions, count);
       const auto times = [&](int64_t position) {
-        const double weight = static_cast<double>(weight_at(problem, position));
+        const double weight = lane < count ? static_cast<double>(weight_at(problem, position)) : 0.0;
         return PairSums{weight * pair.distances, weight * pair.products};
       };
-      const PairSums of_row = times(first_other + other);
-      shared.near_sums[row].distances += of_row.distances;
-      shared.near_sums[row].products += of_row.products;
-      if (kMirrored && first_row != first_other)
-        problem.fixed.add(first_other + other, times(first_row + row));
+      PairSums of_row = times(lane < count ? own : positions[0]);
+      for (int step = 1; step < kPairs; step *= 2) {
+        of_row.distances += __shfl_xor_sync(kAllLanes, of_row.distances, step);
+        of_row.products += __shfl_xor_sync(kAllLanes, of_row.products, step);
+      }
+      if (lane == 0) {
+        shared.near_sums[row].distances += of_row.distances;
+        shared.near_sums[row].products += of_row.products;
+      }
+      if (kMirrored && first_row != first_other && lane < count)
+        problem.fixed.add(own, times(first_row + row));
     });
   }
   async_wait<0>();

@@ -287,8 +287,8 @@ __device__ __forceinline__ void multiply_weights(const SpatialProblem& problem, 
 __device__ __forceinline__ void add_near(const SpatialProblem& problem, NearPairs& near, int64_t slot,
                                          int64_t first_row, int64_t first_other) {
   const SpatialFinish& finish = problem.finish;
-  measure_near(near, [&](int row_of_tile, int other_of_tile) {
-    const int64_t i = first_row + row_of_tile, j = first_other + other_of_tile;
+  measure_near<1>(near, [&](int row_of_tile, const int(&other_of_tile)[1], int) {
+    const int64_t i = first_row + row_of_tile, j = first_other + other_of_tile[0];
     const int64_t row = finish.own ? finish.groups.row(i) : i, other = finish.groups.row(j);
     const Difference found = difference_of(problem.given_others, other, problem.given_rows, row);
     if (found.length == 0.0) return;

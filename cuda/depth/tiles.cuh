@@ -79,18 +79,30 @@ __device__ __forceinline__ void mark_near(NearPairs& near, int row, int other) {
   atomicOr(&near.any, 1u);
 }
 
-// measure(row of the tile, other of the tile) for each near pair, by a whole warp; the pairs of a row by
-// one warp in order. All threads of the block; barriers before, so that all have marked theirs, and after.
-template <class Measure>
+// measure(row of the tile, others of the tile, how many) for the near pairs of a row, a few at a time and
+// in order, by a whole warp; what is beyond `how many` is -1. All threads of the block; barriers before, so
+// that all have marked theirs, and after.
+template <int kPairs, class Measure>
 __device__ __forceinline__ void measure_near(NearPairs& near, const Measure& measure) {
+  constexpr int kWords = kTile / 32;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   for (int row = static_cast<int>(threadIdx.x) / kWarpSize; row < kTile; row += kPairWarps) {
-    for (int word = 0; word < kTile / 32; ++word) {
-      unsigned left = near.of_row[row][word];
-      for (; left != 0; left &= left - 1) measure(row, word * 32 + __ffs(left) - 1);
-      __syncwarp();  // all lanes have read it
-      if (lane == 0) near.of_row[row][word] = 0;
+    int word = 0;
+    unsigned left = near.of_row[row][0];
+    for (;;) {
+      int others[kPairs], count = 0;
+#pragma unroll
+      for (int p = 0; p < kPairs; ++p) {
+        while (left == 0 && word + 1 < kWords) left = near.of_row[row][++word];
+        others[p] = left == 0 ? -1 : word * 32 + __ffs(left) - 1;
+        count += left == 0 ? 0 : 1;
+        left &= left - 1;
+      }
+      if (count == 0) break;
+      measure(row, others, count);
     }
+    __syncwarp();  // all lanes have read it
+    if (lane < kWords) near.of_row[row][lane] = 0;
   }
   __syncthreads();
   if (threadIdx.x == 0) near.any = 0;

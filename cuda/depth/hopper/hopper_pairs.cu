@@ -75,6 +75,7 @@ void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const Di
       static_cast<int>(ceiling(plan.row_tiles * plan.shares, plan.resident)),
       plan.sums,
       plan.scale,
+      plan.rows.parts == 2 ? kStrictNearLimit : kNearLimit,
       directions};
   launch_pairs(problem, pairs.metric, pairs.own_corpus, plan.resident, stream);
 }

@@ -175,7 +175,8 @@ __device__ __forceinline__ void start_ring(const HopperProblem& problem, HopperS
 }
 
 template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
-__global__ void __launch_bounds__(kTileThreads, 1) sum_pair_tiles(const HopperProblem problem) {
+__global__ void __launch_bounds__(kTileThreads, 1)
+    sum_pair_tiles(const __grid_constant__ HopperProblem problem) {
 #if EC_HOPPER_CODE
   unsigned char* memory = shared_array<unsigned char>(kHopperSharedBytes);
   HopperShared& shared = *reinterpret_cast<HopperShared*>(
@@ -183,7 +184,6 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_pair_tiles(const HopperPr
   if (threadIdx.x == 0) start_ring<kSymmetric>(problem, shared);
   __syncthreads();
   __nanosleep(kPauseNanoseconds * (threadIdx.x / kGroupThreads));
-  const float near_limit = problem.rows.panels.parts == 2 ? kStrictNearLimit : kNearLimit;
   const int warp = static_cast<int>(threadIdx.x / kWarpSize);
   // While the first stages are copied.
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kHopperWarps + warp;
@@ -200,8 +200,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) sum_pair_tiles(const HopperPr
     for (int tile = item.first_tile; tile < problem.other_tiles; tile += problem.shares) {
       float c[kThreadNumbers];
       multiply_tile<kSymmetric>(problem, shared, n, c);
-      add_tile<kMetric, kWeighted, kSymmetric>(problem, near_limit, first_row, tile * kTileOthers, c,
-                                               shared.near);
+      add_tile<kMetric, kWeighted, kSymmetric>(problem, first_row, tile * kTileOthers, c, shared.near);
     }
     __syncwarp();
     lap = shared.next_laps[warp];

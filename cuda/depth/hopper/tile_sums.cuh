@@ -10,8 +10,8 @@
 
 #include "depth/directions.cuh"
 #include "depth/hopper/panels.cuh"
+#include "depth/near_pairs.cuh"
 #include "depth/pair_sums.cuh"
-#include "depth/unit_rows.cuh"
 
 namespace ec::cuda {
 
@@ -33,6 +33,7 @@ struct HopperProblem {
   // weight * c~, times *scale.
   unsigned long long* sums;
   const double* scale;
+  float near_limit;       // of |c|, beyond which pairs are measured anew
   Directions directions;  // to be added up besides
 };
 
@@ -76,25 +77,6 @@ __device__ __forceinline__ void shortfalls_at(const float (&c)[kAbreast], float 
   }
 }
 
-// |x - y|^2 or |x + y|^2 of unit rows, the smaller one, and which (sign of c).
-struct MeasuredPair {
-  float square, sign;
-};
-__device__ __forceinline__ MeasuredPair measure_pair(const HopperProblem& problem, int i, int j) {
-  const Scaling of_row = problem.rows.scalings[i], of_other = problem.others.scalings[j];
-  float minus = 0.0f, plus = 0.0f;
-#pragma unroll 1
-  for (int k = lane_anew(); k < problem.rows.given.columns; k += kWarpSize) {
-    const float a = of_row.unit(problem.rows.given.number(i, k)),
-                b = of_other.unit(problem.others.given.number(j, k));
-    minus += (a - b) * (a - b);
-    plus += (a + b) * (a + b);
-  }
-  minus = warp_sum(minus);
-  plus = warp_sum(plus);
-  return minus <= plus ? MeasuredPair{minus, 1.0f} : MeasuredPair{plus, -1.0f};
-}
-
 constexpr int kWarpPanelRows = kPanelRows / 4;  // of a tile, that one warp has
 constexpr int kWordNumbers = 24;                // numbers of a thread of which a word says which are near
 constexpr int kWords = kThreadNumbers / kWordNumbers;
@@ -106,6 +88,9 @@ template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
 EC_HD constexpr int numbers_asked() {
   return kSymmetric && (kWeighted || kMetric == PairMetric::kChord) ? kAbreast : kWordNumbers;
 }
+
+// Those of the first of the two rows that a thread has numbers of.
+constexpr unsigned kFirstRowBits = 0x33333333u;
 
 // In shared memory, of each thread: which numbers are near. Seldom used, and no registers then.
 struct NearBits {
@@ -129,16 +114,17 @@ __device__ __forceinline__ float distance_of(float square, float sign) {
   return static_cast<float>(kPi - pair_distance(kMetric, static_cast<double>(square)));
 }
 
-// Pairs that bf16 cannot tell apart, measured from the given rows by all lanes and added by two of them.
+// Pairs that bf16 cannot tell apart, measured from the given rows by all lanes and added by one each.
 // words: a bit for each of which there are bits in near.
-template <PairMetric kMetric, bool kSymmetric>
+template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
 __device__ __forceinline__ void add_near_pairs(const HopperProblem& problem, int first_row, int first_other,
                                                unsigned words, const NearBits& near) {
-  const int lane = lane_anew();
+  constexpr int kPairs = kWeighted && kSymmetric ? 2 : kNearTogether;  // there, registers are for two
   unsigned bits = 0;
   int word = 0;
 #pragma unroll 1
   for (;;) {
+    const int lane = lane_anew();
     const unsigned lanes = __ballot_sync(kAllLanes, bits != 0);
     if (lanes == 0) {
       if (words == 0) return;
@@ -147,24 +133,41 @@ __device__ __forceinline__ void add_near_pairs(const HopperProblem& problem, int
       bits = near.bits[word][threadIdx.x];
       continue;
     }
+    // Of one lane, and one of its two rows.
     const int from = __ffs(static_cast<int>(lanes)) - 1;
-    const int number =
-        word * kWordNumbers + __shfl_sync(kAllLanes, __ffs(static_cast<int>(bits)) - 1, from);
-    bits &= bits - (lane == from ? 1u : 0u);
-    const int row = from / 4 + number / 2 % 2 * 8,
-              other = first_other + number / 4 * 8 + from % 4 * 2 + number % 2;
-    const MeasuredPair pair = measure_pair(problem, first_row + row, other);
-    if (row != found_row(lane)) continue;
-    const int kind = lane % 2;
+    unsigned left = __shfl_sync(kAllLanes, bits, from);
+    const int half = (left & kFirstRowBits) != 0 ? 0 : 1;
+    left &= kFirstRowBits << (2 * half);
+    const int row = from / 4 + 8 * half;
+    int others[kPairs], own = 0;
+    Scaling scalings[kPairs];
+    int count = 0;
+#pragma unroll
+    for (int p = 0; p < kPairs; ++p) {
+      const unsigned bit = left & (0u - left);
+      const int number = word * kWordNumbers + __ffs(static_cast<int>(left)) - 1;
+      others[p] = bit == 0 ? others[0] : first_other + number / 4 * 8 + from % 4 * 2 + number % 2;
+      scalings[p] = problem.others.scalings[others[p]];
+      own = lane == p ? others[p] : own;
+      count += bit == 0 ? 0 : 1;
+      left -= bit;
+      bits &= lane == from ? ~bit : kAllLanes;
+    }
+    const MeasuredPair pair =
+        measure_pairs(problem.rows.given, first_row + row, problem.rows.scalings[first_row + row],
+                      problem.others.given, others, scalings, count, lane);
+    if (lane >= count) continue;
     const double distance = static_cast<double>(distance_of<kMetric>(pair.square, pair.sign));
-    const double found = kind == 0 ? (middle_distance<kMetric>() - distance) / unit_distance<kMetric>()
-                                   : static_cast<double>(pair.sign * (1.0f - 0.5f * pair.square));
+    const double found[2] = {(middle_distance<kMetric>() - distance) / unit_distance<kMetric>(),
+                             static_cast<double>(pair.sign * (1.0f - 0.5f * pair.square))};
     const float* weights = problem.weights;
-    add_scaled(problem, weights == nullptr ? found : static_cast<double>(weights[other]) * found,
-               problem.sums + int64_t{first_row + row} * 2 + kind);
-    if (!kSymmetric) continue;
-    add_scaled(problem, weights == nullptr ? found : static_cast<double>(weights[first_row + row]) * found,
-               problem.sums + int64_t{other} * 2 + kind);
+    const double of_other = kWeighted ? static_cast<double>(weights[own]) : 1.0,
+                 of_row = kWeighted ? static_cast<double>(weights[first_row + row]) : 1.0;
+#pragma unroll
+    for (int kind = 0; kind < 2; ++kind) {
+      add_scaled(problem, of_other * found[kind], problem.sums + int64_t{first_row + row} * 2 + kind);
+      if (kSymmetric) add_scaled(problem, of_row * found[kind], problem.sums + int64_t{own} * 2 + kind);
+    }
   }
 }
 
@@ -274,8 +277,8 @@ __device__ __forceinline__ void add_to_rows(const float (&numbers)[kAbreast],
 
 // The products of a tile, 16 rows of a warp, added to the sums.
 template <PairMetric kMetric, bool kWeighted, bool kSymmetric>
-__device__ __forceinline__ void add_tile(const HopperProblem& problem, float near_limit, int first_row,
-                                         int first_other, float (&c)[kThreadNumbers], NearBits& near) {
+__device__ __forceinline__ void add_tile(const HopperProblem& problem, int first_row, int first_other,
+                                         float (&c)[kThreadNumbers], NearBits& near) {
   const int lane = lane_anew();
   unsigned long long* columns = kSymmetric ? found_column(problem, lane, first_other) : nullptr;
   const bool on_diagonal = kSymmetric && first_other < first_row + kWarpPanelRows;
@@ -284,10 +287,11 @@ __device__ __forceinline__ void add_tile(const HopperProblem& problem, float nea
   RowParts parts;
 #pragma unroll
   for (int first = 0; first < kThreadNumbers; first += kAsked) {
-    if (__any_sync(kAllLanes, on_diagonal || largest_of<kAsked>(c, first) > near_limit)) {
+    if (__any_sync(kAllLanes, on_diagonal || largest_of<kAsked>(c, first) > problem.near_limit)) {
       unsigned& word = near.bits[first / kWordNumbers][threadIdx.x];
       const unsigned before = (words >> first / kWordNumbers & 1u) != 0 ? word : 0u;
-      word = before | leave_out_near<kSymmetric, kAsked>(c, first, near_limit, first_other - first_row);
+      word = before |
+             leave_out_near<kSymmetric, kAsked>(c, first, problem.near_limit, first_other - first_row);
       words |= 1u << first / kWordNumbers;
     }
 #pragma unroll
@@ -308,7 +312,8 @@ __device__ __forceinline__ void add_tile(const HopperProblem& problem, float nea
   }
   add_scaled(problem, static_cast<double>(gather(lane, parts.distances, parts.products)),
              problem.sums + int64_t{first_row + found_row(lane)} * 2 + lane % 2);
-  if (words != 0) add_near_pairs<kMetric, kSymmetric>(problem, first_row, first_other, words, near);
+  if (words != 0)
+    add_near_pairs<kMetric, kWeighted, kSymmetric>(problem, first_row, first_other, words, near);
 }
 
 }  // namespace ec::cuda
