@@ -26,7 +26,7 @@ _SETS = 3  # of inputs, in turn: large ones are not in a cache when their turn c
 
 @dataclass(frozen=True)
 class Case:
-    """`n` rows scored in `m`; m = 0: in their own corpus. Rows of a cluster are near one another."""
+    """`n` rows scored in `m`; m = 0: in their own corpus. Rows of a cluster are near each other."""
 
     metric: str
     precision: str

@@ -80,6 +80,34 @@ EC_API ec_status ec_cuda_depth_check(const ec_cuda_place* place, const ec_matrix
                                      const ec_matrix* corpus, const ec_cuda_depth_options* options,
                                      void* workspace, ec_error* error);
 
+// What gradients of depths are made of. With t_ij what the depth of row i of x averages over rows j of the
+// corpus (cosine: c; chord, arc, L2: the distance; spatial: u_ij' e_i, u_ij the unit vector from row j to
+// row i and e_i the direction of their mean):
+typedef struct ec_cuda_depth_gradient {
+  ec_depth_metric metric;  // cosine, chord, arc, L2, spatial
+  // [x->rows]: the gradient of the mean of t_ij (of spatial, of the depth) over the sum of its weights.
+  const float* pull;
+  const float* weights;  // [corpus rows]
+  // Rows side by side; NULL: not wanted. Without a corpus, of_x has both parts and of_corpus is not used.
+  float* of_x;
+  float* of_corpus;
+  double* of_weights;  // [corpus rows]: sum of pull_i t_ij, of spatial its negative; NULL: not wanted
+} ec_cuda_depth_gradient;
+
+// Bytes of scratch that ec_cuda_depth_gradient_run takes for arguments of these shapes and dtypes. Data
+// pointers are not read.
+EC_API ec_status ec_cuda_depth_gradient_workspace(const ec_cuda_place* place, const ec_matrix* x,
+                                                  const ec_matrix* corpus,
+                                                  const ec_cuda_depth_gradient* gradient, int64_t* bytes,
+                                                  ec_error* error);
+
+// Pairs of equal rows (under the angular metrics of one direction, under arc of opposite ones too) add no
+// gradient. Matrices are float16, bfloat16 or float32. workspace: on a boundary of 256 bytes.
+// Complexity: O((n + m) d) for cosine, O(n m d) else; the same bits each time.
+EC_API ec_status ec_cuda_depth_gradient_run(const ec_cuda_place* place, const ec_matrix* x,
+                                            const ec_matrix* corpus, const ec_cuda_depth_gradient* gradient,
+                                            void* workspace, ec_error* error);
+
 // ---- low-rank attention ---------------------------------------------------------------------------
 // As ec_attention_forward and ec_attention_backward (embedcore.h), all arrays, lengths and offsets too, on
 // the device. Keys are float16, bfloat16 or float32, "real" is float; threads and monitor are not used.

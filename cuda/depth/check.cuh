@@ -2,6 +2,7 @@
 // The first row, or weight, that has no depth; and float64 rows as float32.
 #pragma once
 
+#include "depth/group_tables.cuh"
 #include "depth/shifted_rows.cuh"
 
 namespace ec::cuda {

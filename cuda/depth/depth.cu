@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "depth/depth.h"
 
+#include "depth/add_directions.cuh"
 #include "depth/check.cuh"
 #include "depth/directions.h"
 #include "depth/kept_sums.cuh"
@@ -35,8 +36,8 @@ class Run {
     else if (problem_.given_sums != nullptr)
       take();
     else
-      EC_LAUNCH(add_directions, blocks(layout_.directions.tasks()), kScoreThreads,
-                kScoreThreads * sizeof(double), stream_, layout_.directions);
+      EC_LAUNCH(add_directions, blocks(layout_.directions.tasks()), kDirectionThreads,
+                kDirectionThreads * sizeof(double), stream_, layout_.directions);
     if (problem_.wanted_sums != nullptr) return keep();
     if (layout_.angular) score_rows();
   }

@@ -2,6 +2,7 @@
 // Of calls with weights or groups: tables of segments, weights in one unit, and what groups weigh.
 #pragma once
 
+#include "depth/exponents.cuh"
 #include "depth/segments.cuh"
 
 namespace ec::cuda {
@@ -57,14 +58,6 @@ __device__ __forceinline__ bool is_weight(double weight) {
 }
 
 constexpr int kWeightThreads = 256;
-// Exponents as positive numbers, so that memory cleared to 0 stands for none.
-constexpr int kExponentBias = 4096;
-
-// The binary exponent of a number that is not 0, biased; 0 of 0.
-__device__ __forceinline__ int biased_exponent(double number) {
-  return number == 0.0 ? 0 : ilogb(number) + kExponentBias;
-}
-
 // *largest = the largest biased exponent of a weight. Requires: *largest is 0 before.
 static __global__ void __launch_bounds__(kWeightThreads, 1)
     find_largest_weight(Weights weights, int64_t count, int* largest) {

@@ -4,7 +4,7 @@
 // Which these are: split products are off by some 2^-18 / sqrt(d) + 2^-23 in c, what is not split by 2^-9 /
 // sqrt(d). A distance is off by its slope there, 1 / chord, times that, and no linear correction takes it
 // out where near pairs and others are summed together. At kStrictNearLimit chord is 0.045, which leaves
-// errors of 2e-6 in a single distance of many columns; at kNearLimit it is 0.32, which leaves 2e-4, of
+// errors below 1e-5 in a single distance of 384 columns; at kNearLimit it is 0.32, which leaves 3e-4, of
 // which a corpus with a share of near pairs averages a part only: rows that are near one another have their
 // errors in common. Nearer pairs would cost more than the documented bounds.
 //

@@ -25,25 +25,6 @@ constexpr int kScoreWarps = 8;
 constexpr int kScoreThreads = kScoreWarps * kWarpSize;
 constexpr int64_t kDirectionBytes = int64_t{48} << 10;  // that a block shares
 
-// A block for each task: each warp takes a part of the segments.
-// Memory: shared, a double for each thread.
-static __global__ void __launch_bounds__(kScoreThreads, 1)
-    add_directions(const __grid_constant__ Directions to) {
-  double* of_warps = shared_array<double>(kScoreThreads);
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize;
-  const int64_t group = blockIdx.x / to.strips();
-  const int column = static_cast<int>(blockIdx.x - group * to.strips()) * kWarpSize + thread % kWarpSize;
-  const int64_t begin = to.segments.begin(group), count = to.segments.end(group) - begin;
-  double sum = column < to.columns ? to.sum_of(column, begin + count * warp / kScoreWarps,
-                                               begin + count * (warp + 1) / kScoreWarps)
-                                   : 0.0;
-  of_warps[thread] = sum;
-  __syncthreads();
-  if (warp > 0) return;
-  for (int i = 1; i < kScoreWarps; ++i) sum += of_warps[i * kWarpSize + thread];
-  to.sums[group * to.stride() + to.place(column)] = sum;
-}
-
 struct Scored {
   AnyRows rows;
   Directions directions;

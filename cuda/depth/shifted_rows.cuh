@@ -8,7 +8,8 @@
 // All of this is in float64, whatever the rows are in; what is packed is rounded from there.
 #pragma once
 
-#include "depth/group_tables.cuh"
+#include "depth/exponents.cuh"
+#include "depth/groups.cuh"
 #include "depth/unit_rows.cuh"
 
 namespace ec::cuda {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// embedcore._cuda: one line for each family. The emulation's module has another name.
+// embedcore._cuda: a line or two for each family. The emulation's module has another name.
 #include <pybind11/pybind11.h>
 
 #include "capi/embedcore_cuda.h"
@@ -9,6 +9,7 @@ namespace py = pybind11;
 
 void register_ann(py::module_& module);
 void register_depth(py::module_& module);
+void register_depth_gradient(py::module_& module);
 void register_attention(py::module_& module);
 
 namespace {
@@ -28,5 +29,6 @@ PYBIND11_MODULE(EC_MODULE_NAME, module) {
   module.def("device_count", &device_count, py::arg("where"));
   register_ann(module);
   register_depth(module);
+  register_depth_gradient(module);
   register_attention(module);
 }

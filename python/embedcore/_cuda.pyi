@@ -44,6 +44,18 @@ def depth_check(
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
+def depth_gradient(
+    where: str,
+    place: _Place,
+    x: _Matrix,
+    corpus: _Matrix | None,
+    metric: int,
+    pull: int,
+    weights: int,
+    gradients: tuple[int, int, int],
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
 
 class _Pybind11Type(type): ...
 

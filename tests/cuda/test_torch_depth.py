@@ -53,6 +53,38 @@ def test_torch_values_and_gradients_are_those_of_the_cpu(
         torch.testing.assert_close(got, right, rtol=bound, atol=bound)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_torch_gradients_of_near_rows_are_those_of_the_cpu(metric: str) -> None:
+    x, corpus, _ = _leaves(torch.float32)
+    corpus[50:100] = corpus[0] + 0.01 * corpus[50:100]
+    corpus[100:120] = x[0]
+    corpus[120:140] = -x[1]
+    found = []
+    for device in ("cuda", "cpu"):
+        leaves = [leaf.detach().to(device).requires_grad_() for leaf in (x, corpus)]
+        depths = depth_score(*leaves, metric=metric)
+        (depths * torch.linspace(1, 2, len(depths), device=device)).sum().backward()
+        found.append([leaf.grad.cpu() for leaf in leaves])
+    for got, right in zip(*found, strict=True):
+        assert (got - right).abs().max() <= 2 * TOLERANCE * right.abs().max()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_torch_gradients_do_not_wait_and_repeat(metric: str) -> None:
+    def gradients() -> list[Any]:
+        leaves = [leaf.cuda().requires_grad_() for leaf in _leaves(torch.float32)]
+        depths = depth_score(leaves[0], leaves[1], metric=metric, weights=leaves[2])
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            depths.sum().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return [leaf.grad for leaf in leaves]
+
+    first, again = gradients(), gradients()
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 def test_torch_compiles_without_breaks() -> None:
     compiled = torch.compile(depth_score, fullgraph=True)
     depths, gradients = _run("cuda", "arc", torch.float32, False, compiled)

@@ -35,8 +35,8 @@ def depth_score(
     x : Tensor (n, d)
         Embeddings: float16, bfloat16, float32 or float64, any strides, on the CPU or a CUDA device,
         where all tensors must be. On a CUDA device values are not checked (see
-        :func:`embedcore.depth.score`), ``mahalanobis`` is missing, and float64 and metrics without
-        a kernel there are computed by Torch, block by block.
+        :func:`embedcore.depth.score`), ``mahalanobis`` is missing, and float64 is computed by
+        Torch, block by block.
     corpus : Tensor (m, d), optional
         The corpus. Without it, the corpus is `x` and each row is left out of its own depth.
     metric : {"cosine", "chord", "arc", "l2", "spatial", "mahalanobis"}
@@ -95,8 +95,9 @@ def depth_score(
     mahalanobis          2 (n + m) d^2 + 9 d^3      (6 n + 4 m) d^2 + 13 d^3    O(b d + d^2)
     ===================  =========================  ==========================  ===================
 
-    A side that needs no gradient saves a third of the backward. Pairs that are taken one by one
-    cost more, which shows where a large share of a corpus is duplicates. ``torch.compile``,
+    On a CUDA device the backward of pairs holds some 2 (n + m) d floats. A side that needs no
+    gradient saves a third of the backward. Pairs that are taken one by one cost more, which shows
+    where a large share of a corpus is duplicates. ``torch.compile``,
     ``torch.export``, ``torch.func.vmap`` and ``torch.func.grad`` take the function; autocast leaves
     its tensors as they are. For a given number of Torch's threads results repeat bit by bit.
 

@@ -12,6 +12,7 @@ from ..depth import score
 from ..depth._metrics import NATIVE_METRIC
 from ..depth._subset import errors_of
 from ._depth_cosine import cosine_depths, cosine_gradients
+from ._depth_device import device_gradients, has_gradient_kernel
 from ._depth_distance import distance_depths, distance_gradients
 from ._depth_mahalanobis import mahalanobis_gradients
 from ._depth_pairs import is_wide
@@ -112,6 +113,8 @@ def _backward(
     with torch.autocast(x.device.type, enabled=False):
         if metric == "mahalanobis":
             found = mahalanobis_gradients(grad, x, corpus, weights, shrinkage, wanted)
+        elif has_gradient_kernel(x, corpus, metric):
+            found = device_gradients(grad, depths, x, corpus, weights, metric, wanted)
         elif metric == "cosine":
             found = cosine_gradients(grad, depths, x, corpus, weights, wanted)
         elif metric == "spatial":

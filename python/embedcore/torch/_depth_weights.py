@@ -17,7 +17,7 @@ class Weights:
     each: torch.Tensor  # (m,)
     remaining: torch.Tensor  # (n,) their sum, for each row of x
     own: bool  # whether rows are left out of their own depth
-    unit: float
+    unit: torch.Tensor  # (), what they were divided by; a tensor, so that nobody waits for it
 
     @classmethod
     def of(
@@ -26,7 +26,7 @@ class Weights:
         """Return the weights, 1 for all where there are none."""
         rows = len(x if corpus is None else corpus)
         each = x.new_ones(rows, dtype=torch.float64) if weights is None else weights.double()
-        unit = float(each.max())
+        unit = each.max()
         each = each / unit
         total = each.sum()
         remaining = total - each if corpus is None else total.expand(len(x))
