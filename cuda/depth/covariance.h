@@ -52,7 +52,7 @@ class Covariances {
   const int* exponents() const { return exponents_; }
   double ddof() const { return problem_.weights == nullptr ? 1.0 : 0.0; }
 
-  Groups groups() const { return {problem_.order, starts_, problem_.groups}; }
+  Groups groups() const { return {problem_.order, starts_, problem_.groups, corpus_.count}; }
   MomentRows rows() const {
     return {
         corpus_, groups(), {problem_.weights, problem_.weights_kind, problem_.weights_stride}, exponents_};

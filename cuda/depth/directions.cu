@@ -72,8 +72,10 @@ class DirectionsRun {
     return most;
   }
   bool weighted() const { return problem_.weights != nullptr; }
-  Groups groups() const { return {problem_.order, starts_, problem_.groups}; }
-  Groups row_order() const { return problem_.own_corpus ? groups() : Groups{nullptr, nullptr, 0}; }
+  Groups groups() const { return {problem_.order, starts_, problem_.groups, corpus_.count}; }
+  Groups row_order() const {
+    return problem_.own_corpus ? groups() : Groups{nullptr, nullptr, 0, problem_.rows.count};
+  }
   Move move() const { return {center_, exponents_ + 1}; }
   const int* unit() const { return weighted() ? exponents_ + 3 : nullptr; }
 
@@ -118,7 +120,7 @@ class DirectionsRun {
       EC_LAUNCH(find_largest_weight, readers_of_weights, kWeightThreads, 0, stream, weights, corpus_.count,
                 exponents_);
     EC_LAUNCH(scale_weights, readers_of_weights, kWeightThreads, 0, stream, weights, groups(),
-              corpus_.count, exponents_, weights_);
+              corpus_.count, corpus_.count, exponents_, weights_);
     constexpr int kRowsEach = kRankThreads / kWarpSize;
     EC_LAUNCH(mark_bad_rows, readers(corpus_.count, kRowsEach), kRankThreads, 0, stream, corpus_, groups(),
               weights_);

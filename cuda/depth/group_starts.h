@@ -3,7 +3,7 @@
 #pragma once
 
 #include "depth/depth.h"
-#include "depth/segments.cuh"
+#include "depth/group_tables.cuh"
 
 namespace ec::cuda {
 

@@ -42,7 +42,7 @@ class MahalanobisRun {
 
   // Which row stands where among the scored ones.
   Groups positions() const {
-    return problem_.own_corpus ? covariances_.groups() : Groups{nullptr, nullptr, 0};
+    return problem_.own_corpus ? covariances_.groups() : Groups{nullptr, nullptr, 0, problem_.rows.count};
   }
 
   void score(int64_t first_group, int64_t groups, int64_t first, int64_t count, Stream stream) const {

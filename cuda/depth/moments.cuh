@@ -9,7 +9,7 @@
 
 #include <cstring>
 
-#include "depth/segments.cuh"
+#include "depth/group_tables.cuh"
 #include "depth/shifted_rows.cuh"
 #include "depth/wide_products.cuh"
 
