@@ -45,6 +45,11 @@ typedef struct ec_cuda_depth_options {
   // shrunk to; below 0: 0 where the covariance has an inverse, else Ledoit and Wolf's. Without an inverse
   // all depths of the group are NaN.
   double shrinkage;
+  // Where the covariance of a corpus in one group is kept between calls that differ in x alone: memory of
+  // the size that ec_cuda_depth_covariance_bytes tells, on a boundary of 256 bytes; NULL: it is found each
+  // time.
+  void* covariance;
+  int32_t covariance_found;  // nonzero: it is there, from an earlier call
   // Halfspace, projection, IRW and AI-IRW: one a row of the matrix, float64, contiguous, on the device.
   const double* directions;
   int64_t direction_count;  // 1 to 2^20
@@ -66,6 +71,11 @@ EC_API ec_status ec_cuda_depth_workspace(const ec_cuda_place* place, const ec_ma
 EC_API ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x,
                                      const ec_matrix* corpus, const ec_cuda_depth_options* options,
                                      void* workspace, void* depths, ec_error* error);
+
+EC_API ec_status ec_cuda_depth_covariance_bytes(const ec_cuda_place* place, const ec_matrix* x,
+                                                const ec_matrix* corpus,
+                                                const ec_cuda_depth_options* options, int64_t* bytes,
+                                                ec_error* error);
 
 // What cosine depth keeps of a corpus: sums[columns + 1] on the device, of weight * row / |row|, then of
 // the weights. Sums of parts are those of the whole. options: metric (cosine), weights. workspace: of the

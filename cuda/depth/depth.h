@@ -50,6 +50,10 @@ struct DepthProblem {
 
   // Of the covariance, in [0, 1]; below 0: chosen as in python/embedcore/depth/_covariance.py.
   double shrinkage = -1.0;
+  // Where the covariance of one group is kept between calls with the same corpus, covariance_bytes long;
+  // null: nowhere. Of mahalanobis and AI-IRW, not of rows in their own corpus.
+  void* covariance = nullptr;
+  bool covariance_found = false;  // by an earlier call
 
   // Along which halfspace, projection, IRW and AI-IRW look: [directions][columns], on the device.
   const double* directions = nullptr;
@@ -63,6 +67,7 @@ struct DepthProblem {
 };
 
 size_t depth_workspace_bytes(const DepthProblem& problem, int multiprocessors);
+size_t covariance_bytes(const DepthProblem& problem, int multiprocessors);
 // Starts kernels, and returns whether all could be started; what the problem has on the host is not read
 // later. Requires: shapes that fit, at most 65536 columns, a workspace of that size on a boundary of 256
 // bytes.

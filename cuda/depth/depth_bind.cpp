@@ -19,8 +19,9 @@ using VectorNumbers = std::tuple<uintptr_t, int64_t, int>;
 // Starts of the groups, and the address of the order of the corpus's rows.
 using Groups = std::tuple<std::vector<int64_t>, uintptr_t>;
 
-// Shrinkage, address and number of the directions, address of the kept sums; address 0: not given.
-using Further = std::tuple<double, uintptr_t, int64_t, uintptr_t>;
+// Shrinkage, address and number of the directions, address of the kept sums, that of the kept covariance
+// and whether it has been found; address 0: not given.
+using Further = std::tuple<double, uintptr_t, int64_t, uintptr_t, uintptr_t, bool>;
 
 // The arguments of a call, as the C ABI takes them.
 class Arguments {
@@ -40,6 +41,8 @@ class Arguments {
     options_.directions = ecpy::pointer_of<const double>(std::get<1>(further));
     options_.direction_count = std::get<2>(further);
     options_.sums = ecpy::pointer_of<const double>(std::get<3>(further));
+    options_.covariance = ecpy::pointer_of<void>(std::get<4>(further));
+    options_.covariance_found = std::get<5>(further) ? 1 : 0;
     if (!groups) return;
     starts_ = std::get<0>(*groups);
     options_.groups = static_cast<int64_t>(starts_.size()) - 1;
@@ -79,6 +82,19 @@ void depth_score(const char* where, const ecpy::PlaceNumbers& place, const Matri
   ecpy::check_status(where, status, error);
 }
 
+int64_t depth_covariance_bytes(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& x,
+                               const MatrixNumbers& corpus, int metric, const VectorNumbers& weights,
+                               const Further& further) {
+  const Arguments given(place, x, corpus, metric, EC_PRECISION_FLOAT32, weights, std::nullopt, further);
+  ec_error error = {};
+  int64_t bytes = 0;
+  ecpy::check_status(where,
+                     ec_cuda_depth_covariance_bytes(given.place(), given.x(), given.corpus(),
+                                                    given.options(), &bytes, &error),
+                     error);
+  return bytes;
+}
+
 void depth_direction_sums(const char* where, const ecpy::PlaceNumbers& place, const MatrixNumbers& corpus,
                           const VectorNumbers& weights, uintptr_t sums, const py::object& allocate) {
   const Arguments given(place, corpus, std::nullopt, EC_DEPTH_COSINE, EC_PRECISION_FLOAT32, weights,
@@ -113,6 +129,7 @@ void depth_check(const char* where, const ecpy::PlaceNumbers& place, const Matri
 
 void register_depth(py::module_& module) {
   module.def("depth_score", &depth_score);
+  module.def("depth_covariance_bytes", &depth_covariance_bytes);
   module.def("depth_direction_sums", &depth_direction_sums);
   module.def("depth_check", &depth_check);
 }

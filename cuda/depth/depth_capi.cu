@@ -25,6 +25,12 @@ ec_status find_metric(ec_depth_metric metric, Metric* found, ec_error* error) {
   return EC_OK;
 }
 
+ec_status check_covariance(const ec_cuda_depth_options& options, bool own_corpus, ec_error* error) {
+  if (options.covariance == nullptr || (!own_corpus && options.groups == 1)) return EC_OK;
+  return fail(error, EC_INVALID_VALUE, "covariance", -1,
+              "'covariance' must be NULL for several groups, and for rows in their own corpus");
+}
+
 ec_status check_directions(const ec_cuda_depth_options& options, Metric metric, ec_error* error) {
   if (!is_directional(metric)) return EC_OK;
   if (options.directions == nullptr || options.direction_count < 1 || options.direction_count > 1 << 20)
@@ -90,6 +96,7 @@ struct Prepared {
     if (status == EC_OK) status = check_options(options, corpus == nullptr ? x.rows : corpus->rows, error);
     if (status == EC_OK) status = find_metric(options.metric, &problem.metric, error);
     if (status == EC_OK) status = check_directions(options, problem.metric, error);
+    if (status == EC_OK) status = check_covariance(options, corpus == nullptr, error);
     if (status != EC_OK) return status;
     problem.rows = rows_of(x);
     problem.given_sums = problem.metric == Metric::kCosine ? options.sums : nullptr;
@@ -107,6 +114,8 @@ struct Prepared {
     problem.starts = options.starts;
     problem.order = options.order;
     problem.shrinkage = options.shrinkage;
+    problem.covariance = options.covariance;
+    problem.covariance_found = options.covariance != nullptr && options.covariance_found != 0;
     problem.directions = options.directions;
     problem.direction_count = options.direction_count;
     DeviceFacts facts;
@@ -165,6 +174,16 @@ ec_status ec_cuda_depth_score(const ec_cuda_place* place, const ec_matrix* x, co
   const bool all = ec::cuda::run_depth(prepared.problem, prepared.multiprocessors, workspace,
                                        static_cast<Stream>(place->stream));
   return ec::cuda::started(all, error);
+}
+
+ec_status ec_cuda_depth_covariance_bytes(const ec_cuda_place* place, const ec_matrix* x,
+                                         const ec_matrix* corpus, const ec_cuda_depth_options* options,
+                                         int64_t* bytes, ec_error* error) {
+  Prepared prepared;
+  const ec_status status = prepared.prepare(place, x, corpus, options, error);
+  if (status != EC_OK) return status;
+  *bytes = static_cast<int64_t>(ec::cuda::covariance_bytes(prepared.problem, prepared.multiprocessors));
+  return EC_OK;
 }
 
 ec_status ec_cuda_depth_direction_sums(const ec_cuda_place* place, const ec_matrix* corpus,

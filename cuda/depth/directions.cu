@@ -85,7 +85,8 @@ class DirectionsRun {
     int64_t bytes = 4 * (corpus_keys_ + x_keys + 2 * pass_rows_) + (weighted() ? 16 * pass_rows_ : 0);
     if (spread) bytes += problem_.groups * static_cast<int64_t>(sizeof(Spread));
     if (whitened_) bytes += WhitenedDirections::direction_bytes(corpus_.columns);
-    block_ = min(min(kMostDirections, problem_.direction_count), max(int64_t{1}, kDirectionBytes / bytes));
+    block_ = min(min(kMostDirections, problem_.direction_count),
+                 max(int64_t{1}, kDirectionBytes / max(int64_t{1}, bytes)));
     if (block_ > kWideTile && block_ < problem_.direction_count) block_ -= block_ % kWideTile;
     keys_ = arena_.take<unsigned>(block_ * corpus_keys_);
     row_keys_ = problem_.own_corpus ? keys_ : arena_.take<unsigned>(block_ * x_keys);

@@ -13,7 +13,11 @@ constexpr int64_t kRotatedBytes = int64_t{128} << 20;  // of rotated rows at a t
 class MahalanobisRun {
  public:
   MahalanobisRun(const DepthProblem& problem, int multiprocessors, void* workspace)
-      : problem_(problem), arena_(workspace), covariances_(problem, multiprocessors, &arena_) {
+      : problem_(problem),
+        arena_(workspace),
+        kept_(problem.covariance),
+        covariances_(problem, multiprocessors, problem.covariance_found,
+                     problem.covariance == nullptr ? &arena_ : &kept_, &arena_) {
     const int64_t row_bytes =
         covariances_.together() * problem.rows.columns * static_cast<int64_t>(sizeof(double));
     const int64_t fit = max(int64_t{1}, kRotatedBytes / (row_bytes * kWideTile)) * kWideTile;
@@ -75,7 +79,7 @@ class MahalanobisRun {
   }
 
   const DepthProblem& problem_;
-  Arena arena_;
+  Arena arena_, kept_;
   const Covariances covariances_;
   int64_t rows_ = 1;
   double* rotated_ = nullptr;
@@ -85,6 +89,12 @@ class MahalanobisRun {
 
 size_t mahalanobis_workspace_bytes(const DepthProblem& problem, int multiprocessors) {
   return MahalanobisRun(problem, multiprocessors, nullptr).bytes();
+}
+
+size_t covariance_bytes(const DepthProblem& problem, int multiprocessors) {
+  Arena kept(nullptr), scratch(nullptr);
+  const Covariances measured(problem, multiprocessors, true, &kept, &scratch);
+  return kept.used();
 }
 
 bool run_mahalanobis(const DepthProblem& problem, int multiprocessors, void* workspace, Stream stream) {

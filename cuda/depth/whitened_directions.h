@@ -14,7 +14,10 @@ constexpr int kSplits = 16;  // of the nodes
 class WhitenedDirections {
  public:
   WhitenedDirections(const DepthProblem& problem, int multiprocessors, Arena* arena)
-      : problem_(problem), covariances_(problem, multiprocessors, arena) {
+      : problem_(problem),
+        kept_(problem.covariance),
+        covariances_(problem, multiprocessors, problem.covariance_found,
+                     problem.covariance == nullptr ? arena : &kept_, arena) {
     const auto columns = static_cast<double>(problem.rows.columns);
     nodes_.first = 0.5 * std::log(columns * 8.0 * 2.220446049250313e-16) - kNodeTail;
     nodes_.count = static_cast<int64_t>((kNodeTail - nodes_.first) / kNodeStep) + 1;
@@ -71,6 +74,7 @@ class WhitenedDirections {
   }
 
   const DepthProblem& problem_;
+  Arena kept_;
   const Covariances covariances_;
   Nodes nodes_ = {};
   double *rotated_ = nullptr, *forward_ = nullptr, *sums_ = nullptr, *along_ = nullptr;

@@ -4,7 +4,8 @@ from collections.abc import Callable
 _Matrix = tuple[int, int, int, int, int]  # address, rows, columns, elements between rows, dtype
 _Vector = tuple[int, int, int]  # address, elements between numbers, dtype
 _Array = tuple[int, int, int, int, int]  # address, three strides in elements, dtype
-_Further = tuple[float, int, int, int]  # shrinkage; directions: address, number; address of sums
+# Shrinkage; address and number of directions; address of sums; that of a covariance, and if found.
+_Further = tuple[float, int, int, int, int, bool]
 _Place = tuple[int, int]  # device, stream
 
 build_info: str
@@ -24,6 +25,16 @@ def depth_score(
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
+def depth_covariance_bytes(
+    where: str,
+    place: _Place,
+    x: _Matrix,
+    corpus: _Matrix,
+    metric: int,
+    weights: _Vector,
+    further: _Further,
+    /,
+) -> int: ...
 def depth_direction_sums(
     where: str,
     place: _Place,

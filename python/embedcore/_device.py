@@ -328,6 +328,10 @@ class Call:
         """Return a new array for a result."""
         return self._library.empty(shape, dtype, self._device)
 
+    def address(self, made: Any) -> int:
+        """Return where an array that was `made` lies."""
+        return self._library.layout(made).address
+
     def target(self, argument: str, array: Any, shape: tuple[int, ...], dtype: str) -> int:
         """Return the address of a C-contiguous array of that shape and dtype; 0 for None."""
         if array is None:

@@ -95,6 +95,21 @@ def test_an_update_is_seen_by_the_next_score(kind: Any) -> None:
         agree(kind.to_host(built.score(there)), made(metric).fit(corpus).score(x), metric)
 
 
+@pytest.mark.parametrize("metric", ["mahalanobis", "ai_irw"])
+def test_a_covariance_is_found_once(kind: Any, metric: str) -> None:
+    x, corpus, weights = data()
+    rows, own = kind.to_device(corpus), kind.to_device(weights)
+    built = made(metric).fit(rows, weights=own)
+    expected = kind.to_host(built.score(kind.to_device(x)))
+    # What has been found does not look at the rows again, which ai_irw ranks by all the same.
+    more = np.concatenate([x, x])
+    if metric == "mahalanobis" and kind.emulated:
+        rows.memory[:] = 0.0
+    got = kind.to_host(built.score(kind.to_device(more)))
+    np.testing.assert_array_equal(got, np.tile(expected, 2))
+    agree(expected, made(metric).fit(corpus, weights=weights).score(x), metric)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "arc", "mahalanobis", "ai_irw"])
 def test_a_saved_corpus_loads_on_the_cpu(kind: Any, metric: str, tmp_path: Path) -> None:
     x, corpus, weights = data()

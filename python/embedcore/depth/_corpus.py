@@ -74,8 +74,9 @@ class Corpus:
 
     Rows on a GPU stay there: ``cosine`` keeps its sum, every other metric references to the rows
     (parts, of one dtype, are copied together at the first score), and scores, of rows on the same
-    device, run as those of :func:`score` without `check`. Random directions are sent once.
-    `left_out` is for corpora on the CPU; `save` writes a corpus that loads there.
+    device, run as those of :func:`score` without `check`. Random directions are sent once, and a
+    covariance is found once. `left_out` is for corpora on the CPU; `save` writes a corpus that
+    loads there.
 
     Objects pickle with what they keep; rows are copied into the pickle, mapped ones too. Shards may
     be fitted in several processes and merged.

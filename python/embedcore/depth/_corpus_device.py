@@ -58,7 +58,11 @@ class DeviceSums:
 
 @dataclass(frozen=True)
 class DeviceRows:
-    """Rows as the user gave them, and their weights; what the first score makes of them is kept."""
+    """Rows as the user gave them, and their weights.
+
+    What the first score makes of them is kept: one array of several chunks, random directions on
+    the device, the covariance.
+    """
 
     chunks: tuple[tuple[Any, Any], ...]  # rows and weights, None for all 1
     count: int
@@ -95,6 +99,7 @@ class DeviceRows:
             return score_on_device(
                 call, x, rows, options.metric, weights, None, None, options.precision,
                 self._directions(call, x, options), options.shrinkage, False, out,
+                self._made,
             )  # fmt: skip
 
     def _joined(self, call: Call) -> tuple[Any, Any]:

@@ -33,10 +33,12 @@ def score_on_device(
     shrinkage: float | str,
     check: bool,
     out: Any,
+    kept: dict[str, Any] | None = None,
 ) -> Any:
     """Return the depths of `x`, which lies where `call` says; see `depth.score`.
 
-    `directions`: on the device, for the metrics that look along some.
+    `directions`: on the device, for the metrics that look along some. `kept`: of earlier calls with
+    the same corpus, and for later ones.
     """
     check_precision(call.where, precision)
     wanted = checked_shrinkage(shrinkage) if metric in COVARIANT else 0.0
@@ -59,11 +61,21 @@ def score_on_device(
     result, address = _result(call, rows, shape, out)
     native = _NATIVE[metric]
     along = (0, 0) if directions is None else call.matrix("directions", directions)[:2]
-    further = (-1.0 if wanted == "auto" else wanted, *along, 0)
+    asked = -1.0 if wanted == "auto" else wanted
+    further = (asked, *along, 0, 0, False)
+    if kept is not None and metric in COVARIANT:
+        if "covariance" not in kept:
+            size = call.kernels.depth_covariance_bytes(
+                call.where, call.place(), rows, among, native, weighing, further
+            )
+            kept["covariance"] = call.made((size,), "uint8")
+        further = (asked, *along, 0, call.address(kept["covariance"]), "covariance found" in kept)
     call.kernels.depth_score(
         call.where, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
         further, address, call.allocate,
     )  # fmt: skip
+    if kept is not None:
+        kept["covariance found"] = True
     if check:
         call.kernels.depth_check(
             call.where, call.place(), rows, among, native, weighing, further, call.allocate
@@ -88,7 +100,7 @@ def score_by_sums(call: Call, x: Any, sums: Any, out: Any) -> Any:
     """Return the cosine depths of `x` in the rows that `sums` were made of."""
     rows = call.matrix("x", x)
     result, address = _result(call, rows, (rows[1],), out)
-    further = (0.0, 0, 0, call.target("sums", sums, (rows[2] + 1,), "float64"))
+    further = (0.0, 0, 0, call.target("sums", sums, (rows[2] + 1,), "float64"), 0, False)
     call.kernels.depth_score(
         call.where, call.place(), rows, None, NATIVE_METRIC["cosine"], 0, _NO_WEIGHTS, None,
         further, address, call.allocate,
