@@ -27,6 +27,7 @@ struct SearchProblem {
   const uint32_t* slots;
   int64_t slots_stride;
   const int64_t* counts;
+  const unsigned* bits;  // of the filters
   const uint32_t* every;
   int64_t every_count;
   int k;

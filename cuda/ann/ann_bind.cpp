@@ -105,17 +105,19 @@ void list(const char* where, const ecpy::PlaceNumbers& place, const Part& bits, 
 
 // Addresses of order, which and firsts; the filter of all; tiles; positions.
 using Positions = std::tuple<uintptr_t, uintptr_t, uintptr_t, int, int64_t, int64_t>;
-// Addresses of slots, counts and every; elements between the slots of filters; living rows.
-using Lists = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t>;
+// Addresses of slots, counts, bits and every; elements between the slots of filters; living rows.
+using Lists = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t>;
 
-// Addresses of links, entries, bits and alive; entries; base; least. Base 0: everything is scanned.
-using GraphNumbers =
-    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int, std::array<int64_t, 4>>;
+// Addresses of links, entries and alive; entries; base; least. Base 0: everything is scanned.
+using GraphNumbers = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int, std::array<int64_t, 4>>;
 
 ec_cuda_ann_graph graph_of(const GraphNumbers& numbers) {
-  const auto& [links, entries, bits, alive, count, base, least] = numbers;
-  return {ecpy::pointer_of<const uint32_t>(links), ecpy::pointer_of<const uint32_t>(entries), count,
-          ecpy::pointer_of<const uint32_t>(bits),  ecpy::pointer_of<const uint32_t>(alive),   base,
+  const auto& [links, entries, alive, count, base, least] = numbers;
+  return {ecpy::pointer_of<const uint32_t>(links),
+          ecpy::pointer_of<const uint32_t>(entries),
+          count,
+          ecpy::pointer_of<const uint32_t>(alive),
+          base,
           {least[0], least[1], least[2], least[3]}};
 }
 
@@ -135,9 +137,10 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   options.positions = std::get<5>(positions);
   options.slots = ecpy::pointer_of<const uint32_t>(std::get<0>(lists));
   options.counts = ecpy::pointer_of<const int64_t>(std::get<1>(lists));
-  options.every = ecpy::pointer_of<const uint32_t>(std::get<2>(lists));
-  options.slots_stride = std::get<3>(lists);
-  options.living = std::get<4>(lists);
+  options.bits = ecpy::pointer_of<const uint32_t>(std::get<2>(lists));
+  options.every = ecpy::pointer_of<const uint32_t>(std::get<3>(lists));
+  options.slots_stride = std::get<4>(lists);
+  options.living = std::get<5>(lists);
   const ec_cuda_ann_graph graph = graph_of(graph_numbers);
   options.graph = &graph;
   const ec_cuda_place place = ecpy::place_of(place_numbers);

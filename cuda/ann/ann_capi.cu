@@ -102,6 +102,7 @@ struct Prepared {
     problem.slots = options.slots;
     problem.slots_stride = options.slots_stride;
     problem.counts = options.counts;
+    problem.bits = options.bits;
     problem.every = options.every;
     problem.every_count = options.living;
     problem.k = options.k;
@@ -112,8 +113,6 @@ struct Prepared {
         given.links,
         given.entries,
         given.entry_count,
-        given.bits,
-        filter_words(problem.index.rows),
         given.alive,
         {given.base, {given.least[0], given.least[1], given.least[2], given.least[3]}, options.living}};
     problem.graph = &graph;

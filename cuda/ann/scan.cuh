@@ -5,8 +5,13 @@
 // A block goes through every gridDim-th tile of rows for one tile of queries. What promises to be among the
 // best of a query is put aside, and sorted into its list when there are kBuffered of them. Which candidates
 // are looked at depends on when lists were sorted; which end up in the lists does not.
+//
+// Tiles are of queries of one filter, and of the rows that pass it; or, where nearly every query has a
+// filter of its own and many rows pass, of any queries and of all living rows, whose bits are asked when
+// they would get into a list.
 #pragma once
 
+#include "ann/filters.h"
 #include "ann/keys.cuh"
 #include "ann/passing.cuh"
 #include "ann/queries.cuh"
@@ -25,6 +30,9 @@ struct ScanProblem {
   int kept;
   int64_t segments;       // blocks that share the rows
   const int* needs_scan;  // [position]: tiles without any such are left out; null: none is
+  const int* by_bits;     // whether tiles are of any queries; null: they are not
+  const unsigned* bits;   // of the filters, as filters.h says
+  int64_t words;
 
   __device__ KeyList list(int64_t position, int64_t segment) const {
     return {lists + (position * segments + segment) * kept, kept};
@@ -44,6 +52,7 @@ struct ScanShared {
 };
 
 // One block's way through its tiles.
+template <bool kByBits>
 class Scan {
  public:
   __device__ Scan(const ScanProblem& problem, ScanShared& shared)
@@ -54,12 +63,12 @@ class Scan {
         warp_(thread_ / kWarpSize) {
     const int64_t tile = blockIdx.x / problem.segments;
     segment_ = blockIdx.x - tile * problem.segments;
-    const int32_t* firsts = problem.queries.firsts;
+    const int32_t* firsts = kByBits ? nullptr : problem.queries.firsts;
     first_query_ = firsts == nullptr ? tile * kTile : firsts[tile];
     const int64_t end = firsts == nullptr ? min(problem.queries.count, first_query_ + kTile)
                                           : static_cast<int64_t>(firsts[tile + 1]);
     queries_ = static_cast<int>(end - first_query_);
-    filter_ = problem.queries.filter_of(first_query_);
+    filter_ = kByBits ? -1 : problem.queries.filter_of(first_query_);
     rows_ = problem.passing.count(filter_);
     steps_ = problem.index.padded / kStep;
     const int64_t row_tiles = (rows_ + kTile - 1) / kTile;
@@ -90,6 +99,7 @@ class Scan {
  private:
   // All threads get the same answer.
   __device__ bool is_wanted() {
+    if (problem_.by_bits != nullptr && (*problem_.by_bits != 0) != kByBits) return false;
     const int* needs_scan = problem_.needs_scan;
     if (needs_scan == nullptr) return true;
     if (thread_ == 0) shared_.wanted = 0;
@@ -151,6 +161,15 @@ class Scan {
   __device__ int query_of(int i) const { return first_row_of(warp_) + row_in_warp(i / 2, i % 2, lane_); }
   __device__ int row_of(int j) const { return first_other_of(warp_) + other_in_warp(j / 2, j % 2, lane_); }
 
+  // Whether a living row passes the filter of a query that is there.
+  __device__ bool passes(int query, uint32_t slot) const {
+    if (!kByBits) return true;
+    const int filter = problem_.queries.filter_of(first_query_ + query);
+    if (filter < 0) return true;
+    const unsigned* bits = problem_.bits + filter * problem_.words;
+    return (bits[slot / kWordBits] >> (slot % kWordBits) & 1u) != 0;
+  }
+
   // Puts aside what is above the bars.
   __device__ void offer(const TileSums& c, int64_t turn) {
     const int ring = static_cast<int>(turn % kScanStages);
@@ -167,7 +186,8 @@ class Scan {
       const float bar = shared_.bars[query_of(i)];
 #pragma unroll
       for (int j = 0; j < kLaneOthers; ++j)
-        if (row_of(j) < rows && bound(i, j) > bar) waiting |= Key{1} << (i * kLaneOthers + j);
+        if (row_of(j) < rows && bound(i, j) > bar && passes(query_of(i), shared_.slots[ring][row_of(j)]))
+          waiting |= Key{1} << (i * kLaneOthers + j);
     }
     for (;;) {
       ++round_;
@@ -226,8 +246,30 @@ class Scan {
 };
 
 // x: segments, fastest, times tiles of queries.
+template <bool kByBits>
 __global__ void __launch_bounds__(kPairThreads, 1) scan_codes(const __grid_constant__ ScanProblem problem) {
-  Scan(problem, shared_memory<ScanShared>()).run();
+  Scan<kByBits>(problem, shared_memory<ScanShared>()).run();
+}
+
+struct ChoiceShared {
+  Key rows;
+};
+
+// Whether to scan by bits: that is, whether the rows of lists, for all tiles, are more than all living ones
+// for as few tiles as there can be. One block.
+__global__ void __launch_bounds__(kPairThreads, 1)
+    choose_scan(const __grid_constant__ ScanProblem problem, int* by_bits) {
+  ChoiceShared& shared = shared_memory<ChoiceShared>();
+  const Queries& queries = problem.queries;
+  if (threadIdx.x == 0) shared.rows = 0;
+  __syncthreads();
+  for (int64_t tile = threadIdx.x; tile < queries.tiles; tile += kPairThreads)
+    atomicAdd(&shared.rows,
+              static_cast<Key>(problem.passing.count(queries.filter_of(queries.firsts[tile]))));
+  __syncthreads();
+  const int64_t fewest = (queries.count + kTile - 1) / kTile;
+  if (threadIdx.x == 0)
+    *by_bits = shared.rows > static_cast<Key>(fewest * problem.passing.count(-1)) ? 1 : 0;
 }
 
 }  // namespace ec::cuda::ann

@@ -46,7 +46,12 @@ struct SearchLayout {
     ScanProblem& scan = answers.scan;
     scan.index = given.index;
     scan.passing = {given.slots, given.slots_stride, given.counts, given.every, given.every_count};
+    scan.bits = given.bits;
+    scan.words = filter_words(given.index.rows);
     scan.kept = kept_for(given.k, given.certain);
+    // Tiles of any queries, where those of one filter are more.
+    fewest_tiles = ceiling(given.count, kTile);
+    if (given.firsts != nullptr && given.tiles > fewest_tiles) scan.by_bits = by_bits = arena.take<int>(1);
     scan.segments = segments_for(given.tiles, given.index.rows, multiprocessors);
     scan.lists = arena.take<Key>(given.count * scan.segments * scan.kept);
     answers.k = given.k;
@@ -71,7 +76,7 @@ struct SearchLayout {
     walk.graph = *given.graph;
     walk.k = given.k;
     walk.entries = scan;
-    walk.entries.needs_scan = nullptr;
+    walk.entries.needs_scan = walk.entries.by_bits = nullptr;
     walk.entries.queries.which = nullptr;
     walk.entries.queries.filter = -1;
     walk.entries.passing.every = given.graph->entries;
@@ -84,11 +89,14 @@ struct SearchLayout {
   Arena arena;
   AnswerProblem answers = {};
   WalkProblem walk = {};  // most_pool 0: there is none
+  int64_t fewest_tiles = 0;
+  int* by_bits = nullptr;
 };
 
-void launch_scan(const ScanProblem& scan, Stream stream) {
-  allow_shared(scan_codes, sizeof(ScanShared));
-  EC_LAUNCH(scan_codes, static_cast<unsigned>(scan.queries.tiles * scan.segments), kPairThreads,
+template <bool kByBits>
+void launch_scan(const ScanProblem& scan, int64_t tiles, Stream stream) {
+  allow_shared(scan_codes<kByBits>, sizeof(ScanShared));
+  EC_LAUNCH(scan_codes<kByBits>, static_cast<unsigned>(tiles * scan.segments), kPairThreads,
             sizeof(ScanShared), stream, scan);
 }
 
@@ -117,12 +125,16 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   EC_LAUNCH(prepare_queries, static_cast<unsigned>(ceiling(problem.count, kRowWarps)), kRowThreads, 0,
             stream, scan.queries, scan.index);
   if (layout.walk.most_pool > 0) {
-    launch_scan(layout.walk.entries, stream);
+    launch_scan<false>(layout.walk.entries, problem.tiles, stream);
     const size_t shared = walk_shared_bytes(layout.walk.most_pool);
     allow_shared(walk_graph, shared);
     EC_LAUNCH(walk_graph, static_cast<unsigned>(problem.count), kWalkThreads, shared, stream, layout.walk);
   }
-  launch_scan(scan, stream);
+  if (layout.by_bits != nullptr) {
+    EC_LAUNCH(choose_scan, 1, kPairThreads, sizeof(ChoiceShared), stream, scan, layout.by_bits);
+    launch_scan<true>(scan, layout.fewest_tiles, stream);
+  }
+  launch_scan<false>(scan, problem.tiles, stream);
   with_rows(scan.index.kind, [&](auto number) {
     using T = decltype(number);
     const auto positions = static_cast<unsigned>(problem.count);

@@ -8,7 +8,6 @@
 // What a walk notes and keeps are sets, so that the order in which threads come does not matter.
 #pragma once
 
-#include "ann/filters.h"
 #include "ann/scan.cuh"
 #include "ann/walk.h"
 
@@ -161,8 +160,8 @@ class Walk {
   }
 
   __device__ bool passes(int filter, uint32_t slot) const {
-    const Graph& graph = problem_.graph;
-    const unsigned* bits = filter < 0 ? graph.alive : graph.bits + filter * graph.words;
+    const ScanProblem& scan = problem_.scan;
+    const unsigned* bits = filter < 0 ? problem_.graph.alive : scan.bits + filter * scan.words;
     return bits == nullptr || (bits[slot / kWordBits] >> (slot % kWordBits) & 1u) != 0;
   }
 

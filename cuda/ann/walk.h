@@ -39,9 +39,7 @@ struct Graph {
   const uint32_t* links;  // [rows][kDegree], kNoLink behind the last
   const uint32_t* entries;
   int64_t entry_count;
-  const unsigned* bits;  // of filters, as filters.h says
-  int64_t words;
-  const unsigned* alive;  // null: every slot
+  const unsigned* alive;  // bits; null: every slot
   WalkPlan plan;
 };
 

@@ -22,26 +22,27 @@ COSTS = Costs(
 
 
 def test_one_query_walks_where_many_rows_pass() -> None:
-    plan = COSTS.plan(1, 10, 0.95)
+    plan = COSTS.plan(1, 1, 10, 0.95)
     assert plan.base == 128
     # (1.5e-4 - 1e-5) / 4e-4 of the rows; twice the pool; four times costs more than all rows do.
     assert plan.least == (350_000, 725_000, NEVER, NEVER)
 
 
 def test_more_recall_and_more_results_take_wider_pools() -> None:
-    bases = [COSTS.plan(1, 10, recall).base for recall in (0.5, 0.9, 0.92, 0.97, 0.985)]
+    bases = [COSTS.plan(1, 1, 10, recall).base for recall in (0.5, 0.9, 0.92, 0.97, 0.985)]
     assert bases == [64, 64, 128, 256, 512]
-    assert [COSTS.plan(1, k, 0.9).base for k in (1, 11, 20, 80)] == [64, 128, 128, 512]
+    assert [COSTS.plan(1, 1, k, 0.9).base for k in (1, 11, 20, 80)] == [64, 128, 128, 512]
 
 
 def test_what_no_pool_meets_is_scanned() -> None:
-    assert COSTS.plan(1, 10, 0.995) == SCAN
-    assert COSTS.plan(1, 81, 0.9) == SCAN
+    assert COSTS.plan(1, 1, 10, 0.995) == SCAN
+    assert COSTS.plan(1, 1, 81, 0.9) == SCAN
 
 
 def test_batches_share_the_rows_of_a_scan() -> None:
-    alone, many = COSTS.plan(1, 10, 0.9), COSTS.plan(128, 10, 0.9)
-    assert alone.least[0] < many.least[0]
+    alone, many = COSTS.plan(1, 1, 10, 0.9), COSTS.plan(128, 1, 10, 0.9)
+    apart = COSTS.plan(128, 128, 10, 0.9)  # each with a filter of its own
+    assert apart.least[0] < alone.least[0] < many.least[0]
 
 
 def test_costs_are_those_of_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:

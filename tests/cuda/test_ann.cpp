@@ -161,6 +161,7 @@ Answers search(const Data& data, const std::vector<float>& queries, int k, bool 
     problem.slots = passing->slots.data();
     problem.slots_stride = data.index.rows;
     problem.counts = passing->counts.data();
+    problem.bits = passing->bits.data();
   }
   problem.every_count = data.index.rows;
   problem.k = k;
@@ -297,8 +298,6 @@ void walks_end_where_the_graph_does() {
     // Half of the rows pass, so that pools are twice as wide; none of those that a walk can meet.
     for (auto& pass : mask) pass ^= 1;
     const Passing second(mask);
-    half.graph.bits = second.bits.data();
-    half.graph.words = second.words;
     const Answers scanned = search(data, queries, k, false, &second);
     CHECK(search(data, queries, k, false, &second, &half.graph).ids == scanned.ids);
     // Where walks do not pay, nothing walks.

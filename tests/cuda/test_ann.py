@@ -136,6 +136,19 @@ def test_many_queries_of_few_filters(kind: Any) -> None:
     check(hits, world.table, queries, 3, trees, exact=True)
 
 
+@pytest.mark.parametrize("passing", [5, 600])
+def test_filters_that_all_differ(kind: Any, passing: int) -> None:
+    """Where many rows pass, all are compared with all queries, and their bits are asked."""
+    world = make_world("l2", rows=ROWS, columns=24, queries=140)
+    index = world.index.to("cuda")
+    trees: list[Any] = [("between", "rank", i, i + passing) for i in range(140)]
+    trees[5], trees[6] = None, ("<", "rank", 0)
+    wheres = [None if tree is None else expression(tree) for tree in trees]
+    for exact in (True, False):
+        hits = found(kind, index, world.queries, where=wheres, exact=exact)
+        check(hits, world.table, world.queries, K, trees, exact=True)
+
+
 @pytest.mark.parametrize("k", [1, 2, 32, 33, 100, 699, 700, 701, 1024])
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_k(kind: Any, metric: str, k: int) -> None:
@@ -227,7 +240,7 @@ def test_deleted_rows_and_later_changes(kind: Any) -> None:
 class Walks:
     """Costs by which everything walks that can."""
 
-    def plan(self, queries: int, k: int, recall: float) -> Plan:
+    def plan(self, queries: int, tiles: int, k: int, recall: float) -> Plan:
         base = next(pool for pool in POOLS if pool >= max(k, 64))
         return Plan(base, (0, 0, 0, 0))
 

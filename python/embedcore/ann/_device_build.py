@@ -79,7 +79,7 @@ class _Neighbours:
         tiles = -(-count // TILE)
         call.kernels.ann_search(
             self._where, call.place(), self._index, self._queries(call, first, count), k, False,
-            (0, 0, 0, -1, tiles, count), (0, 0, 0, 0, len(self._rows)), (0, 0, 0, 0, 0, *SCAN),
+            (0, 0, 0, -1, tiles, count), (0, 0, 0, 0, 0, len(self._rows)), (0, 0, 0, 0, *SCAN),
             results, call.allocate,
         )  # fmt: skip
         found: NDArray[np.int64] = on_host(ids)

@@ -44,15 +44,14 @@ class Costs:
     one: tuple[float, ...]  # a walk alone
     each: tuple[float, ...]  # each further one
 
-    def plan(self, queries: int, k: int, recall: float) -> Plan:
-        """Return when queries should walk."""
+    def plan(self, queries: int, tiles: int, k: int, recall: float) -> Plan:
+        """Return when queries should walk that a scan would take in so many tiles."""
         wanted = [i for i, found in enumerate(self.recalls) if found >= recall]
         # What it takes grows with k no faster than k, as far as known.
         least = POOLS[wanted[0]] * max(1.0, k / _K) if wanted else math.inf
         base = next((pool for pool in POOLS if pool >= least), 0)
         if base == 0:
             return SCAN
-        tiles = -(-queries // TILE)
         scan = self.tile + (tiles - 1) * self.next_tile
         limits = []
         for pool in (base << i for i in range(WIDENINGS)):

@@ -187,7 +187,10 @@ class DeviceIndex:
         filters = evaluated(call, self._rows, self._state, self._index, where, count)
         plan = SCAN
         if self._costs is not None and columns == self.dim and not wanted.exact:
-            plan = self._costs.plan(count, wanted.k, wanted.recall)
+            tiles = -(-count // TILE)
+            if filters.which is not None:
+                tiles = len(_tiles_of(np.sort(filters.which))) - 1
+            plan = self._costs.plan(count, tiles, wanted.k, wanted.recall)
         result = _Search(call, self._rows, matrix, wanted.k, wanted.exact, plan).run(filters)
         if check:
             self._check(name, result.distances)
@@ -276,7 +279,7 @@ class _Search:
             tiles = -(-queries // TILE)
             alone = 0 if filters.size else -1
             lists = self._listed(filters.bits, filters.size)
-            self._start((0, 0, 0, alone, tiles, queries), lists, filters.bits)
+            self._start((0, 0, 0, alone, tiles, queries), lists)
             return
         without = np.flatnonzero(filters.which < 0).astype(np.int32)
         if len(without):
@@ -289,7 +292,7 @@ class _Search:
             bits = filters.bits + 4 * self._rows.words * first
             self._start_some(order[begin:end], filters.which, first, bits, count)
 
-    def _listed(self, bits: int, filters: int) -> tuple[int, int, int, int, int]:
+    def _listed(self, bits: int, filters: int) -> tuple[int, int, int, int, int, int]:
         """List the slots of filters whose bits begin at an address."""
         rows, call = self._rows, self._call
         slots = counts = 0
@@ -299,7 +302,7 @@ class _Search:
                 call.where, call.place(), (bits, filters), rows.rows, (slots, rows.rows), counts,
                 call.allocate,
             )  # fmt: skip
-        return slots, counts, rows.every, rows.rows, rows.live
+        return slots, counts, bits, rows.every, rows.rows, rows.live
 
     def _start_some(
         self, order: NDArray[np.int32], which: Which, first: int, bits: int, filters: int
@@ -309,15 +312,15 @@ class _Search:
         firsts = _tiles_of(own)
         sent = self._call.sent
         positions = (sent(order), sent(own), sent(firsts), -1, len(firsts) - 1, len(order))
-        self._start(positions, self._listed(bits, filters), bits)
+        self._start(positions, self._listed(bits, filters))
 
     def _start(
         self, positions: tuple[int, int, int, int, int, int],
-        lists: tuple[int, int, int, int, int], bits: int,
+        lists: tuple[int, int, int, int, int, int],
     ) -> None:  # fmt: skip
         call, rows = self._call, self._rows
         links, entries, count = rows.graph
-        graph = (links, entries, bits, rows.alive, count, *self._plan)
+        graph = (links, entries, rows.alive, count, *self._plan)
         call.kernels.ann_search(
             call.where, call.place(), self._index, self._matrix, self._k, self._exact, positions,
             lists, graph, self._results, call.allocate,
