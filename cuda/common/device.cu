@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <mutex>
+#include <utility>
 
+#include "common/platform.h"
 #include "core/errors.h"
 
 namespace ec::cuda {
@@ -124,7 +126,7 @@ CurrentDevice::~CurrentDevice() {
 }
 
 ec_status last_failure(ec_error* error) {
-  const cudaError_t code = cudaGetLastError();
+  const cudaError_t code = std::exchange(own_failure(), cudaSuccess);
   return code == cudaSuccess ? EC_OK : fail_with(code, error);
 }
 

@@ -20,31 +20,51 @@ __device__ __forceinline__ T* shared_array(size_t) {
 using Stream = cudaStream_t;
 using Dim3 = dim3;
 
-// Whether a launch, or what prepares one, has failed; last_failure (device.h) says how and forgets it.
-inline bool launches_failed() { return cudaPeekAtLastError() != cudaSuccess; }
+// The first failure of this library's calls in this thread since it was last asked (last_failure of
+// device.h forgets it). It is kept beside the runtime's own record, which other libraries write and read
+// too: theirs is neither taken for ours nor lost.
+inline cudaError_t& own_failure() {
+  static thread_local cudaError_t first = cudaSuccess;
+  return first;
+}
+inline void note(cudaError_t code) {
+  if (own_failure() == cudaSuccess) own_failure() = code;
+}
+inline bool launches_failed() { return own_failure() != cudaSuccess; }
 
 inline void fill(void* memory, int byte, size_t bytes, Stream stream) {
-  cudaMemsetAsync(memory, byte, bytes, stream);
+  note(cudaMemsetAsync(memory, byte, bytes, stream));
 }
 // That a block of the device in use may ask for.
 inline size_t most_shared_bytes() {
   int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  note(cudaGetDevice(&device));
+  note(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   return static_cast<size_t>(bytes);
 }
 // Beyond 48 KB a kernel has to ask for what its blocks share. It asks for all there is: another thread may
 // launch it with more at the same time.
 template <class Kernel>
 void allow_shared(Kernel* kernel, size_t) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                       static_cast<int>(most_shared_bytes()));
+  note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                            static_cast<int>(most_shared_bytes())));
+}
+
+template <class T>
+struct AsIs {
+  using Type = T;
+};
+template <class... Parameters>
+void launch(void (*kernel)(Parameters...), const Dim3& grid, const Dim3& block, size_t shared_bytes,
+            Stream stream, typename AsIs<Parameters>::Type... arguments) {
+  void* places[] = {static_cast<void*>(&arguments)...};
+  note(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, places, shared_bytes, stream));
 }
 
 }  // namespace ec::cuda
 
 #define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+  ::ec::cuda::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 
 #else
 
