@@ -44,12 +44,14 @@ void run_fill_gaps(const Plan& plan, const Gaps& gaps, Stream stream) {
 }
 
 RowShape row_shape(const Numbers& rows, int64_t columns, bool staged) {
-  if (!staged) return {0, 0, 0, false};
-  const int64_t bytes = number_bytes(rows.kind), piece = 16 / bytes;
-  const int64_t padded = round_up(columns, 16);
-  const bool in_pieces = reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && columns % piece == 0 &&
-                         rows.stride[0] % piece == 0 && rows.stride[1] % piece == 0;
-  return {static_cast<int>(columns), static_cast<int>(padded), static_cast<int>(padded + piece), in_pieces};
+  if (!staged) return {0, 0, 0, 0};
+  const int64_t bytes = number_bytes(rows.kind), padded = round_up(columns, 16);
+  // All rows begin and end on a multiple of what these have in common.
+  const uint64_t places = reinterpret_cast<uintptr_t>(rows.data) |
+                          static_cast<uint64_t>((columns | rows.stride[0] | rows.stride[1]) * bytes);
+  const int piece_bytes = places % 16 == 0 ? 16 : places % 8 == 0 ? 8 : places % 4 == 0 ? 4 : 0;
+  return {static_cast<int>(columns), static_cast<int>(padded), static_cast<int>(padded + 16 / bytes),
+          piece_bytes};
 }
 
 TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys,

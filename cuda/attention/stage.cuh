@@ -18,10 +18,10 @@ constexpr int kScoreStride = kMostTileTokens + 8;
 
 // The rows of one array.
 struct RowShape {
-  int columns;     // 0: there are none in the stages
-  int padded;      // a multiple of 16
-  int stride;      // of rows in shared memory, in numbers
-  bool in_pieces;  // rows are copied in pieces of 16 bytes
+  int columns;      // 0: there are none in the stages
+  int padded;       // a multiple of 16
+  int stride;       // of rows in shared memory, in numbers
+  int piece_bytes;  // in which rows are copied: 16, 8 or 4; 0: number by number
 
   __host__ __device__ int numbers(int tokens) const { return columns == 0 ? 0 : tokens * stride; }
 };
@@ -33,17 +33,26 @@ struct TileShape {
   int stage_bytes;
 };
 
+template <int kBytes, class T>
+__device__ __forceinline__ void copy_pieces(const T* from, bool present, const RowShape& shape, T* to) {
+  constexpr int kPiece = kBytes / static_cast<int>(sizeof(T));
+  for (int k = kPiece * static_cast<int>(threadIdx.x % kWarpSize); k < shape.padded;
+       k += kPiece * kWarpSize)
+    async_copy<kBytes>(to + k, from + k, present && k < shape.columns);
+}
+
 // Numbers [0, padded) of a row by a warp; zeros where it is not present.
 template <class T>
 __device__ __forceinline__ void copy_row(const T* from, bool present, const RowShape& shape, T* to) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  constexpr int kPiece = 16 / static_cast<int>(sizeof(T));
-  if (shape.in_pieces) {
-    for (int k = kPiece * lane; k < shape.padded; k += kPiece * kWarpSize)
-      async_copy(to + k, from + k, present && k < shape.columns);
+  if (shape.piece_bytes == 16) {
+    copy_pieces<16>(from, present, shape, to);
+  } else if (shape.piece_bytes == 8) {
+    copy_pieces<8>(from, present, shape, to);
+  } else if (shape.piece_bytes == 4) {
+    copy_pieces<4>(from, present, shape, to);
   } else {
 #pragma unroll 1
-    for (int k = lane; k < shape.padded; k += kWarpSize)
+    for (int k = static_cast<int>(threadIdx.x) % kWarpSize; k < shape.padded; k += kWarpSize)
       to[k] = present && k < shape.columns ? from[k] : T{};
   }
 }
@@ -191,8 +200,8 @@ class TileCopies {
     const float* saved = saved_ + sequences_.score_origin(b) + first;
 #pragma unroll 1
     for (int64_t j = warp; j < sequences_.heads; j += kAttentionWarps)
-      async_copy_word(stage.saved + j * kScoreStride + lane, saved + j * sequences_.tokens + lane,
-                      lane < shape_.tokens && first + lane < last);
+      async_copy<4>(stage.saved + j * kScoreStride + lane, saved + j * sequences_.tokens + lane,
+                    lane < shape_.tokens && first + lane < last);
   }
 
   __device__ void copy_rows(const Numbers& rows, const RowShape& row_shape, int64_t b, int64_t first,

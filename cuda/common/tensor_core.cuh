@@ -64,24 +64,22 @@ __device__ __forceinline__ void load_matrices_transposed(const void* row, unsign
                : "memory");
 }
 
-// 16 bytes to shared memory, some time before async_wait for their group returns. from is not read where
-// `present` is false: zeros are written.
+// kBytes (16, 8 or 4) to shared memory, some time before async_wait for their group returns. from is not
+// read where `present` is false: zeros are written.
+template <int kBytes = 16>
 __device__ __forceinline__ void async_copy(void* to, const void* from, bool present) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  const int bytes = present ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-               :
-               : "r"(address), "l"(from), "r"(bytes)
-               : "memory");
-}
-// The same of 4 bytes.
-__device__ __forceinline__ void async_copy_word(void* to, const void* from, bool present) {
-  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  const int bytes = present ? 4 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
-               :
-               : "r"(address), "l"(from), "r"(bytes)
-               : "memory");
+  const int bytes = present ? kBytes : 0;
+  if constexpr (kBytes == 16)  // past the first cache
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(address), "l"(from), "r"(bytes)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;"
+                 :
+                 : "r"(address), "l"(from), "r"(bytes), "n"(kBytes)
+                 : "memory");
 }
 // Ends a group of copies of this thread.
 __device__ __forceinline__ void async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
@@ -163,15 +161,12 @@ inline void load_matrices_transposed(const void* row, unsigned (&pairs)[4], EC_C
   }
 }
 
-inline void async_copy(void* to, const void* from, bool present, EC_CALLED_FROM) {
-  if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || (present && reinterpret_cast<uintptr_t>(from) % 16 != 0))
-    emulation::refuse("what is copied asynchronously is not on 16 bytes", EC_HERE);
-  emulation::async_copy(to, present ? from : nullptr, 16);
-}
-inline void async_copy_word(void* to, const void* from, bool present, EC_CALLED_FROM) {
-  if (reinterpret_cast<uintptr_t>(to) % 4 != 0 || (present && reinterpret_cast<uintptr_t>(from) % 4 != 0))
-    emulation::refuse("a word that is copied asynchronously is not on 4 bytes", EC_HERE);
-  emulation::async_copy(to, present ? from : nullptr, 4);
+template <int kBytes = 16>
+void async_copy(void* to, const void* from, bool present, EC_CALLED_FROM) {
+  if (reinterpret_cast<uintptr_t>(to) % kBytes != 0 ||
+      (present && reinterpret_cast<uintptr_t>(from) % kBytes != 0))
+    emulation::refuse("what is copied asynchronously is not on as many bytes", EC_HERE);
+  emulation::async_copy(to, present ? from : nullptr, kBytes);
 }
 inline void async_commit() { emulation::async_commit(); }
 template <int kLeft>

@@ -55,7 +55,7 @@ void every_place_and_cut() {
     const struct {
       int64_t gap, start;
       int multiprocessors;
-    } cases[] = {{8, 8, 7}, {3, 1, 1}};
+    } cases[] = {{8, 8, 7}, {3, 1, 1}, {4, 4, 2}, {2, 6, 3}};
     for (const auto& each : cases) {
       for (const ec_dtype dtype : {EC_FLOAT32, EC_BFLOAT16}) {
         Call call(model, dtype, each.gap, each.start);
