@@ -99,6 +99,7 @@ void dot_rounds(size_t rounds) { (void)rounds; }
 
 /* Of tiles of bfloat16 into float32; 0 flops where the machine or its system has none. */
 #if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
+#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

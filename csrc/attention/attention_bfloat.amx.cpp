@@ -11,9 +11,8 @@
 namespace ec {
 namespace EC_ISA {
 
-constexpr int kDepth = 32;                // numbers of a line that are multiplied
-constexpr int kColumns = 2 * kTileLines;  // of a strip: two tiles of sums
-constexpr int kBlockTiles = kBlockTokens / kTileLines;
+constexpr int kDepth = 32;                             // numbers of a line that are multiplied
+constexpr int kColumns = 2 * kTileLines;               // of a strip: two tiles of sums
 constexpr int kTileNumbers = kTileLines * kTileLines;  // of 32 bits
 
 static inline int64_t tiles_of(int64_t lines) { return (lines + kTileLines - 1) / kTileLines; }

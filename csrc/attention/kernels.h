@@ -52,7 +52,8 @@ struct TokenKernels {
   using Sum = typename Products<Row>::Sum;
   using Group = typename Products<Row>::Group;
   // tile[j][t] = rows[t] . factor[j], of a factor as Setup::arranged gives it
-  // Numerics: sums of `lanes` partial sums of Sum.
+  // Numerics: sums of `lanes` partial sums of Sum, or of those over 256 columns each, one after the other;
+  // of bf16, products and sums below 2^-126 are 0.
   void (*scores)(const Row* const* rows, int64_t tokens, const Row* factor, int64_t heads, int64_t columns,
                  const RowsAhead& ahead, Sum* tile);
   // pooled[j] += sum over t of tile[j][t] * rows[t]; pooled is [heads][columns].

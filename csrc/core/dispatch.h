@@ -18,7 +18,8 @@ bool isa_runs(Isa isa);      // compiled, and this processor and operating syste
 Isa current_isa();
 
 // The operating system lets this process use tile registers, which it is asked for at the first call: from
-// then on it saves more at each signal. Requires: isa_runs(Isa::kAvx512Amx).
+// then on it saves more at each signal, and alternative stacks of signals must have room for that. Where it
+// refuses, the kernels of AVX-512 run. Requires: isa_runs(Isa::kAvx512Amx).
 bool tiles_permitted();
 
 // Forces the named one; null or "" goes back to the best. What ec_set_isa does.

@@ -153,8 +153,8 @@ class Scan {
     slots_[part] = problem_.passing.slot(filter_, first_row(turn) + (present ? row : 0));
     if (!first) return;
     shared_.slots[ring][row] = slots_[part];
-    async_copy_word(&shared_.offsets[ring][row], problem_.index.offsets + slots_[part], present);
-    async_copy_word(&shared_.norms[ring][row], problem_.index.norms + slots_[part], present);
+    async_copy<4>(&shared_.offsets[ring][row], problem_.index.offsets + slots_[part], present);
+    async_copy<4>(&shared_.norms[ring][row], problem_.index.norms + slots_[part], present);
   }
 
   // Query and row of number (i, j) of a lane's sums, in the tile.

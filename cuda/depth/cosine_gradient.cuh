@@ -5,14 +5,14 @@
 // it, so that leaving it out changes nothing.
 #pragma once
 
-#include "depth/directions.cuh"
 #include "depth/shifted_rows.cuh"
+#include "depth/unit_sums.cuh"
 
 namespace ec::cuda {
 
 struct CosineGradient {
   AnyRows rows;
-  Directions first, second;                     // s and t
+  UnitSums first, second;                       // s and t
   const float *first_factors, *second_factors;  // of rows; null: that part is not theirs
   const float* left_out;  // pulls that rows leave out of the products with t; null: none
   float* gradient;        // null: not wanted

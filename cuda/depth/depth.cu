@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "depth/depth.h"
 
-#include "depth/add_directions.cuh"
+#include "depth/add_unit_sums.cuh"
 #include "depth/check.cuh"
 #include "depth/directions.h"
 #include "depth/kept_sums.cuh"
@@ -28,7 +28,7 @@ class Run {
     if (layout_.weighs()) prepare_weights();
     if (!layout_.angular) move_all();
     if (layout_.weighs()) weigh_groups();
-    if (layout_.angular) prepare_directions();
+    if (layout_.angular) prepare_unit_rows();
     if (layout_.spatial)
       score_spatial();
     else if (layout_.pairs)
@@ -36,8 +36,8 @@ class Run {
     else if (problem_.given_sums != nullptr)
       take();
     else
-      EC_LAUNCH(add_directions, blocks(layout_.directions.tasks()), kDirectionThreads,
-                kDirectionThreads * sizeof(double), stream_, layout_.directions);
+      EC_LAUNCH(add_unit_sums, blocks(layout_.unit_sums.tasks()), kUnitSumThreads,
+                kUnitSumThreads * sizeof(double), stream_, layout_.unit_sums);
     if (problem_.wanted_sums != nullptr) return keep();
     if (layout_.angular) score_rows();
   }
@@ -93,7 +93,7 @@ class Run {
   }
 
   // Unit rows where pairs are to be taken, their sums in the corpus, and zeros for the sums of pairs.
-  void prepare_directions() const {
+  void prepare_unit_rows() const {
     const auto side = [&](const AnyRows& rows, const Groups& groups, bool of_rows) {
       const Packing packing = layout_.packing(of_rows);
       return PreparedSide{rows,
@@ -118,13 +118,13 @@ class Run {
     run_preparation(preparation, stream_);
   }
 
-  unsigned kept_blocks() const { return blocks(ceiling(layout_.directions.stride() + 1, kWeightThreads)); }
+  unsigned kept_blocks() const { return blocks(ceiling(layout_.unit_sums.stride() + 1, kWeightThreads)); }
   void keep() const {
-    EC_LAUNCH(keep_sums, kept_blocks(), kWeightThreads, 0, stream_, layout_.directions, layout_.totals,
+    EC_LAUNCH(keep_sums, kept_blocks(), kWeightThreads, 0, stream_, layout_.unit_sums, layout_.totals,
               layout_.corpus.count, layout_.exponents, problem_.wanted_sums);
   }
   void take() const {
-    EC_LAUNCH(take_sums, kept_blocks(), kWeightThreads, 0, stream_, problem_.given_sums, layout_.directions,
+    EC_LAUNCH(take_sums, kept_blocks(), kWeightThreads, 0, stream_, problem_.given_sums, layout_.unit_sums,
               layout_.totals);
   }
 
@@ -133,11 +133,11 @@ class Run {
   }
 
   void score_rows() const {
-    const int64_t stride = layout_.directions.stride(),
+    const int64_t stride = layout_.unit_sums.stride(),
                   together =
-                      max(int64_t{1}, kDirectionBytes / (stride * static_cast<int64_t>(sizeof(double))));
+                      max(int64_t{1}, kUnitSumBytes / (stride * static_cast<int64_t>(sizeof(double))));
     const Scored scored = {layout_.rows,
-                           layout_.directions,
+                           layout_.unit_sums,
                            layout_.groups(),
                            layout_.totals,
                            layout_.own,
@@ -194,15 +194,15 @@ class Run {
       const HopperPairs pairs = {layout_.results.metric, layout_.rows,    layout_.own,
                                  layout_.corpus,         layout_.weights, layout_.row_scalings,
                                  layout_.other_scalings};
-      return run_hopper_pairs(pairs, layout_.hopper_plan, layout_.directions, stream_);
+      return run_hopper_pairs(pairs, layout_.hopper_plan, layout_.unit_sums, stream_);
     }
     const PairSide rows = {packed(layout_.row_numbers), layout_.row_scalings, layout_.row_squares,
                            layout_.rows, layout_.row_groups().order};
     const PairSide others = {packed(layout_.other_numbers), layout_.other_scalings, layout_.other_squares,
                              layout_.corpus, problem_.order};
     const PairProblem pairs = {
-        rows,         others,        layout_.of_pairs.segments, layout_.weights,    layout_.own,     move(),
-        layout_.sums, layout_.fixed, layout_.row_tiles,         layout_.directions, layout_.adders()};
+        rows,         others,        layout_.of_pairs.segments, layout_.weights,   layout_.own,     move(),
+        layout_.sums, layout_.fixed, layout_.row_tiles,         layout_.unit_sums, layout_.adders()};
     if (problem_.metric == Metric::kChord)
       launch_tiles<PairMetric::kChord>(pairs);
     else if (problem_.metric == Metric::kArc)

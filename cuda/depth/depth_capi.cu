@@ -60,6 +60,10 @@ ec_status check_options(const ec_cuda_depth_options& options, int64_t corpus_row
     return fail(error, EC_INVALID_VALUE, "groups", -1,
                 "'groups' must be at least 1, and more than one must have starts; got %lld",
                 static_cast<long long>(options.groups));
+  if (options.groups > 1 && options.sums != nullptr)
+    return fail(error, EC_INVALID_VALUE, "groups", -1,
+                "'groups' must be 1 where 'sums' are given; got %lld",
+                static_cast<long long>(options.groups));
   const int64_t* starts = options.starts;
   if (starts == nullptr) return EC_OK;
   bool right = starts[0] == 0 && starts[options.groups] == corpus_rows;
@@ -193,6 +197,9 @@ ec_status ec_cuda_depth_direction_sums(const ec_cuda_place* place, const ec_matr
   ec_status status = prepared.prepare(place, corpus, nullptr, options, error);
   if (status == EC_OK) status = ec::check_given(sums, "sums", error);
   if (status == EC_OK) status = ec::check_given(workspace, "workspace", error);
+  if (status == EC_OK && options->sums != nullptr)
+    status =
+        ec::fail(error, EC_INVALID_VALUE, "options", -1, "'options' must not have sums, which are made");
   if (status == EC_OK && (prepared.problem.metric != ec::cuda::Metric::kCosine || options->groups != 1))
     status = ec::fail(error, EC_INVALID_VALUE, "metric", -1, "'metric' must be cosine, and 'groups' 1");
   if (status != EC_OK) return status;

@@ -192,7 +192,7 @@ class DirectionsRun {
     if (weighted())
       EC_LAUNCH(add_up_weights, grid, kRankThreads, kRankThreads / kWarpSize * sizeof(int64_t), stream,
                 sorted, first, places_, weights_, unit(), up_to_);
-    const Scored scored = {row_keys_, problem_.rows.count, problem_.rows.count, count, found_};
+    const ScoredKeys scored = {row_keys_, problem_.rows.count, problem_.rows.count, count, found_};
     const int64_t rows_blocks = ceiling(problem_.rows.count * many, kRankThreads);
     const Dim3 slices{
         blocks(rows_blocks),

@@ -2,7 +2,7 @@
 #include "depth/gradient.h"
 
 #include "common/workspace.h"
-#include "depth/add_directions.cuh"
+#include "depth/add_unit_sums.cuh"
 #include "depth/cosine_gradient.cuh"
 #include "depth/pair_gradient.cuh"
 #include "depth/preparation.h"
@@ -51,8 +51,8 @@ class Gradient {
             arena_.take<double>(segments.count * rows.columns),
             {}};
   }
-  Directions direction(const PreparedSide& side) {
-    Directions to = {side.partial, side.segments, 1, static_cast<int>(side.rows.columns), 4, nullptr};
+  UnitSums direction(const PreparedSide& side) {
+    UnitSums to = {side.partial, side.segments, 1, static_cast<int>(side.rows.columns), 4, nullptr};
     to.sums = arena_.take<double>(to.stride());
     return to;
   }
@@ -60,12 +60,12 @@ class Gradient {
   void take_cosine() {
     const Preparation preparation = {
         {summed(corpus_, problem_.weights), summed(problem_.rows, problem_.pull)}, 2};
-    const Directions first = direction(preparation.sides[0]), second = direction(preparation.sides[1]);
+    const UnitSums first = direction(preparation.sides[0]), second = direction(preparation.sides[1]);
     if (!starts()) return;
     run_preparation(preparation, *stream_);
-    for (const Directions& one : {first, second})
-      EC_LAUNCH(add_directions, static_cast<unsigned>(one.tasks()), kDirectionThreads,
-                kDirectionThreads * sizeof(double), *stream_, one);
+    for (const UnitSums& one : {first, second})
+      EC_LAUNCH(add_unit_sums, static_cast<unsigned>(one.tasks()), kUnitSumThreads,
+                kUnitSumThreads * sizeof(double), *stream_, one);
     const bool own = problem_.own_corpus;
     const CosineGradient of_rows = {problem_.rows,
                                     first,

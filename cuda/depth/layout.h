@@ -143,13 +143,13 @@ struct Layout {
     // With the rows that fill up the last panels.
     if (hopper) of_sums.segments.rows = packing(false).rows_of(corpus.count);
     partial = arena.take<double>(of_sums.segments.count * corpus.columns);
-    directions = {partial,
-                  of_sums.segments,
-                  problem.groups,
-                  static_cast<int>(corpus.columns),
-                  piece_numbers(rows.kind),
-                  nullptr};
-    directions.sums = arena.take<double>(problem.groups * directions.stride());
+    unit_sums = {partial,
+                 of_sums.segments,
+                 problem.groups,
+                 static_cast<int>(corpus.columns),
+                 piece_numbers(rows.kind),
+                 nullptr};
+    unit_sums.sums = arena.take<double>(problem.groups * unit_sums.stride());
   }
 
   void take_hopper_pairs() {
@@ -229,9 +229,9 @@ struct Layout {
   // Of directions.
   Plan of_sums;
   double* partial = nullptr;
-  Directions directions = {};
+  UnitSums unit_sums = {};
   // Blocks of plain pairs that add up directions.
-  int64_t adders() const { return ceiling(directions.tasks(), kPairWarps); }
+  int64_t adders() const { return ceiling(unit_sums.tasks(), kPairWarps); }
 
   // Of pairs. slots: blocks of a tile of rows.
   Plan of_pairs;

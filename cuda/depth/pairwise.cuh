@@ -19,12 +19,12 @@
 
 #include <type_traits>
 
-#include "depth/directions.cuh"
 #include "depth/near_pairs.cuh"
 #include "depth/pair_sums.cuh"
 #include "depth/shifted_rows.cuh"
 #include "depth/tiles.cuh"
 #include "depth/unit_rows.cuh"
+#include "depth/unit_sums.cuh"
 
 namespace ec::cuda {
 
@@ -68,7 +68,7 @@ struct PairProblem {
   FixedSums fixed;       // instead, of mirrored tiles
   int64_t row_tiles;     // blockIdx.x: these times segments, rows fastest
   // The first `adders` blocks add up what is no part of pairs, so that no kernel is started for it.
-  Directions directions;
+  UnitSums unit_sums;
   int64_t adders;
 };
 
@@ -253,7 +253,7 @@ __global__ void __launch_bounds__(kPairThreads, 1) sum_pairs(const __grid_consta
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   if (blockIdx.x < problem.adders) {
     const int64_t task = static_cast<int64_t>(blockIdx.x) * kPairWarps + warp;
-    if (task < problem.directions.tasks()) problem.directions.add(task);
+    if (task < problem.unit_sums.tasks()) problem.unit_sums.add(task);
     return;
   }
   const int64_t block = blockIdx.x - problem.adders;

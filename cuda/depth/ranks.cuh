@@ -123,7 +123,7 @@ static __global__ void __launch_bounds__(kRankThreads, 1)
 }
 
 // What has been found of each group and row so far.
-struct Scored {
+struct ScoredKeys {
   const unsigned* keys;  // [direction][row], in the order of positions where rows are their own corpus
   int64_t stride, rows;
   int64_t directions;         // of this block of them
@@ -140,7 +140,7 @@ struct Slice {
 // found += or = min(found, .) of the smaller tails. A thread for each row and group of the pass.
 template <bool kSum>
 __global__ void __launch_bounds__(kRankThreads, 1)
-    find_tails(SortedKeys sorted, Scored scored, int64_t first_group, int64_t groups) {
+    find_tails(SortedKeys sorted, ScoredKeys scored, int64_t first_group, int64_t groups) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kRankThreads + threadIdx.x;
   if (thread >= scored.rows * groups) return;
   const int64_t row = thread % scored.rows, group = first_group + thread / scored.rows;

@@ -15,19 +15,19 @@
 // summed; their products in float64.
 #pragma once
 
-#include "depth/directions.cuh"
 #include "depth/pair_sums.cuh"
 #include "depth/row_pieces.cuh"
+#include "depth/unit_sums.cuh"
 
 namespace ec::cuda {
 
 constexpr int kScoreWarps = 8;
 constexpr int kScoreThreads = kScoreWarps * kWarpSize;
-constexpr int64_t kDirectionBytes = int64_t{48} << 10;  // that a block shares
+constexpr int64_t kUnitSumBytes = int64_t{48} << 10;  // that a block shares
 
 struct Scored {
   AnyRows rows;
-  Directions directions;
+  UnitSums unit_sums;
   Groups groups;         // of the corpus
   const double* totals;  // of each group; null: its number of rows
   bool own;              // the rows are the corpus, positions those of groups, and each leaves itself out
@@ -74,14 +74,14 @@ __global__ void __launch_bounds__(kScoreThreads, 2) score_rows_of(const __grid_c
   constexpr int kRows = kRowsTogether<kPieces>, kNumbers = kPieceNumbers<T>;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   const int columns = static_cast<int>(problem.rows.columns);
-  const int64_t stride = problem.directions.stride();
-  double2* directions = shared_array<double2>(static_cast<size_t>(problem.together * stride / 2));
+  const int64_t stride = problem.unit_sums.stride();
+  double2* unit_sums = shared_array<double2>(static_cast<size_t>(problem.together * stride / 2));
   for (int64_t begin = blockIdx.y * problem.together; begin < problem.groups.count;
        begin += gridDim.y * problem.together) {
     const int64_t end = min(problem.groups.count, begin + problem.together);
     __syncthreads();
-    const auto* given = reinterpret_cast<const double2*>(problem.directions.sums + begin * stride);
-    for (int64_t i = thread; i < (end - begin) * stride / 2; i += kScoreThreads) directions[i] = given[i];
+    const auto* given = reinterpret_cast<const double2*>(problem.unit_sums.sums + begin * stride);
+    for (int64_t i = thread; i < (end - begin) * stride / 2; i += kScoreThreads) unit_sums[i] = given[i];
     __syncthreads();
     for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kScoreWarps + warp) * kRows;
          i < problem.rows.count; i += static_cast<int64_t>(gridDim.x) * kScoreWarps * kRows) {
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kScoreThreads, 2) score_rows_of(const __grid_c
       const double own_weight = own_group >= 0 ? problem.own_weight(mine) : 0.0;
       for (int64_t group = begin; group < end; ++group) {
         const double own = group == own_group ? own_weight : 0.0;
-        const double2* direction = directions + (group - begin) * stride / 2 + lane;
+        const double2* direction = unit_sums + (group - begin) * stride / 2 + lane;
         double found = 0.0;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kScoreThreads, 2)
     for (int64_t group = blockIdx.y; group < problem.groups.count; group += gridDim.y) {
       const double own = group == own_group ? problem.own_weight(i) : 0.0;
       const auto* direction =
-          reinterpret_cast<const double2*>(problem.directions.sums + group * problem.directions.stride()) +
+          reinterpret_cast<const double2*>(problem.unit_sums.sums + group * problem.unit_sums.stride()) +
           lane;
       double along = 0.0;
 #pragma unroll 4

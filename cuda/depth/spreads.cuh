@@ -120,7 +120,7 @@ static __global__ void __launch_bounds__(kSpreadThreads, 1)
 // found = max(found, bits of |t - median| / MAD), which are in the order of the numbers. A thread for each
 // row and group of the pass.
 static __global__ void __launch_bounds__(kRankThreads, 1)
-    find_outlying(SortedKeys sorted, Scored scored, int64_t first_group, int64_t groups, bool own,
+    find_outlying(SortedKeys sorted, ScoredKeys scored, int64_t first_group, int64_t groups, bool own,
                   const Spread* spreads) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kRankThreads + threadIdx.x;
   if (thread >= scored.rows * groups) return;

@@ -62,7 +62,7 @@ HopperPlan::HopperPlan(int64_t row_count, int64_t corpus_count, int64_t columns,
   others = {nullptr, other_tiles, kTileOthers, parts, blocks};
 }
 
-void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const Directions& directions,
+void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const UnitSums& unit_sums,
                       Stream stream) {
   const HopperProblem problem = {
       {plan.rows, pairs.row_scalings, pairs.rows},
@@ -76,7 +76,7 @@ void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const Di
       plan.sums,
       plan.scale,
       plan.rows.parts == 2 ? kStrictNearLimit : kNearLimit,
-      directions};
+      unit_sums};
   launch_pairs(problem, pairs.metric, pairs.own_corpus, plan.resident, stream);
 }
 

@@ -2,9 +2,9 @@
 // Sums of chord and arc distances by Hopper's own instructions; see pair_tiles.cuh.
 #pragma once
 
-#include "depth/directions.cuh"
 #include "depth/hopper/panels.cuh"
 #include "depth/pair_sums.cuh"
+#include "depth/unit_sums.cuh"
 
 namespace ec::cuda {
 
@@ -40,7 +40,7 @@ bool runs_hopper_pairs(int major, int minor);
 bool fits_hopper_pairs(int64_t row_count, int64_t corpus_count, int64_t columns);
 // Starts one kernel, which adds up directions besides. Requires: one row and one row of the corpus at
 // least.
-void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const Directions& directions,
+void run_hopper_pairs(const HopperPairs& pairs, const HopperPlan& plan, const UnitSums& unit_sums,
                       Stream stream);
 // What comes of the sums.
 FixedSums hopper_sums(const HopperPlan& plan, PairMetric metric);

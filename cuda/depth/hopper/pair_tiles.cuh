@@ -187,8 +187,8 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   const int warp = static_cast<int>(threadIdx.x / kWarpSize);
   // While the first stages are copied.
   for (int64_t task = static_cast<int64_t>(blockIdx.x) * kHopperWarps + warp;
-       task < problem.directions.tasks(); task += static_cast<int64_t>(gridDim.x) * kHopperWarps)
-    problem.directions.add(task);
+       task < problem.unit_sums.tasks(); task += static_cast<int64_t>(gridDim.x) * kHopperWarps)
+    problem.unit_sums.add(task);
   unsigned n = 0;
   int lap = 0;
 #pragma unroll 1

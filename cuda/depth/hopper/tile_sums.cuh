@@ -8,10 +8,10 @@
 // falls short of that of c = 0, of which the sum is known: pairs that are to count for nothing have c = 0.
 #pragma once
 
-#include "depth/directions.cuh"
 #include "depth/hopper/panels.cuh"
 #include "depth/near_pairs.cuh"
 #include "depth/pair_sums.cuh"
+#include "depth/unit_sums.cuh"
 
 namespace ec::cuda {
 
@@ -33,8 +33,8 @@ struct HopperProblem {
   // weight * c~, times *scale.
   unsigned long long* sums;
   const double* scale;
-  float near_limit;       // of |c|, beyond which pairs are measured anew
-  Directions directions;  // to be added up besides
+  float near_limit;    // of |c|, beyond which pairs are measured anew
+  UnitSums unit_sums;  // to be added up besides
 };
 
 // The distance of c = 0, and that in which distances are summed: chord is sqrt(2) sqrt(1 - c).

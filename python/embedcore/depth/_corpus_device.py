@@ -104,12 +104,13 @@ class DeviceRows:
 
     def _joined(self, call: Call) -> tuple[Any, Any]:
         """Rows and weights as one array each; several chunks are copied once."""
-        if "rows" not in self._made:
-            self._made["rows"] = call.joined([rows for rows, _ in self.chunks])
-            self._made["weights"] = None
+        joined: tuple[Any, Any] | None = self._made.get("joined")
+        if joined is None:
+            rows, weights = call.joined([rows for rows, _ in self.chunks]), None
             if self.weighted:
-                self._made["weights"] = call.joined([_written_out(call, c) for c in self.chunks])
-        return self._made["rows"], self._made["weights"]
+                weights = call.joined([_written_out(call, c) for c in self.chunks])
+            joined = self._made["joined"] = (rows, weights)
+        return joined
 
     def _directions(self, call: Call, x: Any, options: Options) -> Any:
         if options.metric not in DIRECTIONAL:

@@ -63,19 +63,22 @@ def score_on_device(
     along = (0, 0) if directions is None else call.matrix("directions", directions)[:2]
     asked = -1.0 if wanted == "auto" else wanted
     further = (asked, *along, 0, 0, False)
+    covariance = None
     if kept is not None and metric in COVARIANT:
-        if "covariance" not in kept:
+        found = kept.get("covariance")
+        covariance = found
+        if covariance is None:
             size = call.kernels.depth_covariance_bytes(
                 call.where, call.place(), rows, among, native, weighing, further
             )
-            kept["covariance"] = call.made((size,), "uint8")
-        further = (asked, *along, 0, call.address(kept["covariance"]), "covariance found" in kept)
+            covariance = call.made((size,), "uint8")
+        further = (asked, *along, 0, call.address(covariance), found is not None)
     call.kernels.depth_score(
         call.where, call.place(), rows, among, native, NATIVE_PRECISION[precision], weighing, parts,
         further, address, call.allocate,
     )  # fmt: skip
-    if kept is not None:
-        kept["covariance found"] = True
+    if kept is not None and covariance is not None:
+        kept["covariance"] = covariance  # found by now; threads at their first scores find their own
     if check:
         call.kernels.depth_check(
             call.where, call.place(), rows, among, native, weighing, further, call.allocate

@@ -9,7 +9,7 @@ namespace ec::cuda {
 // Memory: the numbers of a group lie as lanes take them that hold pieces of rows (row_pieces.cuh): two by
 // two, those of 32 lanes one after another, so that neither loads nor banks of shared memory are wasted;
 // zeros beyond the columns.
-struct Directions {
+struct UnitSums {
   const double* partial;  // [segment][column]
   Segments segments;
   int64_t groups;      // 0: there is nothing to add

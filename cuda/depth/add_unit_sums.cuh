@@ -2,18 +2,18 @@
 // Sums of directions by a kernel of their own, where no kernel of pairs adds them up.
 #pragma once
 
-#include "depth/directions.cuh"
+#include "depth/unit_sums.cuh"
 
 namespace ec::cuda {
 
 constexpr int kDirectionWarps = 8;
-constexpr int kDirectionThreads = kDirectionWarps * kWarpSize;
+constexpr int kUnitSumThreads = kDirectionWarps * kWarpSize;
 
 // A block for each task: each warp takes a part of the segments.
 // Memory: shared, a double for each thread.
-static __global__ void __launch_bounds__(kDirectionThreads, 1)
-    add_directions(const __grid_constant__ Directions to) {
-  double* of_warps = shared_array<double>(kDirectionThreads);
+static __global__ void __launch_bounds__(kUnitSumThreads, 1)
+    add_unit_sums(const __grid_constant__ UnitSums to) {
+  double* of_warps = shared_array<double>(kUnitSumThreads);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize;
   const int64_t group = blockIdx.x / to.strips();
   const int column = static_cast<int>(blockIdx.x - group * to.strips()) * kWarpSize + thread % kWarpSize;
