@@ -92,10 +92,11 @@ def _kernel_flags() -> str:
         name: re.sub(r"\s+", " ", value).strip().strip('"')
         for name, value in re.findall(r"set\(EC_(\w+)\s+([^)]*)\)", text)
     }
-    own = known.get(f"ISA_FLAGS_{embedcore.get_isa()}", "")
-    for name, value in known.items():
-        own = own.replace(f"${{EC_{name}}}", value)
-    return f"{known.get('KERNEL_FLAGS', '')} {own}".strip()
+
+    def flags(name: str) -> str:  # of one set by way of another
+        return re.sub(r"\$\{EC_(\w+)\}", lambda found: flags(found[1]), known.get(name, ""))
+
+    return f"{flags('KERNEL_FLAGS')} {flags(f'ISA_FLAGS_{embedcore.get_isa()}')}".strip()
 
 
 def _versions() -> dict[str, str]:
