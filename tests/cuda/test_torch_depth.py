@@ -41,7 +41,7 @@ def _run(device: str, metric: str, dtype: Any, own: bool, function: Any = depth_
 
 @pytest.mark.parametrize("own", [False, True], ids=["corpus", "self"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*METRICS, "mahalanobis"])
 def test_torch_values_and_gradients_are_those_of_the_cpu(
     metric: str, dtype: Any, own: bool
 ) -> None:

@@ -78,7 +78,8 @@ def score_on_device(
         further, address, call.allocate,
     )  # fmt: skip
     if kept is not None and covariance is not None:
-        kept["covariance"] = covariance  # found by now; threads at their first scores find their own
+        # Found by now. Threads at their first scores each find their own.
+        kept["covariance"] = covariance
     if check:
         call.kernels.depth_check(
             call.where, call.place(), rows, among, native, weighing, further, call.allocate

@@ -35,8 +35,8 @@ def depth_score(
     x : Tensor (n, d)
         Embeddings: float16, bfloat16, float32 or float64, any strides, on the CPU or a CUDA device,
         where all tensors must be. On a CUDA device values are not checked (see
-        :func:`embedcore.depth.score`), ``mahalanobis`` is missing, and float64 is computed by
-        Torch, block by block.
+        :func:`embedcore.depth.score`), float64 is computed by Torch, block by block, and the
+        gradients of ``mahalanobis`` are taken on the CPU.
     corpus : Tensor (m, d), optional
         The corpus. Without it, the corpus is `x` and each row is left out of its own depth.
     metric : {"cosine", "chord", "arc", "l2", "spatial", "mahalanobis"}
@@ -120,10 +120,6 @@ def depth_score(
         if tensor is not None or name == "x":
             _check_tensor(name, tensor, x)
     choose(WHERE, "metric", metric, SMOOTH_METRICS)
-    if metric == "mahalanobis" and x.is_cuda:
-        raise NotImplementedError(
-            f"{WHERE}: 'metric' must not be 'mahalanobis' on the GPU, which has no kernel for it."
-        )
     wanted = 0 if threads is None else integer(WHERE, "threads", threads, minimum=1, maximum=1024)
     intensity = None
     if metric == "mahalanobis":

@@ -9,14 +9,13 @@ import torch
 
 from .._device import call_of
 from ..depth._gradient_on_device import gradients_on_device
-from ..depth._on_device import METRICS as DEVICE_METRICS
 from ._depth_pairs import is_wide
 from ._depth_weights import WHERE, Weights
 
 
-def has_gradient_kernel(x: torch.Tensor, corpus: torch.Tensor | None, metric: str) -> bool:
-    """Whether the gradients of these arguments are those of `device_gradients`."""
-    return x.is_cuda and metric in DEVICE_METRICS and len(x) > 0 and not is_wide(x, corpus)
+def has_gradient_kernel(x: torch.Tensor, corpus: torch.Tensor | None) -> bool:
+    """Whether `device_gradients` has those of these arguments, but for mahalanobis."""
+    return x.is_cuda and len(x) > 0 and not is_wide(x, corpus)
 
 
 def device_gradients(

@@ -112,8 +112,9 @@ def _backward(
     wanted = (of_x, of_corpus, of_weights)
     with torch.autocast(x.device.type, enabled=False):
         if metric == "mahalanobis":
-            found = mahalanobis_gradients(grad, x, corpus, weights, shrinkage, wanted)
-        elif has_gradient_kernel(x, corpus, metric):
+            on_host = (None if t is None else t.cpu() for t in (grad, x, corpus, weights))
+            found = mahalanobis_gradients(*on_host, shrinkage, wanted)
+        elif has_gradient_kernel(x, corpus):
             found = device_gradients(grad, depths, x, corpus, weights, metric, wanted)
         elif metric == "cosine":
             found = cosine_gradients(grad, depths, x, corpus, weights, wanted)
@@ -122,7 +123,7 @@ def _backward(
         else:
             found = distance_gradients(grad, depths, x, corpus, weights, metric, wanted)
     first, second, third = (
-        x.new_empty(0) if given is None or gradient is None else gradient.to(given.dtype)
+        x.new_empty(0) if given is None or gradient is None else gradient.to(given)
         for gradient, given in zip(found, (x, corpus, weights), strict=True)
     )
     return first, second, third
