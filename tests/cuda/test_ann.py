@@ -451,6 +451,18 @@ def test_arrays_that_do_not_fit(kind: Any) -> None:
         index.search(kind.to_device(world.queries), where=kind.to_device(np.ones(49, np.bool_)))
 
 
+def test_arrays_on_another_device(kind: Any) -> None:
+    world = make_world(rows=50, columns=16)
+    index = world.index.to("cuda")
+    index._number = 1  # one device is enough for the test
+    mask, queries = kind.to_device(np.ones(50, np.bool_)), kind.to_device(world.queries)
+    words = "must be on device cuda:1, as the index is; got .* on device cuda:0"
+    with pytest.raises(TypeError, match=rf"^ann\.DeviceIndex\.count: 'where' {words}"):
+        index.count(mask)
+    with pytest.raises(TypeError, match=rf"^ann\.DeviceIndex\.search: 'queries' {words}"):
+        index.search(queries)
+
+
 def test_devices_that_are_not_there(kind: Any) -> None:
     index = ann.Index(4)
     where = r"^ann\.Index\.to: 'device' must be "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._check import integer
-from .._device import Call, call_for, call_of, on_host
+from .._device import Call, call_for, call_of, is_on_device, on_host
 from ._device_costs import SCAN, TILE, Costs, Plan, measured
 from ._device_rows import DeviceRows, device_number, sent_to
 from ._device_where import DeviceFilters, Which, evaluated
@@ -173,7 +173,7 @@ class DeviceIndex:
         name = "ann.DeviceIndex.search"
         integer(name, "k", k, minimum=1, maximum=MOST_RESULTS)
         wanted = wanted_of(name, self._state, k, recall, None, exact, 0)
-        call = self._call(name, queries)
+        call = self._call(name, "queries", queries)
         shape = tuple(queries.shape)
         if len(shape) == 1 and shape[0] > 0:
             queries = queries.reshape(1, shape[0])
@@ -206,7 +206,8 @@ class DeviceIndex:
         name = "ann.DeviceIndex.count"
         if is_list_of_filters(where):
             raise TypeError(f"{name}: 'where' must be one filter; got {type(where).__name__}.")
-        call = call_of(name, "where", where) or call_for(name, "where", self._number)
+        there = is_on_device(where)
+        call = self._call(name, "where", where) if there else call_for(name, "where", self._number)
         filters = evaluated(call, self._rows, self._state, self._index, where, 1)
         counts = call.made((1,), "int64")
         slots = call.allocate(4 * self._rows.rows)
@@ -234,13 +235,13 @@ class DeviceIndex:
 
         return measured(len(self), len(slots), run)
 
-    def _call(self, name: str, queries: Any) -> Call:
-        call = call_of(name, "queries", queries)
+    def _call(self, name: str, argument: str, array: Any) -> Call:
+        call = call_of(name, argument, array)
         if call is None or call.place()[0] != self._number:
             there = "the CPU" if call is None else f"device cuda:{call.place()[0]}"
             raise TypeError(
-                f"{name}: 'queries' must be on device {self.device}, as the index is; got "
-                f"{type(queries).__name__} on {there}."
+                f"{name}: '{argument}' must be on device {self.device}, as the index is; got "
+                f"{type(array).__name__} on {there}."
             )
         return call
 
