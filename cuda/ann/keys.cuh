@@ -60,11 +60,8 @@ struct KeyList {
   __device__ void clear(int lane) const {
     for (int i = lane; i < kept; i += kWarpSize) keys[i] = 0;
   }
-  // What a bound must be above to get in.
-  __device__ float bar() const {
-    const Key last = keys[kept - 1];
-    return last == 0 ? __uint_as_float(0xff800000u) : bound_of(last);
-  }
+  // What a key must be above to get in.
+  __device__ Key last() const { return keys[kept - 1]; }
   // Keys of a warp, greatest first, of which none belongs before `from`. All lanes.
   __device__ void insert(Key key, int from, int lane) const {
     for (int at = from; at < kept; at += kWarpSize) {

@@ -45,7 +45,8 @@ struct ScanShared {
   // Of the rows of the tiles that stages are of.
   float offsets[kScanStages][kTile], norms[kScanStages][kTile];
   uint32_t slots[kScanStages][kTile];
-  float bars[kTile], reaches[kTile];  // of each query: what a bound must be above
+  Key lasts[kTile];                   // of each query: what a key must be above
+  float bars[kTile], reaches[kTile];  // of each query: what a bound must not be below for that
   int buffered[kTile];                // candidates, of which no more than kBuffered were put aside
   int full_round;                     // the last round in which there was no room
   int wanted;                         // whether a query of the tile needs the scan
@@ -117,7 +118,8 @@ class Scan {
     for (int query = thread_; query < kTile; query += kPairThreads) {
       const bool there = query < queries_;
       shared_.buffered[query] = 0;
-      shared_.bars[query] = __uint_as_float(there ? 0xff800000u : 0x7f800000u);  // no bound is above inf
+      shared_.lasts[query] = 0;
+      shared_.bars[query] = __uint_as_float(there ? 0xff800000u : 0x7fc00000u);  // NaN: nothing gets in
       shared_.reaches[query] = there ? problem_.queries.facts[first_query_ + query].reach : 0.0f;
     }
     __syncthreads();
@@ -170,7 +172,7 @@ class Scan {
     return (bits[slot / kWordBits] >> (slot % kWordBits) & 1u) != 0;
   }
 
-  // Puts aside what is above the bars.
+  // Puts aside what is not below the bars.
   __device__ void offer(const TileSums& c, int64_t turn) {
     const int ring = static_cast<int>(turn % kScanStages);
     const auto rows = static_cast<int>(min(static_cast<int64_t>(kTile), rows_ - first_row(turn)));
@@ -186,7 +188,7 @@ class Scan {
       const float bar = shared_.bars[query_of(i)];
 #pragma unroll
       for (int j = 0; j < kLaneOthers; ++j)
-        if (row_of(j) < rows && bound(i, j) > bar && passes(query_of(i), shared_.slots[ring][row_of(j)]))
+        if (row_of(j) < rows && bound(i, j) >= bar && passes(query_of(i), shared_.slots[ring][row_of(j)]))
           waiting |= Key{1} << (i * kLaneOthers + j);
     }
     for (;;) {
@@ -197,7 +199,8 @@ class Scan {
 #pragma unroll
           for (int j = 0; j < kLaneOthers; ++j) {
             const Key bit = Key{1} << (i * kLaneOthers + j);
-            if ((waiting & bit) != 0 && put_aside(query_of(i), bound(i, j), shared_.slots[ring][row_of(j)]))
+            if ((waiting & bit) != 0 &&
+                put_aside(query_of(i), key_of(bound(i, j), shared_.slots[ring][row_of(j)])))
               waiting &= ~bit;
           }
         }
@@ -210,15 +213,16 @@ class Scan {
     }
   }
 
-  // False where there is no room.
-  __device__ bool put_aside(int query, float bound, uint32_t slot) {
-    if (!(bound > shared_.bars[query])) return true;  // any more
+  // False where there is no room. Keys are compared and not bounds, of which many may be the same: what
+  // ends up in the lists must not depend on who comes first.
+  __device__ bool put_aside(int query, Key key) {
+    if (key <= shared_.lasts[query]) return true;
     const int at = atomicAdd(&shared_.buffered[query], 1);
     if (at >= kBuffered) {
       shared_.full_round = round_;
       return false;
     }
-    shared_.buffers[query][at] = key_of(bound, slot);
+    shared_.buffers[query][at] = key;
     return true;
   }
 
@@ -230,7 +234,9 @@ class Scan {
     __syncwarp();  // all have read how many there were
     if (lane_ != kWarpSize - 1) return;
     shared_.buffered[query] = 0;
-    shared_.bars[query] = list.bar();
+    const Key last = list.last();
+    shared_.lasts[query] = last;
+    if (last != 0) shared_.bars[query] = bound_of(last);
   }
 
   static constexpr int kCopies = kTile * kPieces / kPairThreads;

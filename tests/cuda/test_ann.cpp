@@ -94,6 +94,15 @@ struct Data {
     CHECK(roughness >= 0.0f && roughness <= 1.0f / 256);
   }
 
+  // All rows like the first.
+  void make_equal() {
+    const auto step = static_cast<std::ptrdiff_t>(stride);
+    for (size_t i = 1; i < inverse_norms.size(); ++i)
+      std::copy_n(vectors.begin(), step, vectors.begin() + static_cast<std::ptrdiff_t>(i) * step);
+    std::fill(inverse_norms.begin(), inverse_norms.end(), inverse_norms[0]);
+    CHECK(run_encode(index, kMultiprocessors, nullptr));
+  }
+
   double distance(const float* query, int64_t slot) const {
     double product = 0.0, square = 0.0, own = 0.0, other = 0.0;
     for (int k = 0; k < index.columns; ++k) {
@@ -235,6 +244,23 @@ void all_shapes() {
   }
 }
 
+// Of more equal rows in a tile than are put aside at once, those of the lowest slots are kept, in whatever
+// order threads come.
+void ties_go_to_the_lowest_slots() {
+  const int k = 10, kept = 32;
+  for (const Metric metric : kMetrics) {
+    Data data(metric, 300, 9, 11);
+    data.make_equal();
+    const std::vector<float> queries = some_queries(3, 9, 12);
+    const Passing all(std::vector<uint8_t>(300, 1));
+    for (int order = 0; order < 6; ++order) {
+      const Answers answers = search(data, queries, k, false, order % 2 == 0 ? nullptr : &all);
+      for (size_t i = 0; i < answers.ids.size(); ++i)  // ids fall where slots rise
+        CHECK(answers.ids[i] == 7 * (300 - (kept - 1 - static_cast<int64_t>(i) % k)));
+    }
+  }
+}
+
 // More words than a block lists at once.
 void long_lists() {
   std::vector<uint8_t> mask(20000);
@@ -312,6 +338,7 @@ void walks_end_where_the_graph_does() {
 int main() {
   lists_keep_the_best();
   all_shapes();
+  ties_go_to_the_lowest_slots();
   long_lists();
   walks_end_where_the_graph_does();
   return check::report();
