@@ -8,8 +8,8 @@ Nothing here waits for the device, and nothing is imported that the caller has n
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -239,6 +239,18 @@ class Call:
     def allocate(self, size: int) -> int:
         """Return the address of `size` bytes of scratch memory, kept until the call is done."""
         return self.kept(self.made((size,), "uint8"))
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Return a context whose scratch, copies included, is let go at its end.
+
+        Its library hands the memory out again in the order of the stream, behind what was started.
+        """
+        before = len(self._kept)
+        try:
+            yield
+        finally:
+            del self._kept[before:]
 
     def floats(self, argument: str, array: Any, *axes: int, rows: bool = False) -> Layout:
         """Return where a floating-point array of so many axes lies.

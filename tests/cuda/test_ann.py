@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from embedcore.ann import _device_costs, _on_device
 from embedcore.ann._device_costs import POOLS, Plan
 from oracle.ann import distance_matrix
 from support.ann import DTYPES, FORMS, World, check, expression, make_world
+from support.emulated import EmulatedLibrary
 from support.kinds import dtype_of
 
 METRICS = ("cosine", "ip", "l2")
@@ -122,6 +125,39 @@ def test_a_filter_for_each_query(kind: Any, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setattr(_on_device, "_LIST_BYTES", at_once)
             hits = found(kind, index, world.queries, where=wheres, exact=True)
             check(hits, world.table, world.queries, K, trees, exact=True)
+
+
+def test_filters_that_take_turns_share_scratch(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kind.emulated:
+        pytest.skip("what libraries have handed out is theirs to know")
+    world = world_of()
+    index = world.index.to("cuda")
+    monkeypatch.setattr(_on_device, "_LIST_BYTES", 4 * ROWS)  # one filter at a time
+    empty, live, most = EmulatedLibrary.empty, 0, 0
+
+    def counted(library: EmulatedLibrary, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        nonlocal live, most
+        array = empty(library, shape, dtype, device)
+        live += array.memory.nbytes
+        most = max(most, live)
+        weakref.finalize(array, give_back, array.memory.nbytes)
+        return array
+
+    def give_back(size: int) -> None:
+        nonlocal live
+        live -= size
+
+    monkeypatch.setattr(EmulatedLibrary, "empty", counted)
+    peaks = []
+    for count in (2, 8):
+        most = live
+        before = live
+        wheres = [expression(first(300 + i)) for i in range(count)]
+        found(kind, index, world.queries[:count], where=wheres)
+        gc.collect()
+        peaks.append(most - before)
+    # Six filters have their bits, and six queries their results.
+    assert peaks[1] - peaks[0] <= 6 * (4 * index._rows.words + 12 * K + 8)
 
 
 def test_many_queries_of_few_filters(kind: Any) -> None:

@@ -312,8 +312,9 @@ class _Search:
         own = np.maximum(which[order] - first, -1).astype(np.int32)
         firsts = _tiles_of(own)
         sent = self._call.sent
-        positions = (sent(order), sent(own), sent(firsts), -1, len(firsts) - 1, len(order))
-        self._start(positions, self._listed(bits, filters))
+        with self._call.scratch():  # waves take turns with one memory
+            positions = (sent(order), sent(own), sent(firsts), -1, len(firsts) - 1, len(order))
+            self._start(positions, self._listed(bits, filters))
 
     def _start(
         self, positions: tuple[int, int, int, int, int, int],
