@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From candidates to answers: lists of the segments merged, measured, and sorted by distance and id.
+// From candidates to answers: lists of all places merged, measured, and sorted by distance and id.
 #pragma once
 
 #include "ann/distances.cuh"
@@ -25,13 +25,13 @@ struct AnswerShared {
   int64_t ids[kMostKept];
 };
 
-// The lists of all segments into the first. All threads of the block.
-__device__ __forceinline__ void merge_segments(const ScanProblem& problem, int64_t position, int lane,
-                                               int warp) {
+// The lists of all places into the first. All threads of the block.
+__device__ __forceinline__ void merge_places(const ScanProblem& problem, int64_t position, int lane,
+                                             int warp) {
   const KeyList own = problem.list(position, warp);
-  for (int64_t segment = warp + kPairWarps; segment < problem.segments; segment += kPairWarps)
-    own.insert_list(problem.list(position, segment), lane);
-  const auto lists = static_cast<int>(min(static_cast<int64_t>(kPairWarps), problem.segments));
+  for (int64_t place = warp + kPairWarps; place < problem.places; place += kPairWarps)
+    own.insert_list(problem.list(position, place), lane);
+  const auto lists = static_cast<int>(min(static_cast<int64_t>(kPairWarps), problem.places));
   for (int step = kPairWarps / 2; step > 0; step /= 2) {
     __syncthreads();
     if (warp < step && warp + step < lists) own.insert_list(problem.list(position, warp + step), lane);
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const ScanProblem& scan = problem.scan;
   const int64_t position = blockIdx.x;
   if (problem.again && problem.uncertain[position] == 0) return;
-  merge_segments(scan, position, lane, warp);
+  merge_places(scan, position, lane, warp);
   sort_answers(shared, measure<T>(problem, position, shared, lane, warp));
 
   const int64_t query = scan.queries.number(position);

@@ -10,21 +10,21 @@ struct ExactShared {
   Key keys[kWarpSize];  // of as many rows, which the warps measure in turns
 };
 
-// x: segments, fastest, times positions. A block's first warp keeps the list of its segment.
+// x: places, fastest, times positions. A block's first warp keeps the list of its place.
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
     scan_vectors(const __grid_constant__ AnswerProblem problem) {
   ExactShared& shared = shared_memory<ExactShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   const ScanProblem& scan = problem.scan;
-  const int64_t position = blockIdx.x / scan.segments, segment = blockIdx.x - position * scan.segments;
+  const int64_t position = blockIdx.x / scan.places, place = blockIdx.x - position * scan.places;
   if (problem.uncertain[position] == 0) return;
   const int filter = scan.queries.filter_of(position);
   const int64_t rows = scan.passing.count(filter);
   const float* query = scan.queries.vectors + position * scan.index.columns;
-  const KeyList list = scan.list(position, segment);
+  const KeyList list = scan.list(position, place);
   if (warp == 0) list.clear(lane);
-  for (int64_t first = segment * kWarpSize; first < rows; first += scan.segments * kWarpSize) {
+  for (int64_t first = place * kWarpSize; first < rows; first += scan.places * kWarpSize) {
     for (int i = warp; i < kWarpSize; i += kPairWarps) {
       const bool there = first + i < rows;
       const uint32_t slot = there ? scan.passing.slot(filter, first + i) : 0;

@@ -26,16 +26,17 @@ struct ScanProblem {
   IndexRows index;
   Queries queries;
   PassingLists passing;
-  Key* lists;  // [position][segments][kept]
+  Key* lists;  // [position][places][kept]
   int kept;
-  int64_t segments;       // blocks that share the rows
+  int64_t places;         // lists of each query, of which each block has one; the others are empty
+  int64_t segments;       // blocks that share the rows, no more than places
   const int* needs_scan;  // [position]: tiles without any such are left out; null: none is
   const int* by_bits;     // whether tiles are of any queries; null: they are not
   const unsigned* bits;   // of the filters, as filters.h says
   int64_t words;
 
   __device__ KeyList list(int64_t position, int64_t segment) const {
-    return {lists + (position * segments + segment) * kept, kept};
+    return {lists + (position * places + segment) * kept, kept};
   }
 };
 
@@ -110,11 +111,13 @@ class Scan {
     return shared_.wanted != 0;
   }
 
-  // The lists begin empty. A warp has the lists of its queries throughout.
+  // The lists begin empty, those of places that no block has too. A warp has the lists of its queries
+  // throughout.
   __device__ void start() {
     if (thread_ == 0) shared_.full_round = 0;
     for (int query = warp_; query < queries_; query += kPairWarps)
-      problem_.list(first_query_ + query, segment_).clear(lane_);
+      for (int64_t place = segment_; place < problem_.places; place += problem_.segments)
+        problem_.list(first_query_ + query, place).clear(lane_);
     for (int query = thread_; query < kTile; query += kPairThreads) {
       const bool there = query < queries_;
       shared_.buffered[query] = 0;
@@ -257,25 +260,45 @@ __global__ void __launch_bounds__(kPairThreads, 1) scan_codes(const __grid_const
   Scan<kByBits>(problem, shared_memory<ScanShared>()).run();
 }
 
-struct ChoiceShared {
-  Key rows;
+// What a scan takes, in tiles of rows for a tile of queries.
+struct ScanWork {
+  Key all;
+  Key blocks;        // that have any of it
+  unsigned longest;  // of a block
+
+  // Adds what a tile of queries is compared with.
+  __device__ void add(int64_t rows, int64_t segments) {
+    const int64_t tiles = (rows + kTile - 1) / kTile;
+    atomicAdd(&all, static_cast<Key>(tiles));
+    atomicAdd(&blocks, static_cast<Key>(min(tiles, segments)));
+    atomicMax(&longest, static_cast<unsigned>((tiles + segments - 1) / segments));
+  }
+  // How long it takes, in steps of one multiprocessor, each of which has a block at a time.
+  __device__ double steps(int multiprocessors) const {
+    const Key at_work = max(Key{1}, min(blocks, static_cast<Key>(multiprocessors)));
+    return max(static_cast<double>(all) / static_cast<double>(at_work), static_cast<double>(longest));
+  }
 };
 
-// Whether to scan by bits: that is, whether the rows of lists, for all tiles, are more than all living ones
-// for as few tiles as there can be. One block.
+// Whether to scan by bits: whether all living rows, for as few tiles of queries as there can be, take less
+// than the rows of lists, for all tiles. One block.
 __global__ void __launch_bounds__(kPairThreads, 1)
-    choose_scan(const __grid_constant__ ScanProblem problem, int* by_bits) {
-  ChoiceShared& shared = shared_memory<ChoiceShared>();
+    choose_scan(const __grid_constant__ ScanProblem problem, const __grid_constant__ ScanProblem by_bits,
+                int multiprocessors, int* chosen) {
+  ScanWork& lists = shared_memory<ScanWork>();
   const Queries& queries = problem.queries;
-  if (threadIdx.x == 0) shared.rows = 0;
+  if (threadIdx.x == 0) lists = {};
   __syncthreads();
   for (int64_t tile = threadIdx.x; tile < queries.tiles; tile += kPairThreads)
-    atomicAdd(&shared.rows,
-              static_cast<Key>(problem.passing.count(queries.filter_of(queries.firsts[tile]))));
+    lists.add(problem.passing.count(queries.filter_of(queries.firsts[tile])), problem.segments);
   __syncthreads();
-  const int64_t fewest = (queries.count + kTile - 1) / kTile;
-  if (threadIdx.x == 0)
-    *by_bits = shared.rows > static_cast<Key>(fewest * problem.passing.count(-1)) ? 1 : 0;
+  if (threadIdx.x != 0) return;
+  const int64_t rows = problem.passing.count(-1), fewest = (queries.count + kTile - 1) / kTile;
+  const int64_t tiles = (rows + kTile - 1) / kTile;
+  const int64_t segments = by_bits.segments;
+  const ScanWork all = {static_cast<Key>(fewest * tiles), static_cast<Key>(fewest * min(tiles, segments)),
+                        static_cast<unsigned>((tiles + segments - 1) / segments)};
+  *chosen = all.steps(multiprocessors) < lists.steps(multiprocessors) ? 1 : 0;
 }
 
 }  // namespace ec::cuda::ann

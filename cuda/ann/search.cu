@@ -51,9 +51,15 @@ struct SearchLayout {
     scan.kept = kept_for(given.k, given.certain);
     // Tiles of any queries, where those of one filter are more.
     fewest_tiles = ceiling(given.count, kTile);
-    if (given.firsts != nullptr && given.tiles > fewest_tiles) scan.by_bits = by_bits = arena.take<int>(1);
-    scan.segments = segments_for(given.tiles, given.index.rows, multiprocessors);
-    scan.lists = arena.take<Key>(given.count * scan.segments * scan.kept);
+    const bool has_choice = given.firsts != nullptr && given.tiles > fewest_tiles;
+    if (has_choice) scan.by_bits = chosen = arena.take<int>(1);
+    scan.places = scan.segments = segments_for(given.tiles, given.index.rows, multiprocessors);
+    int64_t segments_by_bits = 0;
+    if (has_choice) {
+      segments_by_bits = segments_for(fewest_tiles, given.index.rows, multiprocessors);
+      scan.places = max(scan.segments, segments_by_bits);
+    }
+    scan.lists = arena.take<Key>(given.count * scan.places * scan.kept);
     answers.k = given.k;
     answers.ids = given.ids;
     answers.distances = given.distances;
@@ -61,6 +67,8 @@ struct SearchLayout {
     answers.uncertain = given.certain ? arena.take<int>(given.count) : nullptr;
     answers.again = false;
     if (given.graph != nullptr && !given.certain) lay_out_walk(given, multiprocessors);
+    by_bits = scan;
+    by_bits.segments = segments_by_bits;
   }
 
   // Entries are found by a scan of their own.
@@ -83,14 +91,25 @@ struct SearchLayout {
     walk.entries.passing.every_count = given.graph->entry_count;
     walk.entries.kept = kWarpSize;
     walk.entries.segments = segments_for(given.tiles, given.graph->entry_count, multiprocessors);
+    walk.entries.places = walk.entries.segments;
     walk.entries.lists = arena.take<Key>(given.count * walk.entries.segments * kWarpSize);
+  }
+
+  // Of the largest grid.
+  int64_t most_blocks(const SearchProblem& given) const {
+    const ScanProblem& scan = answers.scan;
+    const int64_t scans = max(given.tiles * scan.segments, fewest_tiles * by_bits.segments);
+    const int64_t entries = walk.most_pool > 0 ? given.tiles * walk.entries.segments : 0;
+    const int64_t vectors = given.certain ? given.count * scan.places : given.count;
+    return max(max(scans, entries), vectors);
   }
 
   Arena arena;
   AnswerProblem answers = {};
   WalkProblem walk = {};  // most_pool 0: there is none
   int64_t fewest_tiles = 0;
-  int* by_bits = nullptr;
+  int* chosen = nullptr;     // whether by bits; null: there is no choice
+  ScanProblem by_bits = {};  // the scan in its other way, over the same lists
 };
 
 template <bool kByBits>
@@ -121,7 +140,7 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   if (problem.count == 0) return true;
   SearchLayout layout(problem, multiprocessors, workspace);
   const ScanProblem& scan = layout.answers.scan;
-  if (max(problem.tiles, problem.certain ? problem.count : 0) * scan.segments > kMostBlocks) return false;
+  if (layout.most_blocks(problem) > kMostBlocks) return false;
   EC_LAUNCH(prepare_queries, static_cast<unsigned>(ceiling(problem.count, kRowWarps)), kRowThreads, 0,
             stream, scan.queries, scan.index);
   if (layout.walk.most_pool > 0) {
@@ -130,9 +149,10 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
     allow_shared(walk_graph, shared);
     EC_LAUNCH(walk_graph, static_cast<unsigned>(problem.count), kWalkThreads, shared, stream, layout.walk);
   }
-  if (layout.by_bits != nullptr) {
-    EC_LAUNCH(choose_scan, 1, kPairThreads, sizeof(ChoiceShared), stream, scan, layout.by_bits);
-    launch_scan<true>(scan, layout.fewest_tiles, stream);
+  if (layout.chosen != nullptr) {
+    EC_LAUNCH(choose_scan, 1, kPairThreads, sizeof(ScanWork), stream, scan, layout.by_bits, multiprocessors,
+              layout.chosen);
+    launch_scan<true>(layout.by_bits, layout.fewest_tiles, stream);
   }
   launch_scan<false>(scan, problem.tiles, stream);
   with_rows(scan.index.kind, [&](auto number) {
@@ -142,7 +162,7 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
     if (!problem.certain) return;
     AnswerProblem again = layout.answers;
     again.again = true;
-    EC_LAUNCH(scan_vectors<T>, static_cast<unsigned>(problem.count * scan.segments), kPairThreads,
+    EC_LAUNCH(scan_vectors<T>, static_cast<unsigned>(problem.count * scan.places), kPairThreads,
               sizeof(ExactShared), stream, again);
     EC_LAUNCH(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, again);
   });

@@ -90,8 +90,8 @@ class Walk {
 
  private:
   __device__ void start() {
-    for (int64_t segment = warp_; segment < problem_.scan.segments; segment += kWalkWarps)
-      problem_.scan.list(position_, segment).clear(lane_);
+    for (int64_t place = warp_; place < problem_.scan.places; place += kWalkWarps)
+      problem_.scan.list(position_, place).clear(lane_);
     for (int i = thread_; i < places_; i += kWalkThreads) seen_[i] = kNoLink;
     if (thread_ == 0) shared_->seen_count = 0;
     if (warp_ == 0) {
