@@ -399,6 +399,32 @@ def test_no_rows_and_no_queries(kind: Any) -> None:
     assert found(kind, empty, np.ones((0, 8), np.float32), 4).ids.shape == (0, 4)
 
 
+@pytest.mark.parametrize("what", ["no rows", "rows deleted", "no queries"])
+def test_filters_where_nothing_can_pass(kind: Any, what: str) -> None:
+    """They need a form, as on the CPU, and no columns."""
+    index, queries = ann.Index(8), np.ones((2, 8), np.float32)
+    if what != "no rows":
+        index.add(np.eye(3, 8, dtype=np.float32))
+    if what == "rows deleted":
+        index.delete(index.ids)
+    if what == "no queries":
+        queries = queries[:0]
+    there, count, live = index.to("cuda"), len(queries), len(index)
+    year = ann.field("year") > 2000
+    good = [None, year, [year] * count, index.compile([1, 2]), [1, 2], np.ones(live, np.bool_)]
+    for where in [*good, kind.to_device(np.ones(live, np.bool_))]:
+        hits = found(kind, there, queries, 4, where=where)
+        assert hits.ids.shape == (count, 4) and (hits.ids == -1).all()
+        assert (hits.counts == 0).all() and np.isposinf(hits.distances).all()
+    for where in good:
+        assert (index.search(queries, 4, where=where).counts == 0).all()
+    for where in ("year", [year] * 3, np.ones(live + 1, np.bool_), ann.Index(8).compile([1])):
+        with pytest.raises((TypeError, ValueError)) as expected:
+            index.search(queries, 4, where=where)
+        with pytest.raises(expected.type, match=r"^ann\.DeviceIndex\.search: 'where' "):
+            found(kind, there, queries, 4, where=where)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_queries_without_an_answer(kind: Any, metric: str) -> None:
     world = world_of(metric)

@@ -53,11 +53,8 @@ def evaluated(
     """
     if condition is None:
         return DeviceFilters(0, 0, None)
-    conditions, which = [condition], None
-    if is_list_of_filters(condition):
-        if len(condition) != queries:
-            raise wrong_number(call.where, condition, queries)
-        conditions, which = list(condition), np.full(queries, -1, np.int32)
+    conditions = _conditions(call.where, condition, queries)
+    which = np.full(queries, -1, np.int32) if is_list_of_filters(condition) else None
     sources, places = _distinct(call.where, conditions, index)
     count = len(sources.programs) + len(sources.arrays)
     if which is not None:
@@ -72,6 +69,26 @@ def evaluated(
     for number, array in enumerate(sources.arrays, len(sources.programs)):
         _mark(call, rows, array, bits + 4 * rows.words * number)
     return DeviceFilters(bits, count, which)
+
+
+def check_forms(
+    call: Call, rows: DeviceRows, index: Readable, condition: Any, queries: int
+) -> None:
+    """Raise for what is no filter, where there is nothing that one could pass.
+
+    Columns are not asked for: an index without rows need not have any.
+    """
+    sources, _ = _distinct(call.where, _conditions(call.where, condition, queries), index)
+    for array in sources.arrays:
+        _mark(call, rows, array, call.allocate(4 * rows.words))
+
+
+def _conditions(where: str, condition: Any, queries: int) -> list[Any]:
+    if not is_list_of_filters(condition):
+        return [condition]
+    if len(condition) != queries:
+        raise wrong_number(where, condition, queries)
+    return list(condition)
 
 
 def _distinct(

@@ -12,7 +12,7 @@ from .._check import integer
 from .._device import Call, call_for, call_of, is_on_device, on_host
 from ._device_costs import SCAN, TILE, Costs, Plan, measured
 from ._device_rows import DeviceRows, device_number, sent_to
-from ._device_where import DeviceFilters, Which, evaluated
+from ._device_where import DeviceFilters, Which, check_forms, evaluated
 from ._result import SearchResult
 from ._search import wanted_of
 from ._state import State
@@ -184,6 +184,9 @@ class DeviceIndex:
             raise ValueError(
                 f"{name}: 'queries' must have {self.dim}{also} columns; got shape {shape}."
             )
+        if count == 0 or len(self) == 0:
+            check_forms(call, self._rows, self._index, where, count)
+            where = None
         filters = evaluated(call, self._rows, self._state, self._index, where, count)
         plan = SCAN
         if self._costs is not None and columns == self.dim and not wanted.exact:
