@@ -96,7 +96,10 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const int64_t query = scan.queries.number(position);
   const int64_t passing = scan.passing.count(scan.queries.filter_of(position));
   const bool answered = scan.queries.facts[position].unanswered == 0;
-  const auto count = static_cast<int>(answered ? min(static_cast<int64_t>(problem.k), passing) : 0);
+  const KeyList list = scan.list(position, 0);
+  // Rows that are not finite, which damaged files may have, pass and are no candidates.
+  const int count =
+      list.length(static_cast<int>(answered ? min(static_cast<int64_t>(problem.k), passing) : 0));
   const float nothing = __uint_as_float(answered ? 0x7f800000u : 0x7fc00000u);
   for (int i = thread; i < problem.k; i += kPairThreads) {
     problem.ids[query * problem.k + i] = i < count ? shared.ids[i] : -1;
@@ -105,8 +108,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   if (thread != 0) return;
   problem.counts[query] = count;
   if (problem.uncertain == nullptr || problem.again) return;
-  const bool left_out = answered && passing > scan.kept;
-  const Key last = scan.list(position, 0).keys[scan.kept - 1];
+  const Key last = list.last();
+  const bool left_out = answered && passing > scan.kept && last != 0;
   problem.uncertain[position] = left_out && !(nearest_below(scan.index, scan.queries.facts[position],
                                                             bound_of(last)) >= shared.distances[count - 1])
                                     ? 1

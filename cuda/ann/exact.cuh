@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
       const bool there = first + i < rows;
       const uint32_t slot = there ? scan.passing.slot(filter, first + i) : 0;
       const float distance = there ? distance_of<T>(scan.index, query, slot, lane) : 0.0f;
-      if (lane == 0) shared.keys[i] = there ? key_of(-distance, slot) : 0;
+      if (lane == 0) shared.keys[i] = there && distance == distance ? key_of(-distance, slot) : 0;
     }
     __syncthreads();
     if (warp == 0) list.insert(sort_warp(shared.keys[lane], lane), 0, lane);

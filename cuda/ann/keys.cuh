@@ -60,6 +60,19 @@ struct KeyList {
   __device__ void clear(int lane) const {
     for (int i = lane; i < kept; i += kWarpSize) keys[i] = 0;
   }
+  // How many of the first `most` there are.
+  __device__ int length(int most) const {
+    if (most == 0 || keys[most - 1] != 0) return most;
+    int first = 0, end = most - 1;
+    while (first < end) {
+      const int middle = (first + end) / 2;
+      if (keys[middle] != 0)
+        first = middle + 1;
+      else
+        end = middle;
+    }
+    return first;
+  }
   // What a key must be above to get in.
   __device__ Key last() const { return keys[kept - 1]; }
   // Keys of a warp, greatest first, of which none belongs before `from`. All lanes.

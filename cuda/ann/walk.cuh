@@ -155,7 +155,8 @@ class Walk {
       }
       const float bound = warp_sum(sum) + (index.offsets[slot] + index.norms[slot] * reach);
       const Key key = walk_key(key_of(bound, slot));
-      if (lane_ == 0 && key > last) shared_->fresh[atomicAdd(&shared_->fresh_count, 1)] = key;
+      if (lane_ == 0 && bound == bound && key > last)
+        shared_->fresh[atomicAdd(&shared_->fresh_count, 1)] = key;
     }
   }
 

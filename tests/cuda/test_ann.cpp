@@ -261,6 +261,39 @@ void ties_go_to_the_lowest_slots() {
   }
 }
 
+// As damaged files may have them.
+void rows_that_are_not_finite_are_not_found() {
+  const int columns = 9, k = 5;
+  for (const Metric metric : kMetrics) {
+    for (const int64_t rows : {4, 300}) {  // fewer than are kept, and more
+      Data data(metric, rows, columns, 13);
+      const std::vector<int64_t> sound = {1, rows - 2, rows - 1};
+      for (int64_t i = 0; i < rows; ++i)
+        if (std::find(sound.begin(), sound.end(), i) == sound.end())
+          data.vectors[static_cast<size_t>(i * data.stride + i % columns)] = std::nanf("");
+      CHECK(run_encode(data.index, kMultiprocessors, nullptr));
+      const std::vector<float> queries = some_queries(2, columns, 14);
+      for (const bool certain : {false, true}) {
+        const Answers answers = search(data, queries, k, certain, nullptr);
+        for (size_t q = 0; q < 2; ++q) {
+          CHECK(answers.counts[q] == 3);
+          std::vector<double> right;
+          for (const int64_t slot : sound)
+            right.push_back(data.distance(queries.data() + q * static_cast<size_t>(columns), slot));
+          std::sort(right.begin(), right.end());
+          for (size_t i = 0; i < k; ++i) {
+            const size_t at = q * static_cast<size_t>(k) + i;
+            if (i < 3)
+              CHECK(std::fabs(static_cast<double>(answers.distances[at]) - right[i]) < 1e-5);
+            else
+              CHECK(answers.ids[at] == -1 && std::isinf(answers.distances[at]));
+          }
+        }
+      }
+    }
+  }
+}
+
 // More words than a block lists at once.
 void long_lists() {
   std::vector<uint8_t> mask(20000);
@@ -339,6 +372,7 @@ int main() {
   lists_keep_the_best();
   all_shapes();
   ties_go_to_the_lowest_slots();
+  rows_that_are_not_finite_are_not_found();
   long_lists();
   walks_end_where_the_graph_does();
   return check::report();
