@@ -28,6 +28,7 @@ bool run_programs(const FilterPrograms& programs, Stream stream) {
 
 bool run_mark_mask(const uint8_t* mask, int64_t stride, const uint32_t* order, int64_t count, int64_t rows,
                    unsigned* bits, Stream stream) {
+  if (rows == 0) return true;
   clear(bits, static_cast<size_t>(filter_words(rows)) * sizeof(unsigned), stream);
   if (count > 0)
     EC_LAUNCH(mark_mask, blocks_for(count, kFilterThreads), kFilterThreads, 0, stream, mask, stride, order,
@@ -37,6 +38,7 @@ bool run_mark_mask(const uint8_t* mask, int64_t stride, const uint32_t* order, i
 
 bool run_mark_ids(const int64_t* ids, int64_t count, const IdTable& table, int64_t rows, unsigned* bits,
                   Stream stream) {
+  if (rows == 0) return true;
   clear(bits, static_cast<size_t>(filter_words(rows)) * sizeof(unsigned), stream);
   if (count > 0)
     EC_LAUNCH(mark_ids, blocks_for(count, kFilterThreads), kFilterThreads, 0, stream, ids, count, table,

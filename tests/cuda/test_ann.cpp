@@ -261,6 +261,16 @@ void ties_go_to_the_lowest_slots() {
   }
 }
 
+// Where there are no rows, there are no bits, and nothing is started for them.
+void filters_of_no_rows() {
+  const int64_t ids[] = {3, 4};
+  const uint8_t mask = 1;
+  const uint64_t before = ec::emulation::started();
+  CHECK(run_mark_ids(ids, 2, {}, 0, nullptr, nullptr));
+  CHECK(run_mark_mask(&mask, 1, nullptr, 0, 0, nullptr, nullptr));
+  CHECK(ec::emulation::started() == before);
+}
+
 // As damaged files may have them.
 void rows_that_are_not_finite_are_not_found() {
   const int columns = 9, k = 5;
@@ -371,6 +381,7 @@ void walks_end_where_the_graph_does() {
 int main() {
   lists_keep_the_best();
   all_shapes();
+  filters_of_no_rows();
   ties_go_to_the_lowest_slots();
   rows_that_are_not_finite_are_not_found();
   long_lists();
