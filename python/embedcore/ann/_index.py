@@ -365,8 +365,9 @@ class Index(Readable):
         Parameters
         ----------
         device : str
-            ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. Memory there comes from Torch or else CuPy,
-            whichever is imported or can be; both libraries' arrays can be searched for.
+            ``"cpu"``, ``"cuda"``, which is ``"cuda:0"``, or another number. Memory there comes from
+            Torch or else CuPy, whichever is imported or can be; both libraries' arrays can be
+            searched for.
 
         Returns
         -------

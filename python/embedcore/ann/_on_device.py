@@ -168,7 +168,7 @@ class DeviceIndex:
         Notes
         -----
         The kernels are started on the current stream of the queries' library, and nothing is waited
-        for; expressions, and masks and ids from the CPU, have to be sent first.
+        for; expressions, masks and ids from the CPU, and lists of filters, have to be sent first.
         """
         name = "ann.DeviceIndex.search"
         integer(name, "k", k, minimum=1, maximum=MOST_RESULTS)
