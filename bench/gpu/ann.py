@@ -20,6 +20,7 @@ from bench.gpu.timing import Contestant, replayed
 
 _SETS = 3  # of queries, in turn
 _CHUNK_BYTES = 4 << 30  # of a peer's scores
+_GROUP = 512  # scores, of which the greatest stands for all
 
 
 @dataclass(frozen=True)
@@ -207,41 +208,65 @@ class Task:
     def _cupy(self, turn: int) -> Any:
         import cupy
 
-        # CuPy has no bfloat16, and none of its own top-k: it sorts partly.
-        rows = cupy.from_dlpack(self._half_rows)
-        mask = cupy.from_dlpack(self._mask.to(torch.uint8)).astype(cupy.bool_)
-        ids = cupy.flatnonzero(mask)
-        scores = cupy.from_dlpack(self.query(turn).half()) @ rows[ids].T
-        k = min(self.case.k, len(ids))
-        if k < len(ids):
-            places = cupy.argpartition(-scores, k - 1, axis=1)[:, :k]
-        else:
-            places = cupy.broadcast_to(cupy.arange(k), (len(scores), k))
-        return torch.from_dlpack(ids[places])
+        rows, ids = cupy.from_dlpack(self._half_rows), None  # CuPy has no bfloat16
+        if not self._all:
+            ids = cupy.flatnonzero(cupy.from_dlpack(self._mask.to(torch.uint8)))
+            rows = rows[ids]
+        places = cupy.concatenate(
+            [
+                greatest(cupy, cupy.from_dlpack(part.half()) @ rows.T, self.case.k)
+                for part in self.query(turn).split(self._step(len(rows)))
+            ]
+        )
+        return torch.from_dlpack(places if ids is None else ids[places])
 
     @functools.cached_property
     def _half_rows(self) -> torch.Tensor:
         return self._world.vectors.half()
 
 
+def greatest(library: Any, scores: Any, k: int) -> Any:
+    """Return the places of the k greatest scores of each row, of CuPy or NumPy, in any order.
+
+    CuPy's argpartition sorts all that it gets. The k greatest are in the k groups of the greatest
+    maxima, so that it gets these alone.
+    """
+    count, columns = scores.shape
+    k, groups = min(k, columns), columns // _GROUP
+    if groups <= k:
+        return library.argpartition(-scores, k - 1, axis=1)[:, :k]
+    inside = groups * _GROUP
+    highest = scores[:, :inside].reshape(count, groups, _GROUP).max(axis=2)
+    best = library.argpartition(-highest, k - 1, axis=1)[:, :k]
+    places = (best[:, :, None] * _GROUP + library.arange(_GROUP)).reshape(count, -1)
+    rest = library.broadcast_to(library.arange(inside, columns), (count, columns - inside))
+    places = library.concatenate([places, rest], axis=1)
+    found = library.take_along_axis(scores, places, axis=1)
+    order = library.argpartition(-found, k - 1, axis=1)[:, :k]
+    return library.take_along_axis(places, order, axis=1)
+
+
 class _Jax:
     """Scores of all rows, masked, and JAX's own approximate top-k, compiled together."""
 
     def __init__(self, rows: torch.Tensor, mask: torch.Tensor, task: Task) -> None:
-        self._given, self._task, self._found = (rows, mask), task, None
+        self._given, self._task = (rows, mask.to(torch.uint8)), task
+        self._compiled: tuple[Any, Any, Any] | None = None  # and what it takes beside queries
 
     def __call__(self, turn: int) -> torch.Tensor:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch has memory too
         import jax
 
-        if self._found is None:
+        if self._compiled is None:
+            k = self._task.case.k
+
+            # Arrays that it closed over would be constants, which compilers copy and compute with.
+            def nearest(queries: Any, rows: Any, mask: Any) -> Any:
+                scores = jax.numpy.where(mask != 0, queries @ rows.T, -jax.numpy.inf)
+                return jax.lax.approx_max_k(scores, k, recall_target=0.95)[1]
+
             rows, mask = (jax.dlpack.from_dlpack(one) for one in self._given)
-
-            def nearest(queries: Any) -> Any:
-                scores = jax.numpy.where(mask, queries @ rows.T, -jax.numpy.inf)
-                return jax.lax.approx_max_k(scores, self._task.case.k, recall_target=0.95)[1]
-
-            self._found = jax.jit(nearest)
-        queries = self._task.query(turn)
-        places = self._found(jax.dlpack.from_dlpack(queries))
+            self._compiled = jax.jit(nearest), rows, mask
+        search, rows, mask = self._compiled
+        places = search(jax.dlpack.from_dlpack(self._task.query(turn)), rows, mask)
         return torch.from_dlpack(places.block_until_ready())

@@ -15,6 +15,8 @@ import torch._dynamo
 # A sample shorter than this is repeated between one pair of events.
 _SHORTEST_SAMPLE = 2e-3
 _WARM_UP_SECONDS = 0.2
+# Peers beyond these are out, so that none takes the time of the other cases.
+_LONGEST_FIRST, _LONGEST = 60.0, 2.0  # seconds of a call: the first, which may compile; a later one
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def measure(
     running = []
     for one, line in zip(contestants, lines, strict=True):
         try:
-            answer = one.call(0)
+            answer = _first_answer(one, device)
             if error_of is not None and one.role != "floor":
                 line.error = error_of(answer)
             del answer
@@ -125,10 +127,25 @@ def measure(
     return lines
 
 
+def _first_answer(one: Contestant, device: torch.device) -> Any:
+    start = time.perf_counter()
+    answer = one.call(0)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    _check_time(one, time.perf_counter() - start, _LONGEST_FIRST)
+    return answer
+
+
+def _check_time(one: Contestant, seconds: float, most: float) -> None:
+    if one.role == "peer" and seconds > most:
+        raise TimeoutError(f"a call took {seconds:.1f} s, more than {most:g}")
+
+
 def _repeats(one: Contestant, device: torch.device) -> int:
     """Warm up, and return how many calls make a sample."""
     start, calls, each = time.perf_counter(), 0, 0.0
     while calls == 0 or (time.perf_counter() - start < _WARM_UP_SECONDS and calls < 50):
         each = elapsed(one.call, 1, device)
         calls += 1
+        _check_time(one, each, _LONGEST)
     return max(1, min(200, round(_SHORTEST_SAMPLE / max(each, 1e-7))))
