@@ -112,8 +112,9 @@ def _backward(
     wanted = (of_x, of_corpus, of_weights)
     with torch.autocast(x.device.type, enabled=False):
         if metric == "mahalanobis":
-            on_host = (None if t is None else t.cpu() for t in (grad, x, corpus, weights))
-            found = mahalanobis_gradients(*on_host, shrinkage, wanted)
+            found = mahalanobis_gradients(
+                grad.cpu(), x.cpu(), _on_host(corpus), _on_host(weights), shrinkage, wanted
+            )
         elif has_gradient_kernel(x, corpus):
             found = device_gradients(grad, depths, x, corpus, weights, metric, wanted)
         elif metric == "cosine":
@@ -127,6 +128,10 @@ def _backward(
         for gradient, given in zip(found, (x, corpus, weights), strict=True)
     )
     return first, second, third
+
+
+def _on_host(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.cpu()
 
 
 def _detached(tensor: Any) -> Any:
