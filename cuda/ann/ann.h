@@ -33,6 +33,7 @@ struct SearchProblem {
   int k;
   const Graph* graph;  // null: everything is scanned
   bool certain;        // queries whose candidates may lack a row are compared with all vectors
+  bool hopper;         // the device runs the scan of hopper/
   int64_t* ids;
   float* distances;
   int64_t* found;

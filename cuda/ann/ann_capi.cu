@@ -2,6 +2,7 @@
 // The C ABI of filtered search on the GPU.
 #include "ann/ann.h"
 #include "ann/filters.h"
+#include "ann/hopper/hopper_scan.h"
 #include "common/device.h"
 #include "core/errors.h"
 
@@ -55,6 +56,7 @@ struct Prepared {
     DeviceFacts facts;
     status = find_device(place->device, &facts, error);
     multiprocessors = facts.multiprocessors;
+    problem.hopper = runs_hopper_scan(facts.major, facts.minor);
     return status;
   }
 

@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const int64_t rows = scan.passing.count(filter);
   const float* query = scan.queries.vectors + position * scan.index.columns;
   const KeyList list = scan.list(position, place);
+  Key last = 0;  // of the list: what a key must be above to get in
   if (warp == 0) list.clear(lane);
   for (int64_t first = place * kWarpSize; first < rows; first += scan.places * kWarpSize) {
     for (int i = warp; i < kWarpSize; i += kPairWarps) {
@@ -32,7 +33,14 @@ __global__ void __launch_bounds__(kPairThreads, 1)
       if (lane == 0) shared.keys[i] = there && distance == distance ? key_of(-distance, slot) : 0;
     }
     __syncthreads();
-    if (warp == 0) list.insert(sort_warp(shared.keys[lane], lane), 0, lane);
+    if (warp == 0) {
+      const Key key = shared.keys[lane];
+      if (__any_sync(kAllLanes, key > last ? 1 : 0) != 0) {
+        list.insert(sort_warp(key, lane), 0, lane);
+        __syncwarp();
+        last = list.last();
+      }
+    }
     __syncthreads();
   }
 }

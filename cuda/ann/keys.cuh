@@ -27,28 +27,41 @@ __device__ __forceinline__ float bound_of(Key key) {
 }
 __device__ __forceinline__ uint32_t slot_of(Key key) { return ~static_cast<uint32_t>(key); }
 
-// Of a bitonic sequence of a warp, one key a lane: greatest first.
-__device__ __forceinline__ Key merge_warp(Key key, int lane) {
+// Of bitonic sequences, each of a warp's lanes with one key: greatest first. Several are sorted in step, so
+// that none waits for its own exchanges.
+template <int kMany>
+__device__ __forceinline__ void merge_warp(Key (&keys)[kMany], int lane) {
 #pragma unroll
   for (int step = kWarpSize / 2; step > 0; step /= 2) {
-    const Key other = __shfl_xor_sync(kAllLanes, key, step);
-    key = (lane & step) == 0 ? max(key, other) : min(key, other);
+#pragma unroll
+    for (int i = 0; i < kMany; ++i) {
+      const Key other = __shfl_xor_sync(kAllLanes, keys[i], step);
+      keys[i] = (lane & step) == 0 ? max(keys[i], other) : min(keys[i], other);
+    }
   }
-  return key;
 }
 
 // Keys of a warp, greatest first.
-__device__ __forceinline__ Key sort_warp(Key key, int lane) {
+template <int kMany>
+__device__ __forceinline__ void sort_warp(Key (&keys)[kMany], int lane) {
 #pragma unroll
   for (int size = 2; size < kWarpSize; size *= 2) {
 #pragma unroll
     for (int step = size / 2; step > 0; step /= 2) {
-      const Key other = __shfl_xor_sync(kAllLanes, key, step);
       const bool greater = ((lane & step) == 0) == ((lane & size) == 0);
-      key = greater ? max(key, other) : min(key, other);
+#pragma unroll
+      for (int i = 0; i < kMany; ++i) {
+        const Key other = __shfl_xor_sync(kAllLanes, keys[i], step);
+        keys[i] = greater ? max(keys[i], other) : min(keys[i], other);
+      }
     }
   }
-  return merge_warp(key, lane);
+  merge_warp(keys, lane);
+}
+__device__ __forceinline__ Key sort_warp(Key key, int lane) {
+  Key keys[1] = {key};
+  sort_warp(keys, lane);
+  return keys[0];
 }
 
 // The best keys of many, greatest first. Each lane keeps to its own places, so that nothing has to wait
@@ -81,8 +94,10 @@ struct KeyList {
       if (__shfl_sync(kAllLanes, key, 0) == 0) return;
       // Both sorted, one of them backwards: the greater of each pair are the best of all.
       const Key mine = keys[at + lane], other = __shfl_sync(kAllLanes, key, kWarpSize - 1 - lane);
-      keys[at + lane] = merge_warp(max(mine, other), lane);
-      key = merge_warp(min(mine, other), lane);
+      Key parts[2] = {max(mine, other), min(mine, other)};
+      merge_warp(parts, lane);
+      keys[at + lane] = parts[0];
+      key = parts[1];
     }
   }
   // All lanes.

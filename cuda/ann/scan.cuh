@@ -5,40 +5,14 @@
 // A block goes through every gridDim-th tile of rows for one tile of queries. What promises to be among the
 // best of a query is put aside, and sorted into its list when there are kBuffered of them. Which candidates
 // are looked at depends on when lists were sorted; which end up in the lists does not.
-//
-// Tiles are of queries of one filter, and of the rows that pass it; or, where nearly every query has a
-// filter of its own and many rows pass, of any queries and of all living rows, whose bits are asked when
-// they would get into a list.
 #pragma once
 
-#include "ann/filters.h"
-#include "ann/keys.cuh"
-#include "ann/passing.cuh"
-#include "ann/queries.cuh"
-#include "common/product_tiles.cuh"
+#include "ann/scan_problem.cuh"
 
 namespace ec::cuda::ann {
 
 constexpr int kScanStages = 3;
 constexpr int kBuffered = kWarpSize;
-
-struct ScanProblem {
-  IndexRows index;
-  Queries queries;
-  PassingLists passing;
-  Key* lists;  // [position][places][kept]
-  int kept;
-  int64_t places;         // lists of each query, of which each block has one; the others are empty
-  int64_t segments;       // blocks that share the rows, no more than places
-  const int* needs_scan;  // [position]: tiles without any such are left out; null: none is
-  const int* by_bits;     // whether tiles are of any queries; null: they are not
-  const unsigned* bits;   // of the filters, as filters.h says
-  int64_t words;
-
-  __device__ KeyList list(int64_t position, int64_t segment) const {
-    return {lists + (position * places + segment) * kept, kept};
-  }
-};
 
 struct ScanShared {
   Stage stages[kScanStages];
@@ -62,27 +36,16 @@ class Scan {
         shared_(shared),
         thread_(static_cast<int>(threadIdx.x)),
         lane_(thread_ % kWarpSize),
-        warp_(thread_ / kWarpSize) {
-    const int64_t tile = blockIdx.x / problem.segments;
-    segment_ = blockIdx.x - tile * problem.segments;
-    const int32_t* firsts = kByBits ? nullptr : problem.queries.firsts;
-    first_query_ = firsts == nullptr ? tile * kTile : firsts[tile];
-    const int64_t end = firsts == nullptr ? min(problem.queries.count, first_query_ + kTile)
-                                          : static_cast<int64_t>(firsts[tile + 1]);
-    queries_ = static_cast<int>(end - first_query_);
-    filter_ = kByBits ? -1 : problem.queries.filter_of(first_query_);
-    rows_ = problem.passing.count(filter_);
-    steps_ = problem.index.padded / kStep;
-    const int64_t row_tiles = (rows_ + kTile - 1) / kTile;
-    turns_ = row_tiles > segment_ ? (row_tiles - segment_ - 1) / problem.segments + 1 : 0;
-  }
+        warp_(thread_ / kWarpSize),
+        share_(problem, kTile),
+        steps_(problem.index.padded / kStep) {}
 
   __device__ void run() {
-    if (!is_wanted()) return;
+    if (!share_.is_wanted(problem_, shared_.wanted)) return;
     start();
     for (int i = 0; i < kScanStages - 1; ++i) copy_stage(i);
     int64_t number = 0;
-    for (int64_t turn = 0; turn < turns_; ++turn) {
+    for (int64_t turn = 0; turn < share_.turns; ++turn) {
       TileSums c = {};
       for (int step = 0; step < steps_; ++step, ++number) {
         async_wait<kScanStages - 2>();
@@ -99,55 +62,41 @@ class Scan {
   }
 
  private:
-  // All threads get the same answer.
-  __device__ bool is_wanted() {
-    if (problem_.by_bits != nullptr && (*problem_.by_bits != 0) != kByBits) return false;
-    const int* needs_scan = problem_.needs_scan;
-    if (needs_scan == nullptr) return true;
-    if (thread_ == 0) shared_.wanted = 0;
-    __syncthreads();
-    if (thread_ < queries_ && needs_scan[first_query_ + thread_] != 0) shared_.wanted = 1;
-    __syncthreads();
-    return shared_.wanted != 0;
-  }
-
-  // The lists begin empty, those of places that no block has too. A warp has the lists of its queries
-  // throughout.
+  // A warp has the lists of its queries throughout.
   __device__ void start() {
     if (thread_ == 0) shared_.full_round = 0;
-    for (int query = warp_; query < queries_; query += kPairWarps)
-      for (int64_t place = segment_; place < problem_.places; place += problem_.segments)
-        problem_.list(first_query_ + query, place).clear(lane_);
+    for (int query = warp_; query < share_.queries; query += kPairWarps)
+      share_.clear_lists(problem_, query, lane_);
     for (int query = thread_; query < kTile; query += kPairThreads) {
-      const bool there = query < queries_;
+      const bool there = query < share_.queries;
       shared_.buffered[query] = 0;
       shared_.lasts[query] = 0;
       shared_.bars[query] = __uint_as_float(there ? 0xff800000u : 0x7fc00000u);  // NaN: nothing gets in
-      shared_.reaches[query] = there ? problem_.queries.facts[first_query_ + query].reach : 0.0f;
+      shared_.reaches[query] = there ? problem_.queries.facts[share_.first_query + query].reach : 0.0f;
     }
     __syncthreads();
   }
 
-  __device__ int64_t first_row(int64_t turn) const { return (segment_ + turn * problem_.segments) * kTile; }
+  __device__ int64_t first_row(int64_t turn) const { return share_.first_row(problem_, turn); }
 
   // Starts the copies of a stage; with the first of a tile, of what bounds need of its rows.
   __device__ void copy_stage(int64_t number) {
     const int64_t turn = number / steps_;
-    if (turn < turns_) {
+    if (turn < share_.turns) {
       const int step = static_cast<int>(number - turn * steps_);
       Stage& stage = shared_.stages[number % kScanStages];
       const int piece = thread_ % kPieces;
 #pragma unroll
       for (int part = 0; part < kCopies; ++part) {
         const int row = thread_ / kPieces + part * (kPairThreads / kPieces);
-        const bool present = first_row(turn) + row < rows_;
+        const bool present = first_row(turn) + row < share_.rows;
         if (step == 0) begin_row(turn, part, row, present, piece == 0);
         const int64_t at = step * kStep + piece * 8, padded = problem_.index.padded;
         async_copy(stage.others + place_of(row, piece), problem_.index.codes + slots_[part] * padded + at,
                    present);
-        const int64_t query = first_query_ + min(row, queries_ - 1);
+        const int64_t query = share_.first_query + min(row, share_.queries - 1);
         async_copy(stage.rows + place_of(row, piece), problem_.queries.codes + query * padded + at,
-                   row < queries_);
+                   row < share_.queries);
       }
     }
     async_commit();  // a group each time, so that waiting counts right
@@ -155,7 +104,7 @@ class Scan {
 
   __device__ void begin_row(int64_t turn, int part, int row, bool present, bool first) {
     const int ring = static_cast<int>(turn % kScanStages);
-    slots_[part] = problem_.passing.slot(filter_, first_row(turn) + (present ? row : 0));
+    slots_[part] = problem_.passing.slot(share_.filter, first_row(turn) + (present ? row : 0));
     if (!first) return;
     shared_.slots[ring][row] = slots_[part];
     async_copy<4>(&shared_.offsets[ring][row], problem_.index.offsets + slots_[part], present);
@@ -166,24 +115,15 @@ class Scan {
   __device__ int query_of(int i) const { return first_row_of(warp_) + row_in_warp(i / 2, i % 2, lane_); }
   __device__ int row_of(int j) const { return first_other_of(warp_) + other_in_warp(j / 2, j % 2, lane_); }
 
-  // Whether a living row passes the filter of a query that is there.
-  __device__ bool passes(int query, uint32_t slot) const {
-    if (!kByBits) return true;
-    const int filter = problem_.queries.filter_of(first_query_ + query);
-    if (filter < 0) return true;
-    const unsigned* bits = problem_.bits + filter * problem_.words;
-    return (bits[slot / kWordBits] >> (slot % kWordBits) & 1u) != 0;
-  }
-
   // Puts aside what is not below the bars.
   __device__ void offer(const TileSums& c, int64_t turn) {
     const int ring = static_cast<int>(turn % kScanStages);
-    const auto rows = static_cast<int>(min(static_cast<int64_t>(kTile), rows_ - first_row(turn)));
+    const auto rows = static_cast<int>(min(static_cast<int64_t>(kTile), share_.rows - first_row(turn)));
     const float* offsets = shared_.offsets[ring];
     const float* norms = shared_.norms[ring];
     const auto bound = [&](int i, int j) {
-      return c[i / 2][j / 2].numbers[2 * (i % 2) + j % 2] +
-             (offsets[row_of(j)] + norms[row_of(j)] * shared_.reaches[query_of(i)]);
+      return bound_of(c[i / 2][j / 2].numbers[2 * (i % 2) + j % 2], offsets[row_of(j)], norms[row_of(j)],
+                      shared_.reaches[query_of(i)]);
     };
     Key waiting = 0;  // a bit for each of the lane's sums
 #pragma unroll
@@ -191,7 +131,8 @@ class Scan {
       const float bar = shared_.bars[query_of(i)];
 #pragma unroll
       for (int j = 0; j < kLaneOthers; ++j)
-        if (row_of(j) < rows && bound(i, j) >= bar && passes(query_of(i), shared_.slots[ring][row_of(j)]))
+        if (row_of(j) < rows && bound(i, j) >= bar &&
+            share_.passes(problem_, query_of(i), shared_.slots[ring][row_of(j)]))
           waiting |= Key{1} << (i * kLaneOthers + j);
     }
     for (;;) {
@@ -231,7 +172,7 @@ class Scan {
 
   // A warp.
   __device__ void sort_in(int query) {
-    const KeyList list = problem_.list(first_query_ + query, segment_);
+    const KeyList list = problem_.list(share_.first_query + query, share_.segment);
     const Key key = lane_ < shared_.buffered[query] ? shared_.buffers[query][lane_] : 0;
     list.insert(sort_warp(key, lane_), 0, lane_);
     __syncwarp();  // all have read how many there were
@@ -249,8 +190,9 @@ class Scan {
   const ScanProblem& problem_;
   ScanShared& shared_;
   const int thread_, lane_, warp_;
-  int queries_, filter_, steps_, round_ = 0;
-  int64_t segment_, first_query_, rows_, turns_;
+  const ScanShare<kByBits> share_;
+  const int steps_;
+  int round_ = 0;
   int64_t slots_[kCopies];  // of the rows that this thread copies
 };
 

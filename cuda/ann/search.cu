@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ann/ann.h"
 #include "ann/exact.cuh"
+#include "ann/hopper/hopper_scan.h"
+#include "ann/prepare_queries.cuh"
 #include "ann/walk.cuh"
 
 namespace ec::cuda::ann {
@@ -8,7 +10,7 @@ namespace {
 
 constexpr int64_t kMostBlocks = 0x7fffffff;
 constexpr int64_t kMostSegments = 64;
-constexpr double kFullEnough = 0.9;  // the share of multiprocessors that are at work
+constexpr int64_t kStartTiles = 2;  // that filling a list at first takes as long as
 
 int64_t round_up(int64_t a, int64_t step) { return ceiling(a, step) * step; }
 
@@ -19,17 +21,17 @@ int kept_for(int k, bool certain) {
   return static_cast<int>(round_up(k + more, kWarpSize));
 }
 
-// Into how many parts the rows go, so that blocks come out even on the multiprocessors.
-int64_t segments_for(int64_t tiles, int64_t rows, int multiprocessors) {
-  const int64_t most =
-      max(int64_t{1}, min(tiles == 1 ? int64_t{multiprocessors} : kMostSegments, ceiling(rows, kTile)));
-  int64_t best = 1;
-  double fullest = 0.0;
+// Into how many parts the rows go: so that the last multiprocessor is done early, with lists to fill for
+// each part; more parts, and more lists, only where that is 3 % earlier. A multiprocessor has a block at a
+// time.
+int64_t segments_for(int64_t tiles, int64_t rows, int64_t tile_rows, int multiprocessors) {
+  const int64_t row_tiles = max(int64_t{1}, ceiling(rows, tile_rows));
+  const int64_t most = min(row_tiles, max(kMostSegments, ceiling(multiprocessors, tiles)));
+  int64_t best = 1, earliest = 0;
   for (int64_t segments = 1; segments <= most; ++segments) {
-    const int64_t blocks = tiles * segments, turns = ceiling(blocks, multiprocessors);
-    const double full = static_cast<double>(blocks) / static_cast<double>(turns * multiprocessors);
-    if (full > fullest) best = segments, fullest = full;
-    if (full >= kFullEnough) break;
+    const int64_t end =
+        ceiling(tiles * segments, multiprocessors) * (ceiling(row_tiles, segments) + kStartTiles);
+    if (earliest == 0 || end * 100 < earliest * 97) best = segments, earliest = end;
   }
   return best;
 }
@@ -49,14 +51,16 @@ struct SearchLayout {
     scan.bits = given.bits;
     scan.words = filter_words(given.index.rows);
     scan.kept = kept_for(given.k, given.certain);
+    hopper = given.hopper && fits_hopper_scan(given.index);
+    tile_rows = hopper ? hopper_scan_rows() : kTile;
     // Tiles of any queries, where those of one filter are more.
     fewest_tiles = ceiling(given.count, kTile);
     const bool has_choice = given.firsts != nullptr && given.tiles > fewest_tiles;
     if (has_choice) scan.by_bits = chosen = arena.take<int>(1);
-    scan.places = scan.segments = segments_for(given.tiles, given.index.rows, multiprocessors);
+    scan.places = scan.segments = segments_for(given.tiles, given.index.rows, tile_rows, multiprocessors);
     int64_t segments_by_bits = 0;
     if (has_choice) {
-      segments_by_bits = segments_for(fewest_tiles, given.index.rows, multiprocessors);
+      segments_by_bits = segments_for(fewest_tiles, given.index.rows, tile_rows, multiprocessors);
       scan.places = max(scan.segments, segments_by_bits);
     }
     scan.lists = arena.take<Key>(given.count * scan.places * scan.kept);
@@ -90,7 +94,7 @@ struct SearchLayout {
     walk.entries.passing.every = given.graph->entries;
     walk.entries.passing.every_count = given.graph->entry_count;
     walk.entries.kept = kWarpSize;
-    walk.entries.segments = segments_for(given.tiles, given.graph->entry_count, multiprocessors);
+    walk.entries.segments = segments_for(given.tiles, given.graph->entry_count, tile_rows, multiprocessors);
     walk.entries.places = walk.entries.segments;
     walk.entries.lists = arena.take<Key>(given.count * walk.entries.segments * kWarpSize);
   }
@@ -108,12 +112,15 @@ struct SearchLayout {
   AnswerProblem answers = {};
   WalkProblem walk = {};  // most_pool 0: there is none
   int64_t fewest_tiles = 0;
+  bool hopper = false;  // scans are those of hopper/
+  int64_t tile_rows = 0;
   int* chosen = nullptr;     // whether by bits; null: there is no choice
   ScanProblem by_bits = {};  // the scan in its other way, over the same lists
 };
 
 template <bool kByBits>
-void launch_scan(const ScanProblem& scan, int64_t tiles, Stream stream) {
+void launch_scan(const ScanProblem& scan, int64_t tiles, bool hopper, Stream stream) {
+  if (hopper) return run_hopper_scan(scan, tiles, kByBits, stream);
   allow_shared(scan_codes<kByBits>, sizeof(ScanShared));
   EC_LAUNCH(scan_codes<kByBits>, static_cast<unsigned>(tiles * scan.segments), kPairThreads,
             sizeof(ScanShared), stream, scan);
@@ -144,7 +151,7 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   EC_LAUNCH(prepare_queries, static_cast<unsigned>(ceiling(problem.count, kRowWarps)), kRowThreads, 0,
             stream, scan.queries, scan.index);
   if (layout.walk.most_pool > 0) {
-    launch_scan<false>(layout.walk.entries, problem.tiles, stream);
+    launch_scan<false>(layout.walk.entries, problem.tiles, layout.hopper, stream);
     const size_t shared = walk_shared_bytes(layout.walk.most_pool);
     allow_shared(walk_graph, shared);
     EC_LAUNCH(walk_graph, static_cast<unsigned>(problem.count), kWalkThreads, shared, stream, layout.walk);
@@ -152,9 +159,9 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   if (layout.chosen != nullptr) {
     EC_LAUNCH(choose_scan, 1, kPairThreads, sizeof(ScanWork), stream, scan, layout.by_bits, multiprocessors,
               layout.chosen);
-    launch_scan<true>(layout.by_bits, layout.fewest_tiles, stream);
+    launch_scan<true>(layout.by_bits, layout.fewest_tiles, layout.hopper, stream);
   }
-  launch_scan<false>(scan, problem.tiles, stream);
+  launch_scan<false>(scan, problem.tiles, layout.hopper, stream);
   with_rows(scan.index.kind, [&](auto number) {
     using T = decltype(number);
     const auto positions = static_cast<unsigned>(problem.count);

@@ -153,7 +153,7 @@ class Walk {
         load_four(query + k, b);
         for (int j = 0; j < kTogether; ++j) sum = __fmaf_rn(a[j], b[j], sum);
       }
-      const float bound = warp_sum(sum) + (index.offsets[slot] + index.norms[slot] * reach);
+      const float bound = bound_of(warp_sum(sum), index.offsets[slot], index.norms[slot], reach);
       const Key key = walk_key(key_of(bound, slot));
       if (lane_ == 0 && bound == bound && key > last)
         shared_->fresh[atomicAdd(&shared_->fresh_count, 1)] = key;

@@ -46,8 +46,16 @@ struct Asked {
   int threads;
 };
 
+// Of a warpgroup.
+struct GroupBarrier {
+  size_t group = 0;
+  int arrived = 0;
+  unsigned phase = 0;
+};
+
 struct State {
   uint64_t block = 0;
+  std::map<int, GroupBarrier> group_barriers;
   std::map<const void*, Barrier> barriers;
   std::map<size_t, Products> products;          // of each thread
   std::map<size_t, std::vector<Asked>> groups;  // of each warpgroup, in order
@@ -161,6 +169,51 @@ void bulk_copy(void* to, const void* from, unsigned bytes, void* barrier, const 
     at->bytes -= bytes;
     at->end_phase_if_done();
   });
+}
+
+void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* barrier,
+               const Place& place) {
+  constexpr int kPieces = 8;  // of 16 bytes, of which those of a row are swapped by its number
+  const unsigned start = shared_address(to, place), bytes = static_cast<unsigned>(map.tile_rows) * 128;
+  if (start % 1024 != 0) refuse("a tile is not copied to 1024 bytes", place);
+  if (reinterpret_cast<uintptr_t>(map.numbers) % 16 != 0 || map.columns % 8 != 0 || map.tile_rows > 256 ||
+      map.rows < 1 || column % 8 != 0)
+    refuse("a map is not of rows on 16 bytes, or of more than 256", place);
+  auto* tile = static_cast<unsigned char*>(to);
+  shared_address(tile + bytes - 1, place);
+  Barrier* at = &barrier_at(barrier, place);
+  std::memset(to, 0xff, bytes);
+  later([=] {
+    for (int64_t i = 0; i < map.tile_rows; ++i) {
+      for (int64_t piece = 0; piece < kPieces; ++piece) {
+        unsigned char* place_of_piece = tile + i * 128 + (piece ^ i % 8) * 16;
+        const int64_t number = column + piece * 8;
+        if (row + i < 0 || row + i >= map.rows || number < 0 || number >= map.columns)
+          std::memset(place_of_piece, 0, 16);
+        else
+          std::memcpy(
+              place_of_piece,
+              static_cast<const unsigned char*>(map.numbers) + ((row + i) * map.columns + number) * 2, 16);
+      }
+    }
+    at->bytes -= bytes;
+    at->end_phase_if_done();
+  });
+}
+
+void sync_group(int number, const Place& place) {
+  if (number < 1 || number > 15) refuse("a barrier of a warpgroup has a number from 1 to 15", place);
+  const size_t group = thread_number() / kGroupThreads;
+  GroupBarrier* at = &state().group_barriers[number];
+  if (at->arrived == 0) at->group = group;
+  if (at->group != group) refuse("warpgroups share a barrier", place);
+  const unsigned phase = at->phase;
+  if (++at->arrived == kGroupThreads) {
+    at->arrived = 0;
+    ++at->phase;
+    notify();
+  }
+  wait_until([=] { return at->phase != phase; }, "its warpgroup", place);
 }
 
 void multiply_tiles(float* numbers, int columns, uint64_t a, uint64_t b, bool accumulate,

@@ -26,6 +26,18 @@ void wait_for_phase(void* barrier, unsigned parity, const Place& place);
 // What it writes is unwritten until the barrier has counted it.
 void bulk_copy(void* to, const void* from, unsigned bytes, void* barrier, const Place& place);
 
+// An array of rows of numbers of two bytes, of which tiles of 64 columns are copied.
+struct TileMap {
+  const void* numbers;
+  int64_t rows, columns;
+  int tile_rows;
+};
+// The same of a tile, in the layout of an operand; zeros where the array ends.
+void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* barrier,
+               const Place& place);
+// Until all threads of the warpgroup are at the barrier of that number, which no other uses.
+void sync_group(int number, const Place& place);
+
 // c (64 x columns) = a b^T (+ c): computed when products_wait says so; until then c is not to be read.
 // numbers: columns / 2 of this thread, as common/hopper.cuh says.
 void multiply_tiles(float* numbers, int columns, uint64_t a, uint64_t b, bool accumulate,

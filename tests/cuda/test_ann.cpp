@@ -23,6 +23,8 @@ namespace {
 constexpr int kMultiprocessors = 2;
 constexpr Metric kMetrics[] = {Metric::kCosine, Metric::kInnerProduct, Metric::kL2};
 
+bool on_hopper = false;  // scans are those of a device that has its instructions
+
 __global__ void sort_keys(const Key* keys, int count, KeyList list) {
   const int lane = static_cast<int>(threadIdx.x);
   list.clear(lane);
@@ -175,6 +177,7 @@ Answers search(const Data& data, const std::vector<float>& queries, int k, bool 
   problem.every_count = data.index.rows;
   problem.k = k;
   problem.certain = certain;
+  problem.hopper = on_hopper;
   problem.graph = graph;
   problem.ids = answers.ids.data();
   problem.distances = answers.distances.data();
@@ -380,11 +383,14 @@ void walks_end_where_the_graph_does() {
 
 int main() {
   lists_keep_the_best();
-  all_shapes();
   filters_of_no_rows();
-  ties_go_to_the_lowest_slots();
-  rows_that_are_not_finite_are_not_found();
   long_lists();
-  walks_end_where_the_graph_does();
+  for (const bool hopper : {false, true}) {
+    on_hopper = hopper;
+    all_shapes();
+    ties_go_to_the_lowest_slots();
+    rows_that_are_not_finite_are_not_found();
+    walks_end_where_the_graph_does();
+  }
   return check::report();
 }

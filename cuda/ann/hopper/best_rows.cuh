@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// The best rows of 16 queries, from the products of tiles as a warp has them (common/hopper_tiles.cuh):
+// lane l has products of queries l / 4 and l / 4 + 8, so that no other warp has to do with a query of this
+// one, and nothing waits for other warps.
+//
+// Nearly all bounds are below the bars of their queries, which is three instructions each. What is not is
+// put aside, in the order of the products; the lists of four queries are sorted in step. Nothing here
+// depends on when a warp comes.
+#pragma once
+
+#include "ann/scan_problem.cuh"
+#include "common/hopper_tiles.cuh"
+
+namespace ec::cuda::ann {
+
+constexpr int kScanRows = kWideColumns;  // of a tile
+constexpr int kWarpQueries = 16;
+constexpr int kAside = 26;        // keys of a query that are put aside
+constexpr int kSortedAtOnce = 4;  // queries
+constexpr int kTaken = 16;        // products that a lane looks at together
+constexpr int kParts = kWideNumbers / kTaken;
+static_assert(kAside <= kWarpSize && kTaken <= 32 && kParts <= 32, "one for each lane, or bit");
+
+// What bounds take of the rows of a tile; those beyond the last have no number for an offset.
+struct TileFacts {
+  float4 pairs[kScanRows / 2];  // offsets of two rows, and their norms
+  uint2 slots[kScanRows / 2];
+};
+
+struct WarpKeys {
+  Key keys[kWarpQueries][kAside];
+};
+
+__device__ __forceinline__ unsigned any_lane(unsigned bits) {
+#if defined(__CUDACC__)
+  return __reduce_or_sync(kAllLanes, bits);
+#else
+  for (int step = kWarpSize / 2; step > 0; step /= 2) bits |= __shfl_xor_sync(kAllLanes, bits, step);
+  return bits;
+#endif
+}
+
+template <bool kByBits>
+class BestRows {
+ public:
+  // Of queries [first, first + kWarpQueries) of the tile, as far as there are any.
+  __device__ BestRows(const ScanProblem& problem, const ScanShare<kByBits>& share, int first,
+                      const TileFacts& facts, WarpKeys& aside)
+      : problem_(problem),
+        share_(share),
+        first_(first),
+        facts_(facts),
+        aside_(aside),
+        lane_(static_cast<int>(threadIdx.x) % kWarpSize) {
+    for (int query = first; query < min(first + kWarpQueries, share.queries); ++query)
+      share.clear_lists(problem, query, lane_);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int query = first + lane_ / 4 + 8 * half;
+      const bool there = query < share.queries;
+      counts_[half] = 0;
+      lasts_[half] = 0;
+      bars_[half] = __uint_as_float(there ? 0xff800000u : 0x7fc00000u);  // NaN: nothing gets in
+      reaches_[half] = there ? problem.queries.facts[share.first_query + query].reach : 0.0f;
+    }
+  }
+
+  // Looks at the products of a tile of which the facts are there.
+  __device__ __forceinline__ void offer(const float (&c)[kWideNumbers]) {
+    unsigned parts = 0;  // that have a bound which is not below its bar
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      bool some = false;
+#pragma unroll
+      for (int i = 0; i < kTaken; ++i)
+        some = some || bound(c[part * kTaken + i], part, i) >= bars_[i / 2 % 2];
+      parts |= __any_sync(kAllLanes, some ? 1 : 0) != 0 ? 1u << part : 0u;
+    }
+#pragma unroll 1
+    for (; parts != 0; parts &= parts - 1) {
+      const int part = __ffs(static_cast<int>(parts)) - 1;
+      float taken[kTaken];
+      take(c, part, taken);
+      put_aside(taken, part);
+    }
+  }
+
+  // Sorts in what is left.
+  __device__ __forceinline__ void finish() { sort_those_of(1); }
+
+ private:
+  // Of products i to i + 3 of a part: the pair of rows that they are of.
+  __device__ __forceinline__ int place_of(int part, int i) const { return part * kTaken + i + lane_ % 4; }
+
+  __device__ __forceinline__ float bound(float product, int part, int i) const {
+    const float4 pair = facts_.pairs[place_of(part, i / 4 * 4)];
+    return i % 2 == 0 ? bound_of(product, pair.x, pair.z, reaches_[i / 2 % 2])
+                      : bound_of(product, pair.y, pair.w, reaches_[i / 2 % 2]);
+  }
+  __device__ __forceinline__ uint32_t slot(int part, int i) const {
+    const uint2 slots = facts_.slots[place_of(part, i / 4 * 4)];
+    return i % 2 == 0 ? slots.x : slots.y;
+  }
+
+  // There is no other way to an element of an array in registers that is known at run time.
+  static __device__ __forceinline__ void take(const float (&c)[kWideNumbers], int part,
+                                              float (&taken)[kTaken]) {
+    switch (part) {
+      case 0:
+        return copy<0>(c, taken);
+      case 1:
+        return copy<1>(c, taken);
+      case 2:
+        return copy<2>(c, taken);
+      case 3:
+        return copy<3>(c, taken);
+      case 4:
+        return copy<4>(c, taken);
+      case 5:
+        return copy<5>(c, taken);
+      case 6:
+        return copy<6>(c, taken);
+      default:
+        return copy<7>(c, taken);
+    }
+  }
+  template <int kPart>
+  static __device__ __forceinline__ void copy(const float (&c)[kWideNumbers], float (&taken)[kTaken]) {
+    static_assert(kPart < kParts, "there are no more");
+#pragma unroll
+    for (int i = 0; i < kTaken; ++i) taken[i] = c[kPart * kTaken + i];
+  }
+
+  // Keys are compared and not bounds, of which many may be the same.
+  __device__ __forceinline__ void put_aside(const float (&taken)[kTaken], int part) {
+    unsigned waiting = 0;  // a bit for each that may get into a list
+#pragma unroll
+    for (int i = 0; i < kTaken; ++i) {
+      const int half = i / 2 % 2;
+      if (bound(taken[i], part, i) >= bars_[half] &&
+          share_.passes(problem_, first_ + lane_ / 4 + 8 * half, slot(part, i)))
+        waiting |= 1u << i;
+    }
+    for (;;) {
+      const unsigned some = any_lane(waiting);
+      if (some == 0) return;
+#pragma unroll
+      for (int i = 0; i < kTaken; ++i) {
+        if ((some >> i & 1u) == 0) continue;  // of all lanes
+        const Key key = key_of(bound(taken[i], part, i), slot(part, i));
+        if (!put_aside(key, i / 2 % 2, (waiting >> i & 1u) != 0)) waiting &= ~(1u << i);
+      }
+      if (__any_sync(kAllLanes, waiting != 0 ? 1 : 0) != 0) sort_those_of(kAside);
+    }
+  }
+
+  // Of the lanes that are `asking`. Whether it still waits, there being no room. All lanes.
+  __device__ __forceinline__ bool put_aside(Key key, int half, bool asking) {
+    asking = asking && key > lasts_[half];
+    const unsigned all = __ballot_sync(kAllLanes, asking ? 1 : 0);
+    const unsigned of_query = all >> lane_ / 4 * 4 & 0xfu;
+    const int at = counts_[half] + __popc(of_query & ((1u << lane_ % 4) - 1));
+    const bool has_room = at < kAside;
+    if (asking && has_room) aside_.keys[lane_ / 4 + 8 * half][at] = key;
+    counts_[half] = min(kAside, counts_[half] + __popc(of_query));
+    return asking && !has_room;
+  }
+
+  // Of groups of queries with one that has put aside so many.
+  __device__ __forceinline__ void sort_those_of(int least) {
+    __syncwarp();  // what lanes put aside is there for all
+#pragma unroll 1
+    for (int group = 0; group < kWarpQueries / kSortedAtOnce; ++group) {
+      const int count = group < 2 ? counts_[0] : counts_[1];
+      const bool is_full = lane_ / 16 == group % 2 && count >= least;
+      if (__any_sync(kAllLanes, is_full ? 1 : 0) != 0) sort_in(group, count);
+    }
+    __syncwarp();  // it is read, and may be written over
+  }
+
+  // Of the warp's queries.
+  __device__ __forceinline__ bool is_there(int query) const { return first_ + query < share_.queries; }
+  // The lane's own, of places [at, at + the warp) of a list.
+  __device__ __forceinline__ Key* place(int query, int at) const {
+    return problem_.list(share_.first_query + first_ + query, share_.segment).keys + at + lane_;
+  }
+
+  // What queries [4 group, + 4) have put aside goes to their lists. count: of the lane's own query of
+  // these.
+  __device__ __forceinline__ void sort_in(int group, int count) {
+    Key keys[kSortedAtOnce], tails[kSortedAtOnce];
+    const int kept = problem_.kept;
+#pragma unroll
+    for (int i = 0; i < kSortedAtOnce; ++i) {
+      const int query = group * kSortedAtOnce + i;
+      const int many = __shfl_sync(kAllLanes, count, query % 8 * 4);
+      keys[i] = lane_ < many ? aside_.keys[query][lane_] : 0;
+      tails[i] = 0;
+    }
+    sort_warp(keys, lane_);
+    int at = 0;
+#pragma unroll 1
+    for (; at < kept; at += kWarpSize) {
+      if (__any_sync(kAllLanes, (keys[0] | keys[1] | keys[2] | keys[3]) != 0 ? 1 : 0) == 0) break;
+      insert(keys, tails, group, at);
+    }
+#pragma unroll
+    for (int i = 0; i < kSortedAtOnce; ++i) {
+      const int query = group * kSortedAtOnce + i;
+      if (at < kept && is_there(query)) tails[i] = *place(query, kept - kWarpSize);
+      const Key last = __shfl_sync(kAllLanes, tails[i], kWarpSize - 1);
+      const float bar = bound_of(last);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const bool own = lane_ / 4 + 8 * half == query;
+        counts_[half] = own ? 0 : counts_[half];
+        lasts_[half] = own ? last : lasts_[half];
+        bars_[half] = own && last != 0 ? bar : bars_[half];
+      }
+    }
+  }
+
+  // Keys into places [at, at + the warp) of their lists; what they push out takes their place.
+  __device__ __forceinline__ void insert(Key (&keys)[kSortedAtOnce], Key (&tails)[kSortedAtOnce], int group,
+                                         int at) {
+    Key pushed[kSortedAtOnce];
+#pragma unroll
+    for (int i = 0; i < kSortedAtOnce; ++i) {
+      const int query = group * kSortedAtOnce + i;
+      tails[i] = is_there(query) ? *place(query, at) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < kSortedAtOnce; ++i) {
+      // Both sorted, one of them backwards: the greater of each pair are the best of all.
+      const Key other = __shfl_sync(kAllLanes, keys[i], kWarpSize - 1 - lane_), mine = tails[i];
+      tails[i] = max(mine, other);
+      pushed[i] = min(mine, other);
+    }
+    merge_warp(tails, lane_);
+    merge_warp(pushed, lane_);
+#pragma unroll
+    for (int i = 0; i < kSortedAtOnce; ++i) {
+      const int query = group * kSortedAtOnce + i;
+      if (is_there(query)) *place(query, at) = tails[i];
+      keys[i] = pushed[i];
+    }
+  }
+
+  const ScanProblem& problem_;
+  const ScanShare<kByBits>& share_;
+  const int first_;
+  const TileFacts& facts_;
+  WarpKeys& aside_;
+  const int lane_;
+  // Of the lane's two queries: how many are put aside, what a key must be above to get in, what a bound
+  // must not be below for that, and what rounding may take.
+  int counts_[2];
+  Key lasts_[2];
+  float bars_[2], reaches_[2];
+};
+
+}  // namespace ec::cuda::ann

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scan of scan.cuh on Hopper: another way to the same lists.
+//
+// A block has a tile of 128 queries and goes through tiles of 256 rows. A ring of stages (64 columns of
+// both) is filled by one warpgroup; two others have 64 queries each, multiply from the same stages, and
+// look at what they get in their registers (best_rows.cuh). They are not kept in step: while one looks the
+// other multiplies, as far ahead of it as the ring is long; a pause at the start sets them apart.
+//
+// Where all rows are compared they are one after another, and one thread has them brought by the copy
+// engine, as the queries are always. Rows of a list are gathered by all threads of the warpgroup, 16 bytes
+// at a time, to where the engine would put them.
+//
+// What bounds it, per multiprocessor and cycle: the tensor cores take 128 x 256 x 64 products in 1024
+// cycles; in that time 48 KB come in, and products read 80 bytes a cycle of shared memory of the 128 that
+// it gives. To look at the products of 768 columns takes some 500 of a warpgroup's 6144 cycles of the
+// tensor cores, behind those of the other. Of few queries a second warpgroup would have none, and leaves;
+// then what counts is that three stages are under way, 96 KB of rows.
+//
+// Memory: dynamic shared, kScanSharedBytes.
+#pragma once
+
+#include "ann/hopper/best_rows.cuh"
+
+namespace ec::cuda::ann {
+
+constexpr int kRingStages = 4;
+constexpr int kUnderWay = 2;  // stages of gathered rows that a thread has not waited for when it begins one
+constexpr int kLookers = 2;   // warpgroups that multiply, and look
+constexpr int kScanThreads = (kLookers + 1) * kGroupThreads;
+constexpr int kGroupWarps = kGroupThreads / kWarpSize;
+constexpr int kLookerRegisters = 224, kBringerRegisters = 56;
+constexpr unsigned kPauseNanoseconds = 1000;  // about what two stages take
+static_assert(kLookers * kPanelRows == kTile && kLookers * kGroupWarps * kWarpQueries == kTile,
+              "each query of a tile has a warp");
+static_assert(kLookers * kLookerRegisters + kBringerRegisters <= 65536 / kGroupThreads,
+              "there are no more");
+
+struct HopperScan {
+  ScanProblem scan;
+  TileMap rows, queries;  // of codes, with tiles of kScanRows and kTile
+};
+
+struct RingStage {
+  BFloat rows[kScanRows * kPanelColumns], queries[kTile * kPanelColumns];
+};
+struct HopperScanShared {
+  RingStage stages[kRingStages];
+  TileFacts facts[kLookers];
+  WarpKeys aside[kLookers * kGroupWarps];
+  CopyBarrier full[kRingStages], empty[kRingStages];
+  int wanted;
+};
+// The stages begin on kSwizzleBytes, where shared memory may not.
+constexpr size_t kScanSharedBytes = sizeof(HopperScanShared) + kSwizzleBytes;
+static_assert(kScanSharedBytes <= size_t{227} << 10, "a block has no more");
+
+// Of the stages that a block goes through, number n is in this slot of the ring, is there when the phase of
+// this parity of `full` is over, and free for stage n + kRingStages when that of `empty` is.
+__device__ __forceinline__ int slot_of(unsigned n) { return static_cast<int>(n % kRingStages); }
+__device__ __forceinline__ unsigned parity_of(unsigned n) { return n / kRingStages % 2; }
+
+template <bool kByBits>
+class HopperBlock {
+ public:
+  __device__ HopperBlock(const HopperScan& problem, HopperScanShared& shared,
+                         const ScanShare<kByBits>& share)
+      : problem_(problem),
+        shared_(shared),
+        share_(share),
+        in_group_(static_cast<int>(threadIdx.x) % kGroupThreads),
+        steps_((problem.scan.index.padded + kPanelColumns - 1) / kPanelColumns) {}
+
+  __device__ __forceinline__ int lookers() const { return share_.queries > kPanelRows ? 2 : 1; }
+  __device__ __forceinline__ bool is_gathered() const {
+    return share_.filter >= 0 || problem_.scan.passing.every != nullptr;
+  }
+
+  // By one thread.
+  __device__ __forceinline__ void start() {
+    for (int i = 0; i < kRingStages; ++i) {
+      // Beside all threads that gather, the one that has queries brought.
+      init_barrier(shared_.full[i], is_gathered() ? kGroupThreads + 1 : 1);
+      init_barrier(shared_.empty[i], static_cast<unsigned>(lookers() * kGroupWarps));
+    }
+    publish_barriers();
+    prefetch_map(problem_.queries);
+    prefetch_map(problem_.rows);
+  }
+
+  // By the warpgroup that fills the ring.
+  __device__ __forceinline__ void bring() {
+    if (is_gathered()) return gather();
+    if (in_group_ != 0) return;
+    unsigned n = 0;
+#pragma unroll 1
+    for (int64_t turn = 0; turn < share_.turns; ++turn) {
+      const auto row = static_cast<int>(share_.first_row(problem_.scan, turn));
+#pragma unroll 1
+      for (int step = 0; step < steps_; ++step, ++n) {
+        wait_until_empty(n);
+        RingStage& stage = shared_.stages[slot_of(n)];
+        CopyBarrier& full = shared_.full[slot_of(n)];
+        arrive_and_expect(full, sizeof(RingStage));
+        copy_tile(stage.rows, problem_.rows, step * kPanelColumns, row, full);
+        bring_queries(n, step);
+      }
+    }
+  }
+
+  // By a warpgroup that multiplies and looks, number `group`.
+  __device__ __forceinline__ void look(int group) {
+    const int warp = in_group_ / kWarpSize;
+    TileFacts& facts = shared_.facts[group];
+    BestRows<kByBits> best(problem_.scan, share_, group * kPanelRows + warp * kWarpQueries, facts,
+                           shared_.aside[group * kGroupWarps + warp]);
+    unsigned n = 0;
+#pragma unroll 1
+    for (int64_t turn = 0; turn < share_.turns; ++turn) {
+      float4 pair;
+      uint2 slots;
+      read_facts(turn, pair, slots);  // under way while products are made
+      float c[kWideNumbers];
+      multiply_tile(group, n, c);
+      sync_group(group + 1);  // all have looked at the tile before
+      facts.pairs[in_group_] = pair;
+      facts.slots[in_group_] = slots;
+      sync_group(group + 1);
+      best.offer(c);
+    }
+    best.finish();
+  }
+
+ private:
+  __device__ __forceinline__ void wait_until_empty(unsigned n) {
+    wait_for_phase(shared_.empty[slot_of(n)], parity_of(n) ^ 1u);  // at once where nothing was there
+  }
+
+  __device__ __forceinline__ void bring_queries(unsigned n, int step) {
+    copy_tile(shared_.stages[slot_of(n)].queries, problem_.queries, step * kPanelColumns,
+              static_cast<int>(share_.first_query), shared_.full[slot_of(n)]);
+  }
+
+  // Rows of a list. A thread has one piece of every 16th row.
+  __device__ __forceinline__ void gather() {
+    constexpr int kRowPieces = kPanelColumns / 8, kApart = kGroupThreads / kRowPieces,
+                  kRows = kScanRows / kApart;
+    const IndexRows& index = problem_.scan.index;
+    const int piece = in_group_ % kRowPieces, first = in_group_ / kRowPieces;
+    unsigned n = 0;
+#pragma unroll 1
+    for (int64_t turn = 0; turn < share_.turns; ++turn) {
+      const int64_t first_row = share_.first_row(problem_.scan, turn) + first;
+      const auto left = static_cast<int>(min(int64_t{kScanRows}, share_.rows - first_row));
+      uint32_t slots[kRows];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i)
+        slots[i] =
+            i * kApart < left ? problem_.scan.passing.slot(share_.filter, first_row + i * kApart) : 0;
+#pragma unroll 1
+      for (int step = 0; step < steps_; ++step, ++n) {
+        wait_until_empty(n);
+        RingStage& stage = shared_.stages[slot_of(n)];
+        if (in_group_ == 0) {
+          arrive_and_expect(shared_.full[slot_of(n)], sizeof stage.queries);
+          bring_queries(n, step);
+        }
+        const int column = step * kPanelColumns + piece * 8;
+        const BFloat* from = index.codes + (column < index.padded ? column : 0);
+#pragma unroll
+        for (int i = 0; i < kRows; ++i)
+          async_copy(stage.rows + place_in_panel(first, piece) + i * kApart * kPanelColumns,
+                     from + static_cast<int64_t>(slots[i]) * index.padded,
+                     i * kApart < left && column < index.padded);
+        async_commit();
+        async_wait<kUnderWay>();
+        if (n >= kUnderWay) give(n - kUnderWay);
+      }
+    }
+    async_wait<0>();
+    for (unsigned i = n > kUnderWay ? n - kUnderWay : 0; i < n; ++i) give(i);
+  }
+  __device__ __forceinline__ void give(unsigned n) {
+    publish_writes();
+    arrive(shared_.full[slot_of(n)]);
+  }
+
+  // Of two rows of a tile, which are this thread's to find.
+  __device__ __forceinline__ void read_facts(int64_t turn, float4& pair, uint2& slots) const {
+    const ScanProblem& scan = problem_.scan;
+    const int64_t row = share_.first_row(scan, turn) + 2 * in_group_;
+    const float beyond = __uint_as_float(0x7fc00000u);
+    pair = {beyond, beyond, 0.0f, 0.0f};
+    slots = {0, 0};
+    if (row < share_.rows) {
+      slots.x = scan.passing.slot(share_.filter, row);
+      pair.x = scan.index.offsets[slots.x];
+      pair.z = scan.index.norms[slots.x];
+    }
+    if (row + 1 < share_.rows) {
+      slots.y = scan.passing.slot(share_.filter, row + 1);
+      pair.y = scan.index.offsets[slots.y];
+      pair.w = scan.index.norms[slots.y];
+    }
+  }
+
+  // The products of stage n, the first of a tile, or others added to those.
+  template <bool kFirst>
+  __device__ __forceinline__ void multiply_stage(int group, unsigned n, float (&c)[kWideNumbers]) {
+    const RingStage& stage = shared_.stages[slot_of(n)];
+    wait_for_phase(shared_.full[slot_of(n)], parity_of(n));
+    const uint64_t queries = tile_descriptor(shared_address(stage.queries + group * kPanelNumbers)),
+                   rows = tile_descriptor(shared_address(stage.rows));
+    products_fence();
+    if (kFirst)
+      multiply_tiles(c, queries, rows);
+    else
+      multiply_add_tiles(c, queries, rows);
+#pragma unroll
+    for (int k = 1; k < kPanelColumns / kProductSteps; ++k)
+      multiply_add_tiles(c, queries + k * kNextStep, rows + k * kNextStep);
+    products_commit();
+  }
+
+  // The products of one tile, from stage n on, and the stages given back.
+  __device__ __forceinline__ void multiply_tile(int group, unsigned& n, float (&c)[kWideNumbers]) {
+    const bool first_lane = in_group_ % kWarpSize == 0;
+    multiply_stage<true>(group, n, c);
+#pragma unroll 1
+    for (int step = 1; step < steps_; ++step) {
+      multiply_stage<false>(group, ++n, c);
+      products_wait<1>();  // those of the stage before are made, and it is free
+      if (first_lane) arrive(shared_.empty[slot_of(n - 1)]);
+    }
+    products_end(c);
+    if (first_lane) arrive(shared_.empty[slot_of(n)]);
+    ++n;
+  }
+
+  const HopperScan& problem_;
+  HopperScanShared& shared_;
+  const ScanShare<kByBits>& share_;
+  const int in_group_, steps_;
+};
+
+// x: segments, fastest, times tiles of queries.
+template <bool kByBits>
+__global__ void __launch_bounds__(kScanThreads, 1) scan_tiles(const __grid_constant__ HopperScan problem) {
+#if EC_HOPPER_CODE
+  unsigned char* memory = shared_array<unsigned char>(kScanSharedBytes);
+  HopperScanShared& shared = *reinterpret_cast<HopperScanShared*>(
+      memory + (kSwizzleBytes - shared_address(memory) % kSwizzleBytes) % kSwizzleBytes);
+  const ScanShare<kByBits> share(problem.scan, kScanRows);
+  if (!share.is_wanted(problem.scan, shared.wanted)) return;
+  HopperBlock<kByBits> block(problem, shared, share);
+  if (threadIdx.x == 0) block.start();
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
+  if (group == kLookers) {
+    give_up_registers<kBringerRegisters>();
+    block.bring();
+  } else {
+    take_registers<kLookerRegisters>();
+    if (group >= block.lookers()) return;
+    if (group > 0) __nanosleep(kPauseNanoseconds);
+    block.look(group);
+  }
+#endif
+}
+
+}  // namespace ec::cuda::ann

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks of Hopper whose warpgroups have parts of their own: some bring tiles, others multiply them
+// (hopper.cuh has the layouts). Tiles of an array of rows come by a map of it, which knows where the rows
+// and columns end.
+//
+// Layout of the sums c (64 x 256): as of those of 240 columns.
+#pragma once
+
+#include "common/hopper.cuh"
+#include "common/tile_map.h"
+
+namespace ec::cuda {
+
+constexpr int kWideColumns = 256;               // of c
+constexpr int kWideNumbers = kWideColumns / 2;  // of c, that a thread has
+
+#if defined(__CUDACC__)
+
+// Has columns [column, + kPanelColumns) and as many rows as the map's tiles have from `row` on copied to
+// shared memory on kSwizzleBytes, in the layout of an operand, zeros where the array ends; the barrier
+// counts all bytes of a tile. By one thread.
+__device__ __forceinline__ void copy_tile(void* to, const TileMap& map, int column, int row,
+                                          CopyBarrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+      "[%4];"
+      :
+      : "r"(shared_address(to)), "l"(&map), "r"(column), "r"(row), "r"(shared_address(&barrier))
+      : "memory");
+}
+// Before the first of them.
+__device__ __forceinline__ void prefetch_map(const TileMap& map) {
+  asm volatile("prefetch.tensormap [%0];" : : "l"(&map) : "memory");
+}
+
+// After a thread's own writes to shared memory, before it tells others that products may read them.
+__device__ __forceinline__ void publish_writes() {
+  asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
+}
+
+// A barrier of one warpgroup; `number` is its own, from 1 on.
+__device__ __forceinline__ void sync_group(int number) {
+  asm volatile("bar.sync %0, %1;" : : "r"(number), "n"(kGroupThreads) : "memory");
+}
+
+// Registers of each thread of a warpgroup, which all its threads ask for: what one gives up another takes.
+template <int kRegisters>
+__device__ __forceinline__ void give_up_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(kRegisters));
+}
+
+#define EC_SIXTEEN_OF(how, numbers, i)                                                               \
+  EC_FOUR_OF(how, numbers, i), EC_FOUR_OF(how, numbers, (i) + 4), EC_FOUR_OF(how, numbers, (i) + 8), \
+      EC_FOUR_OF(how, numbers, (i) + 12)
+#define EC_WIDE_OF(how, numbers)                                                                         \
+  EC_SIXTEEN_OF(how, numbers, 0), EC_SIXTEEN_OF(how, numbers, 16), EC_SIXTEEN_OF(how, numbers, 32),      \
+      EC_SIXTEEN_OF(how, numbers, 48), EC_SIXTEEN_OF(how, numbers, 64), EC_SIXTEEN_OF(how, numbers, 80), \
+      EC_SIXTEEN_OF(how, numbers, 96), EC_SIXTEEN_OF(how, numbers, 112)
+#define EC_WIDE_PLACES EC_ALL_PLACES ", %120, %121, %122, %123, %124, %125, %126, %127"
+
+__device__ __forceinline__ void multiply_tiles(float (&numbers)[kWideNumbers], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" EC_WIDE_PLACES
+      "}, %128, %129, accumulate, 1, 1, 0, 0;\n}"
+      : EC_WIDE_OF("=f", numbers)
+      : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void multiply_add_tiles(float (&numbers)[kWideNumbers], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" EC_WIDE_PLACES
+               "}, %128, %129, 1, 1, 1, 0, 0;"
+               : EC_WIDE_OF("+f", numbers)
+               : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void products_end(float (&numbers)[kWideNumbers]) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : EC_WIDE_OF("+f", numbers) : : "memory");
+}
+
+#else
+
+inline void copy_tile(void* to, const TileMap& map, int column, int row, CopyBarrier& barrier,
+                      EC_CALLED_FROM) {
+  emulation::copy_tile(to, map, column, row, &barrier, EC_HERE);
+}
+inline void prefetch_map(const TileMap&) {}
+inline void publish_writes() {}
+inline void sync_group(int number, EC_CALLED_FROM) { emulation::sync_group(number, EC_HERE); }
+template <int kRegisters>
+void give_up_registers() {}
+template <int kRegisters>
+void take_registers() {}
+inline void multiply_tiles(float (&numbers)[kWideNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
+  emulation::multiply_tiles(numbers, kWideColumns, a, b, false, EC_HERE);
+}
+inline void multiply_add_tiles(float (&numbers)[kWideNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
+  emulation::multiply_tiles(numbers, kWideColumns, a, b, true, EC_HERE);
+}
+inline void products_end(float (&)[kWideNumbers], EC_CALLED_FROM) { emulation::products_wait(0, EC_HERE); }
+
+#endif
+
+}  // namespace ec::cuda
