@@ -7,6 +7,7 @@
 #pragma once
 
 #include "common/hopper.cuh"
+#include "common/tensor_core.cuh"
 #include "common/tile_map.h"
 
 namespace ec::cuda {
@@ -36,6 +37,15 @@ __device__ __forceinline__ void prefetch_map(const TileMap& map) {
 // After a thread's own writes to shared memory, before it tells others that products may read them.
 __device__ __forceinline__ void publish_writes() {
   asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
+}
+
+// As async_copy of 16 bytes, from a row that is read piece by piece: memory gives 256 bytes to the L2
+// cache.
+__device__ __forceinline__ void gather_copy(void* to, const void* from, bool present) {
+  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;"
+               :
+               : "r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(present ? 16 : 0)
+               : "memory");
 }
 
 // A barrier of one warpgroup; `number` is its own, from 1 on.
@@ -88,6 +98,9 @@ inline void copy_tile(void* to, const TileMap& map, int column, int row, CopyBar
 }
 inline void prefetch_map(const TileMap&) {}
 inline void publish_writes() {}
+inline void gather_copy(void* to, const void* from, bool present, EC_CALLED_FROM) {
+  async_copy(to, from, present, file, line);
+}
 inline void sync_group(int number, EC_CALLED_FROM) { emulation::sync_group(number, EC_HERE); }
 template <int kRegisters>
 void give_up_registers() {}

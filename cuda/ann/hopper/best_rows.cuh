@@ -70,10 +70,13 @@ class BestRows {
     unsigned parts = 0;  // that have a bound which is not below its bar
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      bool some = false;
+      float highest[2];  // of each query
 #pragma unroll
-      for (int i = 0; i < kTaken; ++i)
-        some = some || bound(c[part * kTaken + i], part, i) >= bars_[i / 2 % 2];
+      for (int i = 0; i < kTaken; ++i) {
+        const float own = bound(c[part * kTaken + i], part, i);
+        highest[i / 2 % 2] = i % 4 == i && i % 2 == 0 ? own : fmaxf(highest[i / 2 % 2], own);
+      }
+      const bool some = highest[0] >= bars_[0] || highest[1] >= bars_[1];
       parts |= __any_sync(kAllLanes, some ? 1 : 0) != 0 ? 1u << part : 0u;
     }
 #pragma unroll 1

@@ -114,11 +114,13 @@ class HopperBlock {
     BestRows<kByBits> best(problem_.scan, share_, group * kPanelRows + warp * kWarpQueries, facts,
                            shared_.aside[group * kGroupWarps + warp]);
     unsigned n = 0;
+    uint2 next = own_slots(0);
 #pragma unroll 1
     for (int64_t turn = 0; turn < share_.turns; ++turn) {
-      float4 pair;
-      uint2 slots;
-      read_facts(turn, pair, slots);  // under way while products are made
+      // Under way while products are made.
+      const uint2 slots = next;
+      const float4 pair = facts_of(turn, slots);
+      next = own_slots(turn + 1);
       float c[kWideNumbers];
       multiply_tile(group, n, c);
       sync_group(group + 1);  // all have looked at the tile before
@@ -168,9 +170,9 @@ class HopperBlock {
         const BFloat* from = index.codes + (column < index.padded ? column : 0);
 #pragma unroll
         for (int i = 0; i < kRows; ++i)
-          async_copy(stage.rows + place_in_panel(first, piece) + i * kApart * kPanelColumns,
-                     from + static_cast<int64_t>(slots[i]) * index.padded,
-                     i * kApart < left && column < index.padded);
+          gather_copy(stage.rows + place_in_panel(first, piece) + i * kApart * kPanelColumns,
+                      from + static_cast<int64_t>(slots[i]) * index.padded,
+                      i * kApart < left && column < index.padded);
         async_commit();
         async_wait<kUnderWay>();
         if (n >= kUnderWay) give(n - kUnderWay);
@@ -184,23 +186,23 @@ class HopperBlock {
     arrive(shared_.full[slot_of(n)]);
   }
 
-  // Of two rows of a tile, which are this thread's to find.
-  __device__ __forceinline__ void read_facts(int64_t turn, float4& pair, uint2& slots) const {
-    const ScanProblem& scan = problem_.scan;
-    const int64_t row = share_.first_row(scan, turn) + 2 * in_group_;
+  // A thread finds the facts of two rows of each tile.
+  __device__ __forceinline__ int64_t own_row(int64_t turn) const {
+    return share_.first_row(problem_.scan, turn) + 2 * in_group_;
+  }
+  __device__ __forceinline__ uint2 own_slots(int64_t turn) const {
+    const int64_t row = own_row(turn);
+    const PassingLists& passing = problem_.scan.passing;
+    return {row < share_.rows ? passing.slot(share_.filter, row) : 0,
+            row + 1 < share_.rows ? passing.slot(share_.filter, row + 1) : 0};
+  }
+  __device__ __forceinline__ float4 facts_of(int64_t turn, uint2 slots) const {
+    const int64_t row = own_row(turn);
+    const IndexRows& index = problem_.scan.index;
     const float beyond = __uint_as_float(0x7fc00000u);
-    pair = {beyond, beyond, 0.0f, 0.0f};
-    slots = {0, 0};
-    if (row < share_.rows) {
-      slots.x = scan.passing.slot(share_.filter, row);
-      pair.x = scan.index.offsets[slots.x];
-      pair.z = scan.index.norms[slots.x];
-    }
-    if (row + 1 < share_.rows) {
-      slots.y = scan.passing.slot(share_.filter, row + 1);
-      pair.y = scan.index.offsets[slots.y];
-      pair.w = scan.index.norms[slots.y];
-    }
+    const bool first = row < share_.rows, second = row + 1 < share_.rows;
+    return {first ? index.offsets[slots.x] : beyond, second ? index.offsets[slots.y] : beyond,
+            first ? index.norms[slots.x] : 0.0f, second ? index.norms[slots.y] : 0.0f};
   }
 
   // The products of stage n, the first of a tile, or others added to those.
