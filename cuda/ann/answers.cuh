@@ -25,12 +25,41 @@ struct AnswerShared {
   int64_t ids[kMostKept];
 };
 
+// Every kPairWarps'th list from that of place `warp` on into that one, where lists have a key for each
+// lane: it stays in registers on the way, and nothing waits for others to be read one by one.
+__device__ __forceinline__ void merge_short_lists(const ScanProblem& problem, int64_t position, int lane,
+                                                  int warp) {
+  constexpr int kAtOnce = 4;
+  if (warp >= problem.places) return;
+  Key best = 0;
+  for (int64_t first = warp; first < problem.places; first += kAtOnce * kPairWarps) {
+    Key others[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t place = first + i * kPairWarps;  // its keys backwards: see KeyList::insert
+      others[i] = place < problem.places ? problem.list(position, place).keys[kWarpSize - 1 - lane] : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      Key keys[1] = {max(best, others[i])};
+      merge_warp(keys, lane);
+      best = keys[0];
+    }
+  }
+  __syncwarp();
+  problem.list(position, warp).keys[lane] = best;
+}
+
 // The lists of all places into the first. All threads of the block.
 __device__ __forceinline__ void merge_places(const ScanProblem& problem, int64_t position, int lane,
                                              int warp) {
   const KeyList own = problem.list(position, warp);
-  for (int64_t place = warp + kPairWarps; place < problem.places; place += kPairWarps)
-    own.insert_list(problem.list(position, place), lane);
+  if (problem.kept == kWarpSize) {
+    merge_short_lists(problem, position, lane, warp);
+  } else {
+    for (int64_t place = warp + kPairWarps; place < problem.places; place += kPairWarps)
+      own.insert_list(problem.list(position, place), lane);
+  }
   const auto lists = static_cast<int>(min(static_cast<int64_t>(kPairWarps), problem.places));
   for (int step = kPairWarps / 2; step > 0; step /= 2) {
     __syncthreads();

@@ -20,10 +20,10 @@ using ec::cuda::AnyRows;
 using ec::cuda::BFloat;
 using ec::cuda::NumberKind;
 
-constexpr int kMultiprocessors = 2;
 constexpr Metric kMetrics[] = {Metric::kCosine, Metric::kInnerProduct, Metric::kL2};
 
 inline bool on_hopper = false;  // searches are those of a device that has its instructions
+inline int multiprocessors = 2;
 
 // An index over rows of float32, a few numbers apart.
 struct Data {
@@ -60,7 +60,7 @@ struct Data {
              offsets.data(),
              norms.data(),
              &roughness};
-    CHECK(run_encode(index, kMultiprocessors, nullptr));
+    CHECK(run_encode(index, multiprocessors, nullptr));
     CHECK(roughness >= 0.0f && roughness <= 1.0f / 256);
   }
 
@@ -70,7 +70,7 @@ struct Data {
     for (size_t i = 1; i < inverse_norms.size(); ++i)
       std::copy_n(vectors.begin(), step, vectors.begin() + static_cast<std::ptrdiff_t>(i) * step);
     std::fill(inverse_norms.begin(), inverse_norms.end(), inverse_norms[0]);
-    CHECK(run_encode(index, kMultiprocessors, nullptr));
+    CHECK(run_encode(index, multiprocessors, nullptr));
   }
 
   double distance(const float* query, int64_t slot) const {
@@ -168,8 +168,8 @@ inline Answers search(const Data& data, const std::vector<float>& queries, int k
   struct alignas(256) Block {
     unsigned char bytes[256];
   };
-  std::vector<Block> workspace(search_workspace_bytes(problem, kMultiprocessors) / sizeof(Block) + 1);
-  CHECK(run_search(problem, kMultiprocessors, workspace.data(), nullptr));
+  std::vector<Block> workspace(search_workspace_bytes(problem, multiprocessors) / sizeof(Block) + 1);
+  CHECK(run_search(problem, multiprocessors, workspace.data(), nullptr));
   return answers;
 }
 

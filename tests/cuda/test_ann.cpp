@@ -60,6 +60,15 @@ void all_shapes() {
   }
 }
 
+// More lists of a query than the block that merges them has warps, short ones and longer.
+void many_lists() {
+  multiprocessors = 40;
+  const int columns = 6;
+  const Data data(Metric::kL2, 2500, columns, 15);
+  for (const int k : {10, 30}) agree(data, some_queries(2, columns, 16), k, false, nullptr);
+  multiprocessors = 2;
+}
+
 // Of more equal rows in a tile than are put aside at once, those of the lowest slots are kept, in whatever
 // order threads come.
 void ties_go_to_the_lowest_slots() {
@@ -97,7 +106,7 @@ void rows_that_are_not_finite_are_not_found() {
       for (int64_t i = 0; i < rows; ++i)
         if (std::find(sound.begin(), sound.end(), i) == sound.end())
           data.vectors[static_cast<size_t>(i * data.stride + i % columns)] = std::nanf("");
-      CHECK(run_encode(data.index, kMultiprocessors, nullptr));
+      CHECK(run_encode(data.index, multiprocessors, nullptr));
       const std::vector<float> queries = some_queries(2, columns, 14);
       for (const bool certain : {false, true}) {
         const Answers answers = search(data, queries, k, certain, nullptr);
@@ -201,6 +210,7 @@ int main() {
   for (const bool hopper : {false, true}) {
     on_hopper = hopper;
     all_shapes();
+    many_lists();
     ties_go_to_the_lowest_slots();
     rows_that_are_not_finite_are_not_found();
     walks_end_where_the_graph_does();

@@ -74,7 +74,7 @@ class BestRows {
 #pragma unroll
       for (int i = 0; i < kTaken; ++i) {
         const float own = bound(c[part * kTaken + i], part, i);
-        highest[i / 2 % 2] = i % 4 == i && i % 2 == 0 ? own : fmaxf(highest[i / 2 % 2], own);
+        highest[i / 2 % 2] = i < 4 && i % 2 == 0 ? own : fmaxf(highest[i / 2 % 2], own);
       }
       const bool some = highest[0] >= bars_[0] || highest[1] >= bars_[1];
       parts |= __any_sync(kAllLanes, some ? 1 : 0) != 0 ? 1u << part : 0u;
