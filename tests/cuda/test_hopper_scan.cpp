@@ -84,6 +84,14 @@ void queries_without_an_answer() {
   for (size_t i = 0; i < 12; ++i) CHECK(answers.counts[i] == (i == 4 || i == 9 ? 0 : k));
 }
 
+// There is nothing to map.
+void no_rows() {
+  const Data data(Metric::kInnerProduct, 0, 8, 29);
+  const Answers answers = search(data, some_queries(2, 8, 30), 3, false, nullptr);
+  for (const int64_t count : answers.counts) CHECK(count == 0);
+  for (const int64_t id : answers.ids) CHECK(id == -1);
+}
+
 }  // namespace
 
 int main() {
@@ -92,5 +100,6 @@ int main() {
   filters_of_queries();
   repeats();
   queries_without_an_answer();
+  no_rows();
   return check::report();
 }

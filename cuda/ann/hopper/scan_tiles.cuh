@@ -14,7 +14,7 @@
 // cycles; in that time 48 KB come in, and products read 80 bytes a cycle of shared memory of the 128 that
 // it gives. To look at the products of 768 columns takes some 500 of a warpgroup's 6144 cycles of the
 // tensor cores, behind those of the other. Of few queries a second warpgroup would have none, and leaves;
-// then what counts is that three stages are under way, 96 KB of rows.
+// then what counts is that two stages are under way at least, 64 KB of rows.
 //
 // Memory: dynamic shared, kScanSharedBytes.
 #pragma once
@@ -24,8 +24,10 @@
 namespace ec::cuda::ann {
 
 constexpr int kRingStages = 4;
-constexpr int kUnderWay = 2;  // stages of gathered rows that a thread has not waited for when it begins one
-constexpr int kLookers = 2;   // warpgroups that multiply, and look
+// Stages of gathered rows that a thread has not waited for when it begins another. With more of them the
+// one of two warpgroups that is ahead would wait for copies that are there.
+constexpr int kUnderWay = 1;
+constexpr int kLookers = 2;  // warpgroups that multiply, and look
 constexpr int kScanThreads = (kLookers + 1) * kGroupThreads;
 constexpr int kGroupWarps = kGroupThreads / kWarpSize;
 constexpr int kLookerRegisters = 224, kBringerRegisters = 56;
@@ -56,7 +58,7 @@ static_assert(kScanSharedBytes <= size_t{227} << 10, "a block has no more");
 
 // Of the stages that a block goes through, number n is in this slot of the ring, is there when the phase of
 // this parity of `full` is over, and free for stage n + kRingStages when that of `empty` is.
-__device__ __forceinline__ int slot_of(unsigned n) { return static_cast<int>(n % kRingStages); }
+__device__ __forceinline__ int place_in_ring(unsigned n) { return static_cast<int>(n % kRingStages); }
 __device__ __forceinline__ unsigned parity_of(unsigned n) { return n / kRingStages % 2; }
 
 template <bool kByBits>
@@ -98,8 +100,8 @@ class HopperBlock {
 #pragma unroll 1
       for (int step = 0; step < steps_; ++step, ++n) {
         wait_until_empty(n);
-        RingStage& stage = shared_.stages[slot_of(n)];
-        CopyBarrier& full = shared_.full[slot_of(n)];
+        RingStage& stage = shared_.stages[place_in_ring(n)];
+        CopyBarrier& full = shared_.full[place_in_ring(n)];
         arrive_and_expect(full, sizeof(RingStage));
         copy_tile(stage.rows, problem_.rows, step * kPanelColumns, row, full);
         bring_queries(n, step);
@@ -134,12 +136,12 @@ class HopperBlock {
 
  private:
   __device__ __forceinline__ void wait_until_empty(unsigned n) {
-    wait_for_phase(shared_.empty[slot_of(n)], parity_of(n) ^ 1u);  // at once where nothing was there
+    wait_for_phase(shared_.empty[place_in_ring(n)], parity_of(n) ^ 1u);  // at once where nothing was there
   }
 
   __device__ __forceinline__ void bring_queries(unsigned n, int step) {
-    copy_tile(shared_.stages[slot_of(n)].queries, problem_.queries, step * kPanelColumns,
-              static_cast<int>(share_.first_query), shared_.full[slot_of(n)]);
+    copy_tile(shared_.stages[place_in_ring(n)].queries, problem_.queries, step * kPanelColumns,
+              static_cast<int>(share_.first_query), shared_.full[place_in_ring(n)]);
   }
 
   // Rows of a list. A thread has one piece of every 16th row.
@@ -161,9 +163,9 @@ class HopperBlock {
 #pragma unroll 1
       for (int step = 0; step < steps_; ++step, ++n) {
         wait_until_empty(n);
-        RingStage& stage = shared_.stages[slot_of(n)];
+        RingStage& stage = shared_.stages[place_in_ring(n)];
         if (in_group_ == 0) {
-          arrive_and_expect(shared_.full[slot_of(n)], sizeof stage.queries);
+          arrive_and_expect(shared_.full[place_in_ring(n)], sizeof stage.queries);
           bring_queries(n, step);
         }
         const int column = step * kPanelColumns + piece * 8;
@@ -183,7 +185,7 @@ class HopperBlock {
   }
   __device__ __forceinline__ void give(unsigned n) {
     publish_writes();
-    arrive(shared_.full[slot_of(n)]);
+    arrive(shared_.full[place_in_ring(n)]);
   }
 
   // A thread finds the facts of two rows of each tile.
@@ -208,8 +210,8 @@ class HopperBlock {
   // The products of stage n, the first of a tile, or others added to those.
   template <bool kFirst>
   __device__ __forceinline__ void multiply_stage(int group, unsigned n, float (&c)[kWideNumbers]) {
-    const RingStage& stage = shared_.stages[slot_of(n)];
-    wait_for_phase(shared_.full[slot_of(n)], parity_of(n));
+    const RingStage& stage = shared_.stages[place_in_ring(n)];
+    wait_for_phase(shared_.full[place_in_ring(n)], parity_of(n));
     const uint64_t queries = tile_descriptor(shared_address(stage.queries + group * kPanelNumbers)),
                    rows = tile_descriptor(shared_address(stage.rows));
     products_fence();
@@ -231,10 +233,10 @@ class HopperBlock {
     for (int step = 1; step < steps_; ++step) {
       multiply_stage<false>(group, ++n, c);
       products_wait<1>();  // those of the stage before are made, and it is free
-      if (first_lane) arrive(shared_.empty[slot_of(n - 1)]);
+      if (first_lane) arrive(shared_.empty[place_in_ring(n - 1)]);
     }
     products_end(c);
-    if (first_lane) arrive(shared_.empty[slot_of(n)]);
+    if (first_lane) arrive(shared_.empty[place_in_ring(n)]);
     ++n;
   }
 
