@@ -1,196 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays on a GPU: addresses for the kernels, and memory and streams from the arrays' own library.
 
-Nothing here waits for the device, and nothing is imported that the caller has not imported, but by
-`call_for`.
+Nothing is imported here that the caller has not imported, but by `call_for` and `current_device`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._device_libraries import CuPy, Layout, Library, Torch
+
 __all__ = [
-    "DTYPES", "Call", "Layout", "Library", "call_for", "call_of", "is_on_device", "on_host",
-    "take_rows",
+    "DTYPES", "Call", "Layout", "Library", "call_for", "call_of", "current_device", "is_on_device",
+    "on_host", "take_rows",
 ]  # fmt: skip
 
 # Numbers that the C ABI gives the dtypes.
 DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
 _FLOATS = tuple(DTYPES)
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+# Copies up to so many bytes go by pinned memory, of which libraries keep what they once had, and
+# are not waited for.
+_MOST_STAGED = 1 << 23
+_ALIGNMENT = 16  # of arrays that are sent together
 
-
-class Layout(NamedTuple):
-    """Where an array lies: strides in elements, `dtype` as NumPy names it."""
-
-    address: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: str
-    device: int
-
-
-class Library(Protocol):
-    """What is needed of an array library."""
-
-    name: str
-
-    def is_ready(self) -> bool:
-        """Tell whether the library is there, or can be imported, and finds a GPU."""
-
-    def owns(self, array: object) -> bool:
-        """Tell whether `array` is one of this library's, on a GPU."""
-
-    def layout(self, array: Any) -> Layout:
-        """Return where `array` lies."""
-
-    def converted(self, array: Any, dtype: str) -> Any:
-        """Return `array` in C order and of `dtype`."""
-
-    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        """Return a new array, from memory that the library hands out in the order of its stream."""
-
-    def stream(self, device: int) -> int:
-        """Return the handle of the stream that the library works on now."""
-
-    def on(self, device: int) -> AbstractContextManager[Any]:
-        """Return a context in which the library computes on `device`."""
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        """Return a copy of `array` for NumPy, bfloat16 as float32; this waits for the device."""
-
-    def from_host(self, array: NDArray[Any], device: int) -> Any:
-        """Return a copy of `array` on the device."""
-
-    def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
-        """Return some rows of `array`, in this order."""
-
-    def joined(self, arrays: Sequence[Any]) -> Any:
-        """Return arrays of one dtype one after the other, as a new array."""
-
-    def added(self, a: Any, b: Any) -> Any:
-        """Return the sum of two arrays of one shape and dtype, as a new array."""
-
-
-class _Torch:
-    name = "torch.Tensor"
-
-    def is_ready(self) -> bool:
-        try:
-            return bool(import_module("torch").cuda.is_available())
-        except ImportError:
-            return False
-
-    def owns(self, array: object) -> bool:
-        torch = sys.modules.get("torch")
-        return torch is not None and isinstance(array, torch.Tensor) and array.is_cuda
-
-    def layout(self, array: Any) -> Layout:
-        dtype = str(array.dtype).removeprefix("torch.")
-        return Layout(
-            array.data_ptr(), tuple(array.shape), array.stride(), dtype, array.device.index
-        )
-
-    def converted(self, array: Any, dtype: str) -> Any:
-        return array.to(getattr(sys.modules["torch"], dtype)).contiguous()
-
-    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=torch.device("cuda", device))
-
-    def stream(self, device: int) -> int:
-        handle: int = sys.modules["torch"].cuda.current_stream(device).cuda_stream
-        return handle
-
-    def on(self, device: int) -> AbstractContextManager[Any]:
-        return nullcontext()  # Torch computes where its tensors are
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        torch = sys.modules["torch"]
-        wide = array.float() if array.dtype is torch.bfloat16 else array  # NumPy has none
-        copy: NDArray[Any] = wide.detach().cpu().numpy()
-        return copy
-
-    def from_host(self, array: NDArray[Any], device: int) -> Any:
-        torch = sys.modules["torch"]
-        return torch.from_numpy(array).to(torch.device("cuda", device))
-
-    def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
-        return array[self.from_host(rows, array.device.index)]
-
-    def joined(self, arrays: Sequence[Any]) -> Any:
-        return sys.modules["torch"].cat(list(arrays))
-
-    def added(self, a: Any, b: Any) -> Any:
-        return a + b
-
-
-class _CuPy:
-    name = "cupy.ndarray"
-
-    def is_ready(self) -> bool:
-        try:
-            return bool(import_module("cupy").cuda.is_available())
-        except ImportError:
-            return False
-
-    def owns(self, array: object) -> bool:
-        cupy = sys.modules.get("cupy")
-        return cupy is not None and isinstance(array, cupy.ndarray)
-
-    def layout(self, array: Any) -> Layout:
-        size = array.dtype.itemsize
-        strides = tuple(stride // size for stride in array.strides)
-        return Layout(
-            array.data.ptr, tuple(array.shape), strides, array.dtype.name, array.device.id
-        )
-
-    def converted(self, array: Any, dtype: str) -> Any:
-        with self.on(array.device.id):
-            return array.astype(dtype, order="C", copy=False)
-
-    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        with self.on(device):
-            return sys.modules["cupy"].empty(shape, dtype)
-
-    def stream(self, device: int) -> int:
-        handle: int = sys.modules["cupy"].cuda.get_current_stream(device).ptr
-        return handle
-
-    def on(self, device: int) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = sys.modules["cupy"].cuda.Device(device)
-        return context
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        copy: NDArray[Any] = sys.modules["cupy"].asnumpy(array)
-        return copy
-
-    def from_host(self, array: NDArray[Any], device: int) -> Any:
-        with self.on(device):
-            return sys.modules["cupy"].asarray(array)
-
-    def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
-        with self.on(array.device.id):
-            return array[self.from_host(rows, array.device.id)]
-
-    def joined(self, arrays: Sequence[Any]) -> Any:
-        with self.on(arrays[0].device.id):
-            return sys.modules["cupy"].concatenate(list(arrays))
-
-    def added(self, a: Any, b: Any) -> Any:
-        with self.on(a.device.id):
-            return a + b
-
-
-_LIBRARIES: list[Library] = [_Torch(), _CuPy()]
+_LIBRARIES: list[Library] = [Torch(), CuPy()]
 
 
 def _library_of(array: object) -> Library | None:
@@ -287,13 +129,17 @@ class Call:
     def matrix(
         self, argument: str, array: Any, *, narrow: bool = False
     ) -> tuple[int, int, int, int, int]:
-        """Return the numbers of a matrix, as the kernels take it; `narrow`: float64 as float32."""
+        """Return the numbers of a matrix, as the kernels take it.
+
+        `narrow`: float64 is rounded to float32, and int8 taken too.
+        """
+        if narrow:
+            layout = self._seen(argument, array, (*_FLOATS, "int8"))
+            self._check_axes(argument, layout, (2,))
+            if layout.dtype in ("float64", "int8"):
+                return _matrix_numbers(self._copied(array, "float32"))
         layout = self.floats(argument, array, 2, rows=True)
-        if narrow and layout.dtype == "float64":
-            layout = self._copied(array, "float32")
-        rows, columns = layout.shape
-        stride = layout.strides[0] if rows > 1 else columns
-        return layout.address, rows, columns, stride, DTYPES[layout.dtype]
+        return _matrix_numbers(layout)
 
     def vector(self, argument: str, array: Any, length: int) -> tuple[int, int, int]:
         """Return the numbers of a vector of float32 or float64, as the kernels take it."""
@@ -310,14 +156,44 @@ class Call:
         return layout.address, layout.strides[0], DTYPES[layout.dtype]
 
     def copied_from_host(self, array: NDArray[Any]) -> Any:
-        """Return a copy of a contiguous array of the host, kept as scratch is."""
-        copy = self._library.from_host(array, self._device)
+        """Return a copy of a contiguous array of the host, kept as scratch is.
+
+        Only one of many bytes is waited for.
+
+        Raises
+        ------
+        RuntimeError
+            In the capture of a graph, which would read the host's memory again when it is run.
+        """
+        if self._library.is_capturing(self._device):
+            raise RuntimeError(
+                f"{self.where}: what lies on the CPU cannot be sent while a CUDA graph is captured."
+            )
+        small = array.nbytes <= _MOST_STAGED
+        send = self._library.staged if small else self._library.from_host
+        copy = send(array, self._device)
         self._kept.append(copy)
         return copy
+
+    def uploaded(self, array: NDArray[Any]) -> int:
+        """Return the address of such a copy, which is waited for, and takes no pinned memory."""
+        return self.kept(self._library.from_host(array, self._device))
 
     def sent(self, array: NDArray[Any]) -> int:
         """Return the address of such a copy."""
         return self._library.layout(self.copied_from_host(array)).address
+
+    def sent_together(self, *arrays: NDArray[Any]) -> tuple[int, ...]:
+        """Return the addresses of several such copies, which are one."""
+        starts, size = [], 0
+        for array in arrays:
+            starts.append(size)
+            size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        packed = np.zeros(size, np.uint8)
+        for start, array in zip(starts, arrays, strict=True):
+            packed[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        address = self.sent(packed)
+        return tuple(address + start for start in starts)
 
     def kept(self, array: Any) -> int:
         """Keep an array that this call has made, as scratch is, and return its address."""
@@ -402,6 +278,12 @@ class Call:
         return layout
 
 
+def _matrix_numbers(layout: Layout) -> tuple[int, int, int, int, int]:
+    rows, columns = layout.shape
+    stride = layout.strides[0] if rows > 1 else columns
+    return layout.address, rows, columns, stride, DTYPES[layout.dtype]
+
+
 def _listed(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
@@ -457,22 +339,38 @@ def call_for(where: str, argument: str, device: int) -> Call:
     ValueError
         If there is no such device.
     """
-    # A library that is there already goes first.
+    library = _ready_library(where, argument, f"cuda:{device}")
+    call = Call(where, argument, device, library, False)
+    count: int = call.kernels.device_count(where)
+    if device >= count:
+        raise ValueError(
+            f"{where}: '{argument}' must be one of the {count} devices, 'cuda:0' to "
+            f"'cuda:{count - 1}'; got 'cuda:{device}'."
+        )
+    return call
+
+
+def _ready_library(where: str, argument: str, device: str) -> Library:
+    # One that is there already goes first.
     libraries = sorted(_LIBRARIES, key=lambda one: one.name.partition(".")[0] not in sys.modules)
     for library in libraries:
         if library.is_ready():
-            call = Call(where, argument, device, library, False)
-            count: int = call.kernels.device_count(where)
-            if device >= count:
-                raise ValueError(
-                    f"{where}: '{argument}' must be one of the {count} devices, 'cuda:0' to "
-                    f"'cuda:{count - 1}'; got 'cuda:{device}'."
-                )
-            return call
+            return library
     raise RuntimeError(
         f"{where}: '{argument}' must be 'cpu', because neither Torch nor CuPy is here and finds a "
-        f"GPU; got 'cuda:{device}'."
+        f"GPU; got '{device}'."
     )
+
+
+def current_device(where: str, argument: str) -> int:
+    """Return the number of the device that Torch or else CuPy works on now.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no library that finds a GPU.
+    """
+    return _ready_library(where, argument, "cuda").current()
 
 
 def is_on_device(array: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import embedcore._device as device_module
 import pytest
+from embedcore._device_libraries import Layout, Torch
 
 torch = pytest.importorskip("torch")
 
@@ -21,15 +22,15 @@ METRICS = ("cosine", "chord", "arc", "l2", "spatial")
 TOLERANCE = 4e-5
 
 
-class _TorchOnEmulation(device_module._Torch):
+class _TorchOnEmulation(Torch):
     """Tensors of the CPU, as the emulated device's."""
 
     def owns(self, array: object) -> bool:
         return isinstance(array, torch.Tensor)
 
-    def layout(self, array: Any) -> device_module.Layout:
+    def layout(self, array: Any) -> Layout:
         dtype = str(array.dtype).removeprefix("torch.")
-        return device_module.Layout(array.data_ptr(), tuple(array.shape), array.stride(), dtype, 0)
+        return Layout(array.data_ptr(), tuple(array.shape), array.stride(), dtype, 0)
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         # On a boundary of 256 bytes, as the allocator of a GPU, and of whatever was there before.
@@ -38,6 +39,12 @@ class _TorchOnEmulation(device_module._Torch):
         raw = torch.full((size + 256,), 255, dtype=torch.uint8)
         start = -raw.data_ptr() % 256
         return raw[start : start + size].view(kind).reshape(shape)
+
+    def staged(self, array: Any, device: int) -> Any:
+        return torch.from_numpy(array.copy())
+
+    def is_capturing(self, device: int) -> bool:
+        return False
 
     def stream(self, device: int) -> int:
         return 0

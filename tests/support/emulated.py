@@ -112,6 +112,15 @@ class EmulatedLibrary:
         assert device == 0
         return EmulatedArray(array.copy())
 
+    def staged(self, array: Array, device: int) -> EmulatedArray:
+        return self.from_host(array, device)
+
+    def is_capturing(self, device: int) -> bool:
+        return False
+
+    def current(self) -> int:
+        return 0
+
     def take(self, array: EmulatedArray, rows: Array) -> EmulatedArray:
         return EmulatedArray(array.memory[rows])
 
