@@ -2,6 +2,7 @@
 // Filtered search on the device: what launches its kernels. Nothing here waits.
 #pragma once
 
+#include "ann/explain.h"
 #include "ann/index.h"
 #include "ann/walk.h"
 #include "common/workspace.h"
@@ -37,6 +38,7 @@ struct SearchProblem {
   int64_t* ids;
   float* distances;
   int64_t* found;
+  Explanation* explanations;  // [query], or null
 };
 
 // False: a grid would be too large.
@@ -46,7 +48,11 @@ bool run_mark_mask(const uint8_t* mask, int64_t stride, const uint32_t* order, i
                    unsigned* bits, Stream stream);
 bool run_mark_ids(const int64_t* ids, int64_t count, const IdTable& table, int64_t rows, unsigned* bits,
                   Stream stream);
+// sources: of each filter where its bits are.
+bool run_gather(const unsigned* const* sources, int64_t filters, int64_t rows, unsigned* bits,
+                Stream stream);
 size_t list_workspace_bytes(int64_t filters, int64_t rows);
+// slots null: counts alone.
 bool run_list(const unsigned* bits, int64_t filters, int64_t rows, uint32_t* slots, int64_t stride,
               int64_t* counts, void* workspace, Stream stream);
 size_t search_workspace_bytes(const SearchProblem& problem, int multiprocessors);

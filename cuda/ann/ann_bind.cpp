@@ -22,10 +22,10 @@ T* start_of(const Part& part) {
 
 // An index on the device, whose arrays Python keeps.
 struct Index {
-  // Rows, columns, elements between rows.
-  using Sizes = std::array<int64_t, 3>;
-  // Vectors, inverse norms, mean, ids, codes, offsets, norms, roughness.
-  using Arrays = std::array<uintptr_t, 8>;
+  // Rows, columns, elements between rows; of codes: columns of their heads, and of queries.
+  using Sizes = std::array<int64_t, 5>;
+  // Vectors, inverse norms, mean, ids, codes, offsets, norms, roughness; of codes: scales, axes.
+  using Arrays = std::array<uintptr_t, 10>;
 
   Index(int metric, int number, const Sizes& sizes, const Arrays& arrays) {
     given.metric = static_cast<ec_ann_metric>(metric);
@@ -41,6 +41,10 @@ struct Index {
     given.offsets = ecpy::pointer_of<float>(arrays[5]);
     given.norms = ecpy::pointer_of<float>(arrays[6]);
     given.roughness = ecpy::pointer_of<float>(arrays[7]);
+    given.scales = ecpy::pointer_of<const float>(arrays[8]);
+    given.axes = ecpy::pointer_of<const float>(arrays[9]);
+    given.head_columns = sizes[3];
+    given.query_columns = sizes[4];
   }
 
   ec_cuda_ann_index given = {};
@@ -92,7 +96,16 @@ void mark_ids(const char* where, const ecpy::PlaceNumbers& place, const Part& id
   });
 }
 
-// bits: of so many filters; slots: so many apart.
+// sources: addresses of the bits of so many filters.
+void gather(const char* where, const ecpy::PlaceNumbers& place, const Part& sources, int64_t rows,
+            uintptr_t bits) {
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_gather(at, start_of<const uint32_t* const>(sources), std::get<1>(sources), rows,
+                              ecpy::pointer_of<uint32_t>(bits), error);
+  });
+}
+
+// bits: of so many filters; slots: so many apart; 0: counts alone.
 void list(const char* where, const ecpy::PlaceNumbers& place, const Part& bits, int64_t rows,
           const Part& slots, uintptr_t counts, const py::object& allocate) {
   const int64_t filters = std::get<1>(bits), words = filters * ec_cuda_ann_filter_words(rows);
@@ -121,10 +134,10 @@ ec_cuda_ann_graph graph_of(const GraphNumbers& numbers) {
           {least[0], least[1], least[2], least[3]}};
 }
 
-// results: addresses of ids, distances and counts.
+// results: addresses of ids, distances and counts, and of explanations, 0 for none.
 void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const Index& index,
             const ecpy::MatrixNumbers& queries_numbers, int k, bool exact, const Positions& positions,
-            const Lists& lists, const GraphNumbers& graph_numbers, const std::array<uintptr_t, 3>& results,
+            const Lists& lists, const GraphNumbers& graph_numbers, const std::array<uintptr_t, 4>& results,
             const py::object& allocate) {
   ec_cuda_ann_search_options options = {};
   options.k = k;
@@ -143,6 +156,7 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   options.living = std::get<5>(lists);
   const ec_cuda_ann_graph graph = graph_of(graph_numbers);
   options.graph = &graph;
+  options.explanations = ecpy::pointer_of<int64_t>(results[3]);
   const ec_cuda_place place = ecpy::place_of(place_numbers);
   const ec_matrix queries = ecpy::matrix_of(queries_numbers);
   ec_error error = {};
@@ -167,6 +181,7 @@ void register_ann(py::module_& module) {
   module.def("ann_evaluate", &evaluate);
   module.def("ann_mark_mask", &mark_mask);
   module.def("ann_mark_ids", &mark_ids);
+  module.def("ann_gather", &gather);
   module.def("ann_list", &list);
   module.def("ann_search", &search);
 }

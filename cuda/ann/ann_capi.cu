@@ -13,13 +13,19 @@ ec_status make_index(const ec_cuda_ann_index& given, IndexRows* index, ec_error*
   if (given.metric < EC_ANN_COSINE || given.metric > EC_ANN_L2)
     return fail(error, EC_INVALID_VALUE, "metric", -1, "'metric' is unknown; got ec_ann_metric %d",
                 static_cast<int>(given.metric));
-  if (given.number < EC_ANN_FLOAT32 || given.number > EC_ANN_INT8)
+  if (given.number < EC_ANN_FLOAT32 || given.number > EC_ANN_CODES)
     return fail(error, EC_INVALID_TYPE, "number", -1, "'number' is unknown; got ec_ann_number %d",
                 static_cast<int>(given.number));
   if (given.rows < 0 || given.rows >= 0xffffffffll || given.columns < 1 || given.columns > (1 << 24))
     return fail(error, EC_INVALID_VALUE, "index", -1,
                 "'index' must have fewer than 2^32 - 1 rows and at most 2^24 columns; got %lld and %lld",
                 static_cast<long long>(given.rows), static_cast<long long>(given.columns));
+  const bool coded = given.number == EC_ANN_CODES;
+  if (coded && (given.query_columns < given.columns || given.query_columns > (1 << 24) ||
+                given.head_columns < 0 || given.scales == nullptr || given.axes == nullptr))
+    return fail(error, EC_INVALID_VALUE, "index", -1,
+                "'index' must have scales, axes and no fewer columns of queries (%lld) than codes (%lld)",
+                static_cast<long long>(given.query_columns), static_cast<long long>(given.columns));
   *index = {static_cast<Metric>(given.metric),
             static_cast<RowKind>(given.number),
             given.rows,
@@ -33,7 +39,9 @@ ec_status make_index(const ec_cuda_ann_index& given, IndexRows* index, ec_error*
             static_cast<BFloat*>(given.codes),
             given.offsets,
             given.norms,
-            given.roughness};
+            given.roughness,
+            {given.scales, given.axes, static_cast<int>(coded ? min(given.head_columns, given.columns) : 0),
+             static_cast<int>(coded ? given.query_columns : given.columns)}};
   return EC_OK;
 }
 
@@ -63,9 +71,11 @@ struct Prepared {
  private:
   ec_status check(const ec_matrix& queries, const ec_cuda_ann_search_options& options,
                   ec_error* error) const {
-    if (queries.columns != problem.index.columns)
+    if (queries.columns != problem.index.coded.query_columns)
       return fail(error, EC_INVALID_VALUE, "queries", -1, "'queries' must have %d columns; got %lld",
-                  problem.index.columns, static_cast<long long>(queries.columns));
+                  problem.index.coded.query_columns, static_cast<long long>(queries.columns));
+    if (options.exact != 0 && problem.index.kind == RowKind::kCodes)
+      return fail(error, EC_INVALID_VALUE, "exact", -1, "'exact' must be 0 for an index of codes");
     if (queries.dtype == EC_FLOAT64)
       return fail(error, EC_INVALID_TYPE, "queries", -1,
                   "'queries' must be float16, bfloat16 or float32 on the GPU; got float64");
@@ -106,6 +116,7 @@ struct Prepared {
     problem.counts = options.counts;
     problem.bits = options.bits;
     problem.every = options.every;
+    problem.explanations = reinterpret_cast<Explanation*>(options.explanations);
     problem.every_count = options.living;
     problem.k = options.k;
     problem.certain = options.exact != 0;
@@ -181,6 +192,14 @@ ec_status ec_cuda_ann_mark_ids(const ec_cuda_place* place, const int64_t* ids, i
   const CurrentDevice current(place->device);
   const IdTable table = {known_ids, known_slots, known};
   return started(run_mark_ids(ids, count, table, rows, bits, stream_of(place)), error);
+}
+
+ec_status ec_cuda_ann_gather(const ec_cuda_place* place, const uint32_t* const* sources, int64_t filters,
+                             int64_t rows, uint32_t* bits, ec_error* error) {
+  const ec_status status = check_given(place, "place", error);
+  if (status != EC_OK) return status;
+  const CurrentDevice current(place->device);
+  return started(run_gather(sources, filters, rows, bits, stream_of(place)), error);
 }
 
 ec_status ec_cuda_ann_list(const ec_cuda_place* place, const uint32_t* bits, int64_t filters, int64_t rows,

@@ -93,14 +93,14 @@ __device__ __forceinline__ int measure(const AnswerProblem& problem, int64_t pos
                                        int lane, int warp) {
   const IndexRows& index = problem.scan.index;
   const KeyList list = problem.scan.list(position, 0);
+  const float* query = problem.scan.queries.vectors + position * index.columns;
+  const double part = problem.scan.queries.facts[position].part;
   int size = kWarpSize;
   while (size < list.kept) size *= 2;
   for (int i = warp; i < size; i += kPairWarps) {
     const Key key = i < list.kept ? list.keys[i] : 0;
     float distance = __uint_as_float(0x7f800000u);
-    if (key != 0)
-      distance = distance_of<T>(index, problem.scan.queries.vectors + position * index.columns,
-                                slot_of(key), lane);
+    if (key != 0) distance = distance_of<T>(index, query, part, slot_of(key), lane);
     if (lane == 0) {
       shared.distances[i] = distance;
       shared.ids[i] = key == 0 ? kLargestId : index.ids[slot_of(key)];

@@ -1,23 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-// Distances as the CPU has them: from the vectors as given, summed in float64.
+// Distances as the CPU has them: from the vectors as given, or else their codes, summed in float64.
 #pragma once
 
 #include "ann/queries.cuh"
 
 namespace ec::cuda::ann {
 
-// A warp; all lanes get it.
+// From the score of codes; part: as QueryFacts has it.
+__device__ __forceinline__ float distance_of_score(Metric metric, double part, double score) {
+  if (metric == Metric::kInnerProduct) return static_cast<float>(-(part + score));
+  const double square = fmax(0.0, part - 2.0 * score);
+  return static_cast<float>(metric == Metric::kL2 ? sqrt(square) : 0.5 * square);
+}
+
+// A warp; all lanes get it. query: as prepared; part: as its QueryFacts has it.
 template <class T>
-__device__ __forceinline__ float distance_of(const IndexRows& index, const float* query, int64_t slot,
-                                             int lane) {
-  const T* row = static_cast<const T*>(index.vectors) + slot * index.stride;
-  const bool apart = index.metric == Metric::kL2;
+__device__ __forceinline__ float distance_of(const IndexRows& index, const float* query, double part,
+                                             int64_t slot, int lane) {
+  const Row<T> row(index, slot);
+  const bool apart = index.metric == Metric::kL2 && !kIsCoded<T>;
   double sum = 0.0;
   for (int k = lane; k < index.columns; k += kWarpSize) {
-    const auto x = static_cast<double>(to_float(row[k])), q = static_cast<double>(query[k]);
+    const auto x = static_cast<double>(row[k]), q = static_cast<double>(query[k]);
     sum += apart ? (x - q) * (x - q) : x * q;
   }
   sum = warp_sum(sum);
+  if (kIsCoded<T>)
+    return distance_of_score(index.metric, part, sum + static_cast<double>(index.offsets[slot]));
   if (apart) return static_cast<float>(sqrt(sum));
   if (index.metric == Metric::kInnerProduct) return static_cast<float>(-sum);
   return static_cast<float>(fmax(0.0, 1.0 - sum * static_cast<double>(index.inverse_norms[slot])));

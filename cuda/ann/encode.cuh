@@ -20,15 +20,16 @@ template <class T>
 __global__ void __launch_bounds__(kRowThreads, 1) encode_rows(const __grid_constant__ IndexRows index) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kRowWarps;
-  const bool unit = index.metric == Metric::kCosine;
+  const bool unit = index.metric == Metric::kCosine && !kIsCoded<T>;
   float roughest = 0.0f;
   for (int64_t slot = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarpSize;
        slot < index.rows; slot += warps) {
-    const T* row = static_cast<const T*>(index.vectors) + slot * index.stride;
+    const Row<T> row(index, slot);
     const float scale = unit ? index.inverse_norms[slot] : 1.0f;
     double square = 0.0, lost = 0.0;
     for (int k = lane; k < index.padded; k += kWarpSize) {
-      const float centred = k < index.columns ? to_float(row[k]) * scale - index.mean[k] : 0.0f;
+      float centred = k < index.columns ? row[k] : 0.0f;
+      if (!kIsCoded<T> && k < index.columns) centred = centred * scale - index.mean[k];
       const BFloat code = bfloat_of(centred);
       const double rest = static_cast<double>(centred) - static_cast<double>(to_float(code));
       index.codes[slot * index.padded + k] = code;
@@ -39,7 +40,8 @@ __global__ void __launch_bounds__(kRowThreads, 1) encode_rows(const __grid_const
     if (square > 0.0) roughest = fmaxf(roughest, static_cast<float>(sqrt(lost / square) * (1.0 + kSlack)));
     if (lane != 0) continue;
     const bool has_offset = index.metric == Metric::kL2;
-    index.offsets[slot] = has_offset ? static_cast<float>(-0.5 * square * (1.0 - kSlack)) : 0.0f;
+    if (!kIsCoded<T>)
+      index.offsets[slot] = has_offset ? static_cast<float>(-0.5 * square * (1.0 - kSlack)) : 0.0f;
     index.norms[slot] = static_cast<float>(sqrt(square) * (1.0 + kSlack));
   }
   // Numbers that are not negative have the order of their bits.

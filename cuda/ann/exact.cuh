@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const int filter = scan.queries.filter_of(position);
   const int64_t rows = scan.passing.count(filter);
   const float* query = scan.queries.vectors + position * scan.index.columns;
+  const double part = scan.queries.facts[position].part;
   const KeyList list = scan.list(position, place);
   Key last = 0;  // of the list: what a key must be above to get in
   if (warp == 0) list.clear(lane);
@@ -29,7 +30,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     for (int i = warp; i < kWarpSize; i += kPairWarps) {
       const bool there = first + i < rows;
       const uint32_t slot = there ? scan.passing.slot(filter, first + i) : 0;
-      const float distance = there ? distance_of<T>(scan.index, query, slot, lane) : 0.0f;
+      const float distance = there ? distance_of<T>(scan.index, query, part, slot, lane) : 0.0f;
       if (lane == 0) shared.keys[i] = there && distance == distance ? key_of(-distance, slot) : 0;
     }
     __syncthreads();

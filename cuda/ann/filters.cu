@@ -46,6 +46,15 @@ bool run_mark_ids(const int64_t* ids, int64_t count, const IdTable& table, int64
   return !launches_failed();
 }
 
+bool run_gather(const unsigned* const* sources, int64_t filters, int64_t rows, unsigned* bits,
+                Stream stream) {
+  const int64_t words = filter_words(rows);
+  if (filters == 0 || words == 0) return true;
+  const Dim3 grid{blocks_for(words, kFilterThreads), static_cast<unsigned>(min(filters, kMostAside)), 1};
+  EC_LAUNCH(gather_bits, grid, kFilterThreads, 0, stream, sources, filters, words, bits);
+  return !launches_failed();
+}
+
 size_t list_workspace_bytes(int64_t filters, int64_t rows) {
   return static_cast<size_t>(filters * filter_words(rows) / kChunkWords) * sizeof(int64_t);
 }
@@ -63,6 +72,7 @@ bool run_list(const unsigned* bits, int64_t filters, int64_t rows, uint32_t* slo
   EC_LAUNCH(count_chunks, grid, kFilterThreads, sizeof(ListShared), stream, bits, filters, chunks, firsts);
   EC_LAUNCH(add_chunks, static_cast<unsigned>(filters), kFilterThreads, sizeof(ListShared), stream, chunks,
             firsts, counts);
+  if (slots == nullptr) return !launches_failed();
   EC_LAUNCH(list_slots, grid, kFilterThreads, sizeof(ListShared), stream, bits, filters, chunks, firsts,
             slots, stride);
   return !launches_failed();

@@ -130,4 +130,14 @@ __global__ void __launch_bounds__(kFilterThreads, 1)
   }
 }
 
+// Bits of filters from where they are to one behind the other. y: filters in turns.
+__global__ void __launch_bounds__(kFilterThreads, 1)
+    gather_bits(const unsigned* const* sources, int64_t filters, int64_t words, unsigned* bits) {
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * kFilterThreads;
+  for (int64_t filter = blockIdx.y; filter < filters; filter += gridDim.y)
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * kFilterThreads + threadIdx.x; i < words;
+         i += threads)
+      bits[filter * words + i] = sources[filter][i];
+}
+
 }  // namespace ec::cuda::ann

@@ -12,6 +12,29 @@ constexpr double kMostSquare = 1e30;  // longer queries' distances do not fit fl
 __device__ __forceinline__ double product_loss(int padded) {
   return static_cast<double>(padded) * (1.0 / (1 << 22));
 }
+
+// own: the square of the query's length as it is compared; lost: of what rounding to codes took from it.
+__device__ __forceinline__ float reach_of(const IndexRows& index, double own, double lost) {
+  const auto roughness = static_cast<double>(*index.roughness);
+  const double reach = sqrt(own) * (roughness + product_loss(index.padded) + 4.0 * kSlack) +
+                       sqrt(lost) * (1.0 + 2.0 * roughness);
+  return static_cast<float>(reach * (1.0 + kSlack) + underflow_loss(index.padded));
+}
+
+// Whether a query of that square has an answer. Not a number compares with nothing.
+__device__ __forceinline__ bool is_answered(Metric metric, double square) {
+  return metric == Metric::kCosine ? square > 0.0 && square < 1e300 : square <= kMostSquare;
+}
+
+__device__ __forceinline__ double square_of(const AnyRows& queries, int64_t number, int lane) {
+  double square = 0.0;
+  for (int k = lane; k < static_cast<int>(queries.columns); k += kWarpSize) {
+    const auto x = static_cast<double>(queries.number(number, k));
+    square += x * x;
+  }
+  return warp_sum(square);
+}
+
 // A warp for each position.
 __global__ void __launch_bounds__(kRowThreads, 1)
     prepare_queries(const __grid_constant__ Queries queries, const __grid_constant__ IndexRows index) {
@@ -19,15 +42,9 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   const int64_t position = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarpSize;
   if (position >= queries.count) return;
   const int64_t number = queries.number(position);
-  double square = 0.0;
-  for (int k = lane; k < index.columns; k += kWarpSize) {
-    const auto x = static_cast<double>(queries.given.number(number, k));
-    square += x * x;
-  }
-  square = warp_sum(square);
+  const double square = square_of(queries.given, number, lane);
   const bool unit = index.metric == Metric::kCosine, centred = index.metric == Metric::kL2;
-  // Not a number compares with nothing.
-  const bool answered = unit ? square > 0.0 && square < 1e300 : square <= kMostSquare;
+  const bool answered = is_answered(index.metric, square);
   const double scale = unit && answered ? 1.0 / sqrt(square) : 1.0;
   double own = 0.0, lost = 0.0, along = 0.0;
   for (int k = lane; k < index.padded; k += kWarpSize) {
@@ -47,13 +64,8 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   }
   own = warp_sum(own), lost = warp_sum(lost), along = warp_sum(along);
   if (lane != 0) return;
-  const auto roughness = static_cast<double>(*index.roughness);
-  const double reach = sqrt(own) * (roughness + product_loss(index.padded) + 4.0 * kSlack) +
-                       sqrt(lost) * (1.0 + 2.0 * roughness);
   queries.facts[position] = {centred ? own : along,
-                             answered
-                                 ? static_cast<float>(reach * (1.0 + kSlack) + underflow_loss(index.padded))
-                                 : __uint_as_float(0x7fc00000u),
+                             answered ? reach_of(index, own, lost) : __uint_as_float(0x7fc00000u),
                              answered ? 0 : 1};
 }
 

@@ -8,7 +8,8 @@ namespace ec::cuda::ann {
 
 // Of a query.
 struct QueryFacts {
-  double part;  // l2: |q - mean|^2, else q . mean: what a distance has beside the score
+  // l2: |q - mean|^2, else q . mean: what a distance has beside the score. Of codes: cosine as l2.
+  double part;
   float reach;  // NaN for a query that has no answer
   int unanswered;
 };

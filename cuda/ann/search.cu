@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ann/ann.h"
 #include "ann/exact.cuh"
+#include "ann/explain.cuh"
 #include "ann/hopper/hopper_scan.h"
-#include "ann/prepare_queries.cuh"
-#include "ann/walk.cuh"
+#include "ann/turned.cuh"
 
 namespace ec::cuda::ann {
 namespace {
@@ -87,6 +87,7 @@ struct SearchLayout {
     walk.scan = scan;
     walk.graph = *given.graph;
     walk.k = given.k;
+    walk.met = given.explanations != nullptr ? arena.take<int>(given.count) : nullptr;
     walk.entries = scan;
     walk.entries.needs_scan = walk.entries.by_bits = nullptr;
     walk.entries.queries.which = nullptr;
@@ -118,6 +119,20 @@ struct SearchLayout {
   ScanProblem by_bits = {};  // the scan in its other way, over the same lists
 };
 
+void launch_preparation(const Queries& queries, const IndexRows& index, Stream stream) {
+  const auto blocks = static_cast<unsigned>(ceiling(queries.count, kRowWarps));
+  if (index.kind != RowKind::kCodes) {
+    EC_LAUNCH(prepare_queries, blocks, kRowThreads, 0, stream, queries, index);
+    return;
+  }
+  constexpr int64_t kMostAside = 65535;  // blocks along y
+  const Dim3 turns{static_cast<unsigned>(ceiling(index.columns, kTurnedAxes * kRowWarps)),
+                   static_cast<unsigned>(min(kMostAside, ceiling(queries.count, kTurnedQueries))), 1};
+  EC_LAUNCH(measure_queries, blocks, kRowThreads, 0, stream, queries, index);
+  EC_LAUNCH(turn_queries, turns, kRowThreads, 0, stream, queries, index);
+  EC_LAUNCH(code_queries, blocks, kRowThreads, 0, stream, queries, index);
+}
+
 template <bool kByBits>
 void launch_scan(const ScanProblem& scan, int64_t tiles, bool hopper, Stream stream) {
   if (hopper) return run_hopper_scan(scan, tiles, kByBits, stream);
@@ -148,8 +163,7 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   SearchLayout layout(problem, multiprocessors, workspace);
   const ScanProblem& scan = layout.answers.scan;
   if (layout.most_blocks(problem) > kMostBlocks) return false;
-  EC_LAUNCH(prepare_queries, static_cast<unsigned>(ceiling(problem.count, kRowWarps)), kRowThreads, 0,
-            stream, scan.queries, scan.index);
+  launch_preparation(scan.queries, scan.index, stream);
   if (layout.walk.most_pool > 0) {
     launch_scan<false>(layout.walk.entries, problem.tiles, layout.hopper, stream);
     const size_t shared = walk_shared_bytes(layout.walk.most_pool);
@@ -173,6 +187,9 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
               sizeof(ExactShared), stream, again);
     EC_LAUNCH(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, again);
   });
+  if (problem.explanations != nullptr)
+    EC_LAUNCH(explain_queries, static_cast<unsigned>(ceiling(problem.count, kExplainThreads)),
+              kExplainThreads, 0, stream, layout.answers, layout.walk, layout.chosen, problem.explanations);
   return !launches_failed();
 }
 

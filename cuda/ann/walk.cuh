@@ -26,6 +26,7 @@ struct WalkProblem {
   int k;
   int most_pool;
   int* needs_scan;  // [position]
+  int* met;         // [position]: rows that were scored; null: nobody asks
 };
 
 struct WalkShared {
@@ -63,6 +64,8 @@ class Walk {
                                         static_cast<size_t>(problem.most_pool) * sizeof(Key));
   }
 
+  // Rows met. Of run().
+  __device__ int met() const { return shared_->seen_count; }
   // Whether enough rows that pass were found, which are then in the first list.
   __device__ bool run() {
     start();
@@ -202,7 +205,11 @@ __global__ void __launch_bounds__(kWalkThreads, 1) walk_graph(const __grid_const
   const int pool = problem.graph.plan.pool(problem.scan.passing.count(queries.filter_of(position)));
   bool scanned = pool == 0;
   // Of a query without an answer, no entry has a bound, and nothing is found, by whatever way.
-  if (!scanned) scanned = !Walk(problem, position, pool).run();
+  if (!scanned) {
+    Walk walk(problem, position, pool);
+    scanned = !walk.run();
+    if (threadIdx.x == 0 && problem.met != nullptr) problem.met[position] = walk.met();
+  }
   if (threadIdx.x == 0) problem.needs_scan[position] = scanned ? 1 : 0;
 }
 

@@ -154,24 +154,32 @@ typedef enum ec_ann_number {
   EC_ANN_FLOAT32 = 0,
   EC_ANN_FLOAT16 = 1,
   EC_ANN_BFLOAT16 = 2,
-  EC_ANN_INT8 = 3
+  EC_ANN_INT8 = 3,
+  EC_ANN_CODES = 4  // of an index that has not kept its vectors
 } ec_ann_number;
 
 typedef struct ec_cuda_ann_index {
   ec_ann_metric metric;
   ec_ann_number number;  // of the vectors
   int64_t rows;          // slots, those of deleted rows included; below 2^32 - 1
-  int64_t columns;
-  int64_t row_stride;  // elements
+  int64_t columns;       // of the vectors, or of their codes
+  int64_t row_stride;    // elements
   const void* vectors;
   const float* inverse_norms;  // cosine: 1 / |x| of each row
-  const float* mean;           // columns numbers, near those of the rows
-  const int64_t* ids;          // of the slots, what results name
+  // Near the rows, as many numbers as queries have columns; of codes what they were made with.
+  const float* mean;
+  const int64_t* ids;  // of the slots, what results name
   // Written by ec_cuda_ann_encode. On boundaries of 256 bytes.
   void* codes;       // rows times columns, rounded up to a multiple of 32, of bfloat16
   float* offsets;    // one a row
   float* norms;      // one a row
   float* roughness;  // one
+  // Of codes, which are the vectors (csrc/ann/codes.h): byte b of column j stands for scale * (b - 128),
+  // what axis j has of the row less the mean. They are what distances come from; offsets are given.
+  const float* scales;  // [rows][2]: of the first head_columns, and of the others
+  const float* axes;    // [columns][query_columns]
+  int64_t head_columns;
+  int64_t query_columns;  // other than codes: as columns, whatever is here
 } ec_cuda_ann_index;
 
 EC_API ec_status ec_cuda_ann_encode(const ec_cuda_place* place, const ec_cuda_ann_index* index,
@@ -204,8 +212,11 @@ EC_API ec_status ec_cuda_ann_mark_mask(const ec_cuda_place* place, const uint8_t
 EC_API ec_status ec_cuda_ann_mark_ids(const ec_cuda_place* place, const int64_t* ids, int64_t count,
                                       const int64_t* known_ids, const uint32_t* known_slots, int64_t known,
                                       int64_t rows, uint32_t* bits, ec_error* error);
+// bits[filters][words] of filters whose own are at sources[filters].
+EC_API ec_status ec_cuda_ann_gather(const ec_cuda_place* place, const uint32_t* const* sources,
+                                    int64_t filters, int64_t rows, uint32_t* bits, ec_error* error);
 // slots[filters][stride], ascending, and counts[filters], from bits[filters][words]. stride >= the most
-// that pass. workspace: 8 bytes for each 256 words of all filters.
+// that pass. slots NULL: counts alone. workspace: 8 bytes for each 256 words of all filters.
 EC_API ec_status ec_cuda_ann_list(const ec_cuda_place* place, const uint32_t* bits, int64_t filters,
                                   int64_t rows, uint32_t* slots, int64_t stride, int64_t* counts,
                                   void* workspace, ec_error* error);
@@ -245,6 +256,10 @@ typedef struct ec_cuda_ann_search_options {
   const uint32_t* every;  // the slots of living rows; NULL: all
   int64_t living;
   const ec_cuda_ann_graph* graph;  // NULL: everything is scanned
+  // [queries][5], or NULL: how each was answered. How many rows pass; the rows that a walk keeps, 0: none
+  // was planned; the rows that it has scored; what found the candidates: 0 the walk, 1 a scan of the rows
+  // that pass, 2 one of all rows by bits; how many rows were measured.
+  int64_t* explanations;
 } ec_cuda_ann_search_options;
 
 EC_API ec_status ec_cuda_ann_search_workspace(const ec_cuda_place* place, const ec_cuda_ann_index* index,
@@ -253,8 +268,8 @@ EC_API ec_status ec_cuda_ann_search_workspace(const ec_cuda_place* place, const 
                                               ec_error* error);
 // ids[queries][k] (-1: none) and distances[queries][k] (infinite: none) by ascending distance, equal ones
 // by id, and counts[queries]: min(k, rows that pass). A query that is not finite, zero under the cosine, or
-// else longer than 1e15 has no rows, and NaN for distances. queries: not float64. workspace: on a boundary
-// of 256 bytes.
+// else longer than 1e15 has no rows, and NaN for distances. queries: not float64. exact: not of codes.
+// workspace: on a boundary of 256 bytes.
 // Complexity: O(queries rows columns) over the rows that pass.
 EC_API ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_ann_index* index,
                                     const ec_matrix* queries, const ec_cuda_ann_search_options* options,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of options: names and numbers. Arrays are checked by the native views."""
+"""Checks of options: names, numbers and flags. Arrays are checked by the native views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-__all__ = ["choose", "integer"]
+__all__ = ["choose", "flag", "integer"]
 
 
 def choose(where: str, argument: str, value: object, allowed: Collection[str]) -> str:
@@ -107,3 +107,16 @@ def _as_index(where: str, argument: str, value: object) -> int:
         raise TypeError(
             f"{where}: '{argument}' must be an integer; got {type(value).__name__}."
         ) from None
+
+
+def flag(where: str, argument: str, value: object) -> bool:
+    """Return `value` if it is a boolean; arguments are those of `choose`.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{where}: '{argument}' must be a boolean; got {type(value).__name__}.")

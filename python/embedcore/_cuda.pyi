@@ -112,8 +112,8 @@ class AnnIndex(metaclass=_Pybind11Type):
         self,
         metric: int,
         number: int,
-        sizes: tuple[int, int, int],
-        arrays: tuple[int, int, int, int, int, int, int, int],
+        sizes: tuple[int, int, int, int, int],
+        arrays: tuple[int, int, int, int, int, int, int, int, int, int],
         /,
     ) -> None: ...
 
@@ -146,6 +146,9 @@ def ann_mark_ids(
     bits: int,
     /,
 ) -> None: ...
+def ann_gather(
+    where: str, place: _Place, sources: tuple[int, int], rows: int, bits: int, /
+) -> None: ...
 def ann_list(
     where: str,
     place: _Place,
@@ -166,7 +169,7 @@ def ann_search(
     positions: tuple[int, int, int, int, int, int],
     lists: tuple[int, int, int, int, int, int],
     graph: tuple[int, int, int, int, int, tuple[int, int, int, int]],
-    results: tuple[int, int, int],
+    results: tuple[int, int, int, int],
     allocate: Callable[[int], int],
     /,
 ) -> None: ...

@@ -534,9 +534,3 @@ def test_devices_that_are_not_there(kind: Any) -> None:
         index.to(0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=where + "one of the .* devices"):
         index.to("cuda:99")
-
-
-def test_vectors_must_have_been_kept(kind: Any) -> None:
-    world = make_world(rows=2100, columns=16, keep_vectors=False)
-    with pytest.raises(NotImplementedError, match="'device' must be 'cpu' for an index that does"):
-        world.index.to("cuda")

@@ -22,11 +22,12 @@ _NO_SLOT = 0xFFFFFFFF
 
 def finder_on(where: str, device: str, options: Options) -> FindNearest | None:
     """Return what finds neighbours on a device; None for the CPU, where builds do it themselves."""
-    number = device_number(where, device, "build_device")
-    if number is None:
+    if device == "cpu":
         return None
 
     def find(raw: NDArray[np.uint8], inverse_norms: NDArray[np.float32]) -> NDArray[np.uint32]:
+        number = device_number(where, device, "build_device")
+        assert number is not None
         return _Neighbours(where, number, options, raw, inverse_norms).found()
 
     return find
@@ -75,7 +76,8 @@ class _Neighbours:
     def _searched(self, first: int, count: int, k: int) -> NDArray[np.int64]:
         call = call_for(self._where, "build_device", self._device)  # scratch is for one batch
         ids, distances = call.made((count, k), "int64"), call.made((count, k), "float32")
-        results = (call.kept(ids), call.kept(distances), call.kept(call.made((count,), "int64")))
+        counts = call.made((count,), "int64")
+        results = (call.kept(ids), call.kept(distances), call.kept(counts), 0)
         tiles = -(-count // TILE)
         call.kernels.ann_search(
             self._where, call.place(), self._index, self._queries(call, first, count), k, False,

@@ -34,7 +34,7 @@ SCAN = Plan(0, (NEVER, NEVER, NEVER, NEVER))
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of scans and walks, and the recall of walks where all rows pass."""
+    """Seconds of scans and walks, and the recall of walks where all rows pass; none of no walks."""
 
     rows: int  # living
     call: float  # of a scan of no rows
@@ -58,19 +58,36 @@ class Costs:
             if pool not in POOLS:
                 limits.append(NEVER)
                 continue
-            i = POOLS.index(pool)
-            walk = self.one[i] + (queries - 1) * self.each[i]
-            share = (walk - self.call) / max(scan, 1e-12)
+            share = (self.walk_seconds(queries, pool) - self.call) / max(scan, 1e-12)
             limits.append(NEVER if share >= 1.0 else max(0, math.ceil(share * self.rows)))
         return Plan(base, (limits[0], limits[1], limits[2], limits[3]))
+
+    def scan_seconds(self, tiles: int, share: float = 1.0) -> float:
+        """Return what a scan takes of a share of the rows, for so many tiles."""
+        return self.call + (self.tile + max(0, tiles - 1) * self.next_tile) * share
+
+    def walk_seconds(self, queries: int, pool: int) -> float:
+        """Return what walks take that keep so many rows."""
+        i = POOLS.index(pool)
+        return self.one[i] + (queries - 1) * self.each[i]
+
+
+def by_effort(effort: int, k: int) -> Plan:
+    """Return the plan by which walks keep so many rows, wherever more rows than that pass."""
+    most = max(effort, k)
+    base = next((pool for pool in POOLS if pool >= most), 0)
+    if base == 0:
+        return SCAN
+    limits = [most + 1 if base << i in POOLS else NEVER for i in range(WIDENINGS)]
+    return Plan(base, (limits[0], limits[1], limits[2], limits[3]))
 
 
 # Answers for so many of the sample's queries, by a plan and among no rows or all, waited for.
 Run = Callable[[int, Plan, bool], Any]
 
 
-def measured(rows: int, sample: int, run: Run) -> Costs:
-    """Measure searches for `sample` queries that are rows of the index.
+def measured(rows: int, sample: int, run: Run, walks: bool = True) -> Costs:
+    """Measure searches for `sample` queries that are rows of the index, with or without walks.
 
     `run(count, plan, among_all)` searches for the first so many and returns their ids; it waits.
     """
@@ -84,12 +101,14 @@ def measured(rows: int, sample: int, run: Run) -> Costs:
             best = min(best, time.perf_counter() - start)
         return best
 
-    right = run(sample, SCAN, True)
+    if sample == 0:
+        return Costs(0, 0.0, 0.0, 0.0, (), (), ())
     call = seconds(1, SCAN, among_all=False)
     tile, many = seconds(1, SCAN), seconds(sample, SCAN)
     tiles = -(-sample // TILE)
     recalls, one, each = [], [], []
-    for pool in POOLS:
+    right = run(sample, SCAN, True)
+    for pool in POOLS if walks else ():
         walk = Plan(pool, (0, NEVER, NEVER, NEVER))
         recalls.append(_recall(run(sample, walk, True), right))
         one.append(seconds(1, walk))

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from .._device import Call, on_host
-from ._state import State, sample_of
-from ._vectors import DTYPES, METRICS, Floats
+from .._device import Call, current_device, on_host
+from ._device_codes import Codes, codes_of
+from ._ids import Ints
+from ._state import State, sampled_slots
+from ._vectors import DTYPES, METRICS, Floats, widened
 
 _MOST_LINKED = 1 << 31  # slots that walks can name
 _CODE_STEP = 32  # columns of codes, as the C ABI says
+_CODES = 4  # the number of codes, beside those of the dtypes
 _COLUMN_PARTS = ("codes", "offsets", "keys", "nulls")
 
 
@@ -31,7 +34,7 @@ class Memory:
         self._count(part, array.nbytes)
         # Libraries take bytes, whatever the dtype, and Torch none that are read-only.
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return self.call.sent(flat if flat.flags.writeable else flat.copy())
+        return self.call.uploaded(flat if flat.flags.writeable else flat.copy())
 
     def taken(self, part: str, size: int) -> int:
         """Return the address of so many bytes."""
@@ -60,7 +63,7 @@ class DeviceRows:
 
 
 def sent_to(call: Call, state: State) -> DeviceRows:
-    """Copy a version of an index that keeps its vectors, and wait until it is there."""
+    """Copy a version of an index, and wait until it is there."""
     memory = Memory(call)
     rows = state.ids.rows
     words = call.kernels.ann_filter_words(rows)
@@ -99,20 +102,36 @@ def _graph(memory: Memory, state: State, parts: dict[str, Any]) -> tuple[int, in
 def _indexes(memory: Memory, state: State, parts: dict[str, Any]) -> dict[int, Any]:
     """Encode the vectors, and their first columns as prefixes have them."""
     options = state.options
-    sample = sample_of(state)
-    vectors = memory.sent("vectors", parts["raw"])
     ids = memory.sent("ids", state.ids.external)
+    slots = sampled_slots(state)
     indexes = {}
+    if state.dropped:
+        codes = codes_of(parts, state.ids.rows)
+        indexes[options.dim] = _coded(memory, options.metric, codes, ids)
+    else:
+        vectors = memory.sent("vectors", parts["raw"])
+        sample = widened(state.vectors.vectors(slots), options.dtype)
     for width in (options.dim, *options.prefixes):
-        own = parts
+        if width in indexes:
+            continue
+        own, stride = parts, options.dim
         if width != options.dim:
-            own = state.prefixes[options.prefixes.index(width)].parts()
-        given = Given(
-            options.metric, options.dtype or "float32", state.ids.rows, width, options.dim
-        )
+            prefix = state.prefixes[options.prefixes.index(width)]
+            own = prefix.parts()
+            if state.dropped:  # which keeps the vectors of prefixes
+                vectors, stride = memory.sent("vectors", own["raw"]), width
+                sample = widened(prefix.vectors(slots), options.dtype)
+        given = Given(options.metric, options.dtype or "float32", state.ids.rows, width, stride)
         norms = memory.sent("vectors", own["inverse_norms"])
         indexes[width] = encoded(memory, given, (vectors, norms, ids), sample[:, :width])
     return indexes
+
+
+def rows_of(state: State, slots: Ints) -> Floats:
+    """Return the vectors of some slots, or what their codes stand for."""
+    if state.dropped:
+        return codes_of(state.vectors.parts(), state.ids.rows).rows(slots)
+    return np.array(widened(state.vectors.vectors(slots), state.options.dtype))
 
 
 class Given(NamedTuple):
@@ -127,25 +146,41 @@ class Given(NamedTuple):
 
 def encoded(memory: Memory, given: Given, arrays: tuple[int, int, int], sample: Floats) -> Any:
     """Return the native index over vectors, inverse norms and ids at addresses; this waits."""
-    call = memory.call
-    padded = -(-given.columns // _CODE_STEP) * _CODE_STEP
-    roughness = call.made((1,), "float32")
     vectors, norms, ids = arrays
-    index = call.kernels.AnnIndex(
-        METRICS.index(given.metric),
-        DTYPES.index(given.dtype),
-        (given.rows, given.columns, given.stride),
-        (
-            vectors,
-            norms,
-            memory.sent("codes", _mean_of(sample, given.metric)),
-            ids,
-            memory.taken("codes", 2 * given.rows * padded),
-            memory.taken("codes", 4 * given.rows),
-            memory.taken("codes", 4 * given.rows),
-            call.kept(roughness),
-        ),
-    )
+    mean = memory.sent("codes", _mean_of(sample, given.metric))
+    offsets = memory.taken("codes", 4 * given.rows)
+    sizes = (given.rows, given.columns, given.stride, 0, 0)
+    number = DTYPES.index(given.dtype)
+    return _native(
+        memory, (METRICS.index(given.metric), number), sizes, (vectors, norms, mean, ids), offsets,
+        (0, 0),
+    )  # fmt: skip
+
+
+def _coded(memory: Memory, metric: str, codes: Codes, ids: int) -> Any:
+    """Return the native index over codes alone; this waits."""
+    rows, columns = codes.numbers.shape
+    sizes = (rows, columns, columns, codes.head_columns, len(codes.mean))
+    numbers, mean = memory.sent("codes", codes.numbers), memory.sent("codes", codes.mean)
+    offsets = memory.sent("codes", codes.offsets)
+    scales, axes = memory.sent("codes", codes.scales), memory.sent("codes", codes.axes)
+    return _native(
+        memory, (METRICS.index(metric), _CODES), sizes, (numbers, 0, mean, ids), offsets,
+        (scales, axes),
+    )  # fmt: skip
+
+
+def _native(
+    memory: Memory, kinds: tuple[int, int], sizes: tuple[int, int, int, int, int],
+    given: tuple[int, int, int, int], offsets: int, of_codes: tuple[int, int],
+) -> Any:  # fmt: skip
+    """Encode rows for the tensor cores."""
+    call, (rows, columns) = memory.call, sizes[:2]
+    padded = -(-columns // _CODE_STEP) * _CODE_STEP
+    roughness = call.made((1,), "float32")
+    codes, norms = memory.taken("codes", 2 * rows * padded), memory.taken("codes", 4 * rows)
+    arrays = (*given, codes, offsets, norms, call.kept(roughness), *of_codes)
+    index = call.kernels.AnnIndex(*kinds, sizes, arrays)
     call.kernels.ann_encode(call.where, call.place(), index)
     on_host(roughness)
     return index
@@ -173,21 +208,29 @@ def _columns(memory: Memory, table: _core.AnnTable) -> int:
     return memory.sent("attributes", columns)
 
 
+def check_device(where: str, device: Any, argument: str = "device") -> None:
+    """Raise TypeError or ValueError for what is no device."""
+    if not isinstance(device, str):
+        raise TypeError(f"{where}: '{argument}' must be a string; got {type(device).__name__}.")
+    kind, _, number = device.partition(":")
+    numbered = device == "cuda" or (number.isascii() and number.isdigit())
+    if device != "cpu" and not (kind == "cuda" and numbered):
+        raise ValueError(
+            f"{where}: '{argument}' must be 'cpu', 'cuda' or 'cuda:' and a number; got {device!r}."
+        )
+
+
 def device_number(where: str, device: Any, argument: str = "device") -> int | None:
-    """Return the number of a GPU, None for the CPU.
+    """Return the number of a GPU, for ``"cuda"`` that of the current one; None for the CPU.
 
     Raises
     ------
     TypeError, ValueError
         For what is no device.
+    RuntimeError
+        For ``"cuda"``, if there is no library that finds a GPU.
     """
-    if not isinstance(device, str):
-        raise TypeError(f"{where}: '{argument}' must be a string; got {type(device).__name__}.")
-    kind, _, number = device.partition(":")
+    check_device(where, device, argument)
     if device == "cpu":
         return None
-    if kind == "cuda" and (device == "cuda" or (number.isascii() and number.isdigit())):
-        return int(number or 0)
-    raise ValueError(
-        f"{where}: '{argument}' must be 'cpu', 'cuda' or 'cuda:' and a number; got {device!r}."
-    )
+    return current_device(where, argument) if device == "cuda" else int(device.partition(":")[2])

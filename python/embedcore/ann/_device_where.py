@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._device import Call, is_on_device
+from ._device_filter import DeviceFilter
 from ._device_rows import DeviceRows
 from ._expression import Expression
 from ._state import State, blamed
@@ -20,22 +21,34 @@ if TYPE_CHECKING:
 Which = NDArray[np.int32]
 
 
+class Lists(NamedTuple):
+    """Slots that pass filters, as the kernels take them: addresses, and how far apart lists are."""
+
+    slots: int
+    counts: int
+    stride: int
+
+
 class DeviceFilters(NamedTuple):
     """Bits of some filters, one behind the other, and which of them is that of each query.
 
-    `which` is None where it is the first one for all; -1 stands for no filter.
+    `which` is None where it is the first one for all; -1 stands for no filter. `lists`: of a
+    compiled filter, which is alone then; None where slots have not been listed.
     """
 
     bits: int  # address; 0: no filters
     size: int
     which: Which | None
+    lists: Lists | None = None
+    memory: Any = None  # of the bits
 
 
 class _Sources(NamedTuple):
-    """Filters that differ: programs first, then masks and ids."""
+    """Filters that differ: programs first, then masks and ids, then what was compiled."""
 
     programs: list[bytes]
     arrays: list[Any]
+    compiled: list[DeviceFilter]
 
 
 def evaluated(
@@ -55,20 +68,30 @@ def evaluated(
         return DeviceFilters(0, 0, None)
     conditions = _conditions(call.where, condition, queries)
     which = np.full(queries, -1, np.int32) if is_list_of_filters(condition) else None
-    sources, places = _distinct(call.where, conditions, index)
-    count = len(sources.programs) + len(sources.arrays)
+    sources, places = _distinct(call.where, conditions, rows, index)
     if which is not None:
         for query, one in enumerate(conditions):
             if one is not None:
                 which[query] = places[id(one)]
+    count = sum(map(len, sources))
     if count == 0:
         return DeviceFilters(0, 0, which)
-    bits = call.allocate(4 * rows.words * count)
+    if count == len(sources.compiled) == 1:
+        bits, slots, passing = sources.compiled[0]._addresses
+        return DeviceFilters(bits, 1, which, Lists(slots, passing, len(sources.compiled[0])))
+    memory = call.made((4 * rows.words * count,), "uint8")
+    bits = call.kept(memory)
     if sources.programs:
         _evaluate(call, rows, state, sources.programs, bits)
-    for number, array in enumerate(sources.arrays, len(sources.programs)):
-        _mark(call, rows, array, bits + 4 * rows.words * number)
-    return DeviceFilters(bits, count, which)
+    next_bits = bits + 4 * rows.words * len(sources.programs)
+    for array in sources.arrays:
+        _mark(call, rows, array, next_bits)
+        next_bits += 4 * rows.words
+    if sources.compiled:
+        addresses = np.array([one._addresses[0] for one in sources.compiled], np.int64)
+        there = (call.sent(addresses), len(addresses))
+        call.kernels.ann_gather(call.where, call.place(), there, rows.rows, next_bits)
+    return DeviceFilters(bits, count, which, None, memory)
 
 
 def check_forms(
@@ -78,9 +101,17 @@ def check_forms(
 
     Columns are not asked for: an index without rows need not have any.
     """
-    sources, _ = _distinct(call.where, _conditions(call.where, condition, queries), index)
+    conditions = _conditions(call.where, condition, queries)
+    sources, _ = _distinct(call.where, conditions, rows, index)
     for array in sources.arrays:
         _mark(call, rows, array, call.allocate(4 * rows.words))
+
+
+def one_source(where: str, condition: Any) -> Any:
+    """Return what one filter is made of, or raise TypeError where it is none or several."""
+    if condition is None or is_list_of_filters(condition):
+        raise TypeError(f"{where}: 'where' must be one filter; got {type(condition).__name__}.")
+    return condition._source if isinstance(condition, Filter) else condition
 
 
 def _conditions(where: str, condition: Any, queries: int) -> list[Any]:
@@ -92,12 +123,13 @@ def _conditions(where: str, condition: Any, queries: int) -> list[Any]:
 
 
 def _distinct(
-    where: str, conditions: list[Any], index: Readable
+    where: str, conditions: list[Any], rows: DeviceRows, index: Readable
 ) -> tuple[_Sources, dict[int, int]]:
     """Return the filters that differ, and of each object the place of its own."""
     programs: dict[bytes, int] = {}
     arrays: list[Any] = []
-    found: dict[int, tuple[bool, int]] = {}  # whether it is a program, and where
+    compiled: list[DeviceFilter] = []
+    found: dict[int, tuple[int, int]] = {}  # of which part of the sources it is, and where there
     for one in conditions:
         if one is None or id(one) in found:
             continue
@@ -106,15 +138,24 @@ def _distinct(
             check_index(where, one, index)
             source = one._source
         if isinstance(source, Expression):
-            place = programs.setdefault(source._program, len(programs))
-            found[id(one)] = True, place
+            found[id(one)] = 0, programs.setdefault(source._program, len(programs))
+        elif isinstance(source, DeviceFilter):
+            _check_owner(where, source, rows)
+            found[id(one)] = 2, len(compiled)
+            compiled.append(source)
         else:
-            found[id(one)] = False, len(arrays)
+            found[id(one)] = 1, len(arrays)
             arrays.append(source)
-    places = {
-        key: place if program else len(programs) + place for key, (program, place) in found.items()
-    }
-    return _Sources(list(programs), arrays), places
+    first = (0, len(programs), len(programs) + len(arrays))
+    places = {key: first[part] + place for key, (part, place) in found.items()}
+    return _Sources(list(programs), arrays, compiled), places
+
+
+def _check_owner(where: str, condition: DeviceFilter, rows: DeviceRows) -> None:
+    if condition._rows is not rows:
+        raise ValueError(
+            f"{where}: 'where' must be a DeviceFilter of this DeviceIndex; got one of another."
+        )
 
 
 def _evaluate(call: Call, rows: DeviceRows, state: State, programs: list[bytes], bits: int) -> None:
@@ -122,7 +163,7 @@ def _evaluate(call: Call, rows: DeviceRows, state: State, programs: list[bytes],
         steps, starts, constants = state.table.steps(programs)
     except (TypeError, ValueError) as error:
         raise blamed(call.where, "where", error) from None
-    sent = (call.sent(part) for part in (steps, starts, constants))
+    sent = call.sent_together(steps, starts, constants)
     call.kernels.ann_evaluate(
         call.where, call.place(), (rows.columns, *sent, rows.alive), len(programs), rows.rows, bits
     )

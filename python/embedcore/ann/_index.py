@@ -3,26 +3,24 @@
 
 from __future__ import annotations
 
-import os
-import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._check import choose, integer
+from .._check import choose, flag, integer
 from . import _change, _file
 from ._device_build import finder_on
-from ._device_rows import device_number
+from ._device_rows import check_device, device_number
 from ._on_device import DeviceIndex
 from ._progress import Progress, monitor_of
 from ._readable import Readable
 from ._search import threads_of
 from ._snapshot import from_sections, to_sections
 from ._state import Options, State, compacted, settled
-from ._vectors import DTYPES, METRICS, queries_of
-from ._writers import Writers
+from ._vectors import DTYPES, METRICS, queries_of, widths_of
+from ._writers import Writers, unlocked_in_children
 
 
 class Index(Readable):
@@ -60,8 +58,8 @@ class Index(Readable):
         Of builds: True writes a line on standard error, a function is called with the fraction
         done.
     build_device : str, default "cpu"
-        Where builds look for the neighbours of rows; on a GPU
-        (``"cuda"``, see :meth:`to`) they compare all pairs. The index is the CPU's all the same.
+        Where builds look for the neighbours of rows; on a GPU (see :meth:`to`; ``"cuda"``: the one
+        that is current at the build) they compare all pairs. The index is the CPU's all the same.
 
     Raises
     ------
@@ -111,8 +109,8 @@ class Index(Readable):
             choose(where, "metric", metric, METRICS),
             None if dtype is None else choose(where, "dtype", dtype, DTYPES),
             integer(where, "seed", seed, minimum=0, maximum=(1 << 63) - 1),
-            _flag(where, "keep_vectors", keep_vectors),
-            _widths(where, prefixes, dim),
+            flag(where, "keep_vectors", keep_vectors),
+            widths_of(where, prefixes, dim),
         )
         self._attach(where, State.empty(options), threads, progress, build_device)
 
@@ -120,14 +118,14 @@ class Index(Readable):
         self, where: str, state: State, threads: Any, progress: Any, build_device: Any
     ) -> None:
         if progress is not None and not callable(progress):
-            _flag(where, "progress", progress)
+            flag(where, "progress", progress)
         self._threads = threads_of(where, threads, 0)
         self._progress: Progress = progress
-        device_number(where, build_device, "build_device")
+        check_device(where, build_device, "build_device")
         self._build_device = build_device
         self._lock = Writers()
+        unlocked_in_children(self)
         self._state = state  # replaced whole
-        _indexes.add(self)
 
     def add(self, vectors: Any, *, ids: Any = None, attributes: Any = None) -> NDArray[np.int64]:
         """Add rows.
@@ -337,7 +335,7 @@ class Index(Readable):
         where = "ann.Index.open"
         choose(where, "mode", mode, ("mmap", "load"))
         mapped = mode == "mmap"
-        checked = _flag(where, "verify", verify) or not mapped
+        checked = flag(where, "verify", verify) or not mapped
         target = _file.path_of(where, path)
         sections = _file.read(where, target, mapped=mapped, verify=checked)
         made = cls.__new__(cls)
@@ -365,9 +363,9 @@ class Index(Readable):
         Parameters
         ----------
         device : str
-            ``"cpu"``, ``"cuda"``, which is ``"cuda:0"``, or another number. Memory there comes from
-            Torch or else CuPy, whichever is imported or can be; both libraries' arrays can be
-            searched for.
+            ``"cpu"``, a GPU by its number, as ``"cuda:1"``, or ``"cuda"``: the one that Torch or
+            else CuPy works on now (``torch.cuda.current_device()``), whichever is imported or can
+            be. Memory there comes from that library; arrays of both can be searched for.
 
         Returns
         -------
@@ -381,27 +379,12 @@ class Index(Readable):
             For what is no device.
         RuntimeError
             Where there is no GPU, or no library for it.
-        NotImplementedError
-            For a GPU, of an index that does not keep its vectors.
         """
         number = device_number("ann.Index.to", device)
         return self if number is None else DeviceIndex(self, self._state, number)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Index:
         return self.__copy__()  # versions never change, so that both may share this one
-
-
-_indexes: weakref.WeakSet[Index] = weakref.WeakSet()
-
-
-def _unlock_all() -> None:
-    """In a forked child, where no other thread is: what one was writing is not there either."""
-    for index in _indexes:
-        index._lock = Writers()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_all)
 
 
 def _restored(
@@ -412,18 +395,3 @@ def _restored(
     state = from_sections(_file.of_bytes(where, content))
     made._attach(where, state, threads, progress, build_device)
     return made
-
-
-def _widths(where: str, prefixes: Any, dim: int) -> tuple[int, ...]:
-    if isinstance(prefixes, str) or not isinstance(prefixes, Iterable):
-        raise TypeError(
-            f"{where}: 'prefixes' must be a sequence of integers; got {type(prefixes).__name__}."
-        )
-    widths = {integer(where, "prefixes", width, minimum=1, maximum=dim) for width in prefixes}
-    return tuple(sorted(widths - {dim}))
-
-
-def _flag(where: str, argument: str, value: Any) -> bool:
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise TypeError(f"{where}: '{argument}' must be a boolean; got {type(value).__name__}.")

@@ -6,18 +6,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._check import integer
 from .._device import Call, call_for, call_of, is_on_device, on_host
-from ._device_costs import SCAN, TILE, Costs, Plan, measured
-from ._device_rows import DeviceRows, device_number, sent_to
-from ._device_where import DeviceFilters, Which, check_forms, evaluated
+from ._described import Described
+from ._device_costs import SCAN, Costs, Plan, by_effort, measured
+from ._device_explain import explained
+from ._device_filter import DeviceFilter
+from ._device_rows import DeviceRows, device_number, rows_of, sent_to
+from ._device_search import Asked, Search, list_slots, tiles_by
+from ._device_where import DeviceFilters, check_forms, evaluated, one_source
+from ._expression import Expression
 from ._result import SearchResult
 from ._search import wanted_of
 from ._state import State
-from ._vectors import widened
-from ._where import is_list_of_filters
 
 if TYPE_CHECKING:
     from ._index import Index
@@ -28,7 +30,7 @@ _SAMPLE = 1024  # queries that costs are measured with
 _LIST_BYTES = 1 << 28
 
 
-class DeviceIndex:
+class DeviceIndex(Described):
     """A version of an index on a GPU. Made by :meth:`Index.to`.
 
     It is a snapshot: what the index is changed to later is not seen here. Searches compare all rows
@@ -47,45 +49,17 @@ class DeviceIndex:
 
     def __init__(self, index: Index, state: State, device: int) -> None:
         where = "ann.Index.to"
-        if state.dropped:
-            raise NotImplementedError(
-                f"{where}: 'device' must be 'cpu' for an index that does not keep its vectors "
-                f"(keep_vectors=False); got 'cuda:{device}'."
-            )
         self._index, self._state, self._number = index, state, device
         self._rows: DeviceRows = sent_to(call_for(where, "device", device), state)
-        self._costs: Costs | None = self._measure(where) if self._rows.graph[0] else None
-
-    @property
-    def dim(self) -> int:
-        """Columns of the vectors."""
-        return self._state.options.dim
-
-    @property
-    def metric(self) -> str:
-        """Name of the distance."""
-        return self._state.options.metric
-
-    @property
-    def dtype(self) -> str | None:
-        """How vectors are kept."""
-        return self._state.options.dtype
+        self._costs = self._measured(where, walks=True) if self._rows.graph[0] else None
+        self._scan_costs: Costs | None = (
+            None  # of an index that has no graph, once they are asked for
+        )
 
     @property
     def device(self) -> str:
         """Where it is."""
         return f"cuda:{self._number}"
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """Ids of the rows in the order of adding, on the CPU; masks are aligned with it."""
-        return self._state.ids.ordered
-
-    def __len__(self) -> int:
-        return self._state.ids.live
-
-    def __bool__(self) -> bool:
-        return True  # also without rows
 
     def __repr__(self) -> str:
         return (
@@ -126,6 +100,7 @@ class DeviceIndex:
         *,
         where: Any = None,
         recall: float = 0.95,
+        effort: int | None = None,
         exact: bool = False,
         check: bool = False,
     ) -> SearchResult:
@@ -134,14 +109,19 @@ class DeviceIndex:
         Parameters
         ----------
         queries : array (n, dim), or (dim,) for one query
-            Torch tensor or CuPy array on the device; float16, bfloat16, float32, or float64, which
-            is rounded to float32. May have as many columns as one of the index's prefixes.
+            Torch tensor or CuPy array on the device; float16, bfloat16, float32, int8, or float64,
+            which is rounded to float32. May have as many columns as one of the index's prefixes.
         k : int, default 10
             How many rows to find, 1024 at most; may exceed the number of rows.
         where : optional
-            As for :meth:`Index.search`. Masks and ids may lie on the device, or on the CPU.
+            As for :meth:`Index.search`, and a :class:`DeviceFilter`. Masks and ids may lie on the
+            device, or on the CPU.
         recall : float, default 0.95
             As for :meth:`Index.search`: what walks through the graph have to find.
+        effort : int, optional
+            In place of `recall`: where there is a graph, queries walk, and keep so many of the best
+            rows they meet. Where no more rows pass, or it would take more than 512 with those that
+            do not pass, rows are scanned.
         exact : bool, default False
             Look at all rows that pass, and compare the vectors themselves for queries of which
             rounding to bfloat16 may have lost a row.
@@ -168,65 +148,194 @@ class DeviceIndex:
         Notes
         -----
         The kernels are started on the current stream of the queries' library, and nothing is waited
-        for; expressions, masks and ids from the CPU, and lists of filters, have to be sent first.
+        for but masks and ids of many megabytes from the CPU. What has to be sent, all filters but
+        a :class:`DeviceFilter` and arrays on the device, cannot go into a CUDA graph.
         """
         name = "ann.DeviceIndex.search"
+        call, asked = self._asked(
+            name, "queries", queries, k, where=where, recall=recall, effort=effort, exact=exact
+        )
+        result = Search(call, self._rows, asked, _LIST_BYTES).run()
+        if check:
+            self._check(name, result.distances)
+        return result
+
+    def explain(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        where: Any = None,
+        recall: float = 0.95,
+        effort: int | None = None,
+        exact: bool = False,
+    ) -> dict[str, Any]:
+        """Tell how a search for one query is answered: it is planned, run and waited for.
+
+        Parameters are those of :meth:`search`, for one query and one filter.
+
+        Returns
+        -------
+        dict
+            ``plan``: ``"list"``, a scan of the rows that pass, ``"bits"``, one of all rows, which
+            asks the filter's bits for those that are near, ``"graph"``, a walk, or ``"empty"``;
+            ``passing``, the rows that pass, ``live``, the rows of the index, and ``share``, the
+            one by the other; ``estimated_seconds``, by what was measured on the device, where
+            there is no graph at the first call of this; ``pool``, the best rows that a walk keeps,
+            0 for none. And what was done: ``codes_scored``, rows compared by their codes;
+            ``rescored``, rows measured by their vectors; ``gave_up``, whether the walk found too
+            few, and rows were scanned after all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`search`.
+        """
+        name = "ann.DeviceIndex.explain"
+        call, asked = self._asked(
+            name, "query", query, k, where=where, recall=recall, effort=effort, exact=exact
+        )
+        if asked.matrix[1] != 1:
+            raise ValueError(f"{name}: 'query' must be one query; got {asked.matrix[1]}.")
+        (explanation,) = self._explained(name, call, asked)
+        return explanation
+
+    def explain_batch(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        where: Any = None,
+        recall: float = 0.95,
+        effort: int | None = None,
+        exact: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Tell how a search for many queries is answered, which share what they are compared with.
+
+        Parameters are those of :meth:`search`.
+
+        Returns
+        -------
+        list of dict
+            Of each query what :meth:`explain` tells. ``estimated_seconds`` is its part of the
+            whole.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`search`.
+        """
+        name = "ann.DeviceIndex.explain_batch"
+        call, asked = self._asked(
+            name, "queries", queries, k, where=where, recall=recall, effort=effort, exact=exact
+        )
+        return self._explained(name, call, asked)
+
+    def count(self, where: Any = None) -> int:
+        """Return how many rows pass a filter, as :meth:`search` takes it; all for None.
+
+        It is evaluated on the device, and waited for; of a :class:`DeviceFilter` it is known.
+        """
+        if where is None:
+            return len(self)
+        name = "ann.DeviceIndex.count"
+        one_source(name, where)
+        call, filters = self._evaluated(name, where)
+        if isinstance(where, DeviceFilter):
+            return len(where)
+        counts = call.made((1,), "int64")
+        list_slots(call, self._rows, (filters.bits, 1), (0, 0), call.kept(counts))
+        return int(on_host(counts)[0])
+
+    def compile(self, where: Any) -> DeviceFilter:
+        """Evaluate a filter to use it in several searches, which then do not wait for it.
+
+        Parameters
+        ----------
+        where : expression, mask, array of ids or Filter
+            One filter, as :meth:`search` takes it.
+
+        Returns
+        -------
+        DeviceFilter
+            The rows that pass, as bits and as a list on the device: a bit for each row of the
+            index, and four bytes for each that passes. It is waited for.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`search`.
+        """
+        name = "ann.DeviceIndex.compile"
+        source = one_source(name, where)
+        call, filters = self._evaluated(name, where)
+        if isinstance(where, DeviceFilter):
+            return where
+        rows = self._rows
+        counts = call.made((1,), "int64")
+        there = call.kept(counts)
+        list_slots(call, rows, (filters.bits, 1), (0, 0), there)
+        count = int(on_host(counts)[0])
+        slots = call.made((count,), "int32")
+        list_slots(call, rows, (filters.bits, 1), (call.kept(slots), count), there)
+        text = repr(source) if isinstance(source, Expression) else "ids"
+        return DeviceFilter(
+            rows, self._state, text, count, (filters.memory, slots, counts),
+            (filters.bits, call.address(slots), there),
+        )  # fmt: skip
+
+    def _evaluated(self, name: str, where: Any) -> tuple[Call, DeviceFilters]:
+        """Start the evaluation of one filter, wherever it lies."""
+        there = is_on_device(where)
+        call = self._call(name, "where", where) if there else call_for(name, "where", self._number)
+        return call, evaluated(call, self._rows, self._state, self._index, where, 1)
+
+    def _asked(
+        self, name: str, argument: str, queries: Any, k: int, *, where: Any, recall: float,
+        effort: int | None, exact: bool,
+    ) -> tuple[Call, Asked]:  # fmt: skip
+        """Check what a search is asked for, and start the evaluation of its filters."""
         integer(name, "k", k, minimum=1, maximum=MOST_RESULTS)
-        wanted = wanted_of(name, self._state, k, recall, None, exact, 0)
-        call = self._call(name, "queries", queries)
+        wanted = wanted_of(name, self._state, k, recall, effort, exact, 0)
+        call = self._call(name, argument, queries)
         shape = tuple(queries.shape)
-        if len(shape) == 1 and shape[0] > 0:
-            queries = queries.reshape(1, shape[0])
-        matrix = call.matrix("queries", queries, narrow=True)
+        if len(shape) == 1:
+            queries = queries.reshape(min(1, shape[0]), shape[0] or self.dim)
+        matrix = call.matrix(argument, queries, narrow=True)
         count, columns = matrix[1:3]
         if columns not in self._rows.indexes:
             also = "".join(f" or {width}" for width in self._state.options.prefixes)
             raise ValueError(
-                f"{name}: 'queries' must have {self.dim}{also} columns; got shape {shape}."
+                f"{name}: '{argument}' must have {self.dim}{also} columns; got shape {shape}."
             )
         if count == 0 or len(self) == 0:
             check_forms(call, self._rows, self._index, where, count)
             where = None
         filters = evaluated(call, self._rows, self._state, self._index, where, count)
         plan = SCAN
-        if self._costs is not None and columns == self.dim and not wanted.exact:
-            tiles = -(-count // TILE)
-            if filters.which is not None:
-                tiles = len(_tiles_of(np.sort(filters.which))) - 1
-            plan = self._costs.plan(count, tiles, wanted.k, wanted.recall)
-        result = _Search(call, self._rows, matrix, wanted.k, wanted.exact, plan).run(filters)
-        if check:
-            self._check(name, result.distances)
-        return result
+        if self._costs is not None and columns == self.dim and not wanted.exact and count:
+            if wanted.effort:
+                plan = by_effort(wanted.effort, wanted.k)
+            else:
+                tiles = tiles_by(filters.which, count)
+                plan = self._costs.plan(count, tiles, wanted.k, wanted.recall)
+        return call, Asked(matrix, wanted.k, wanted.exact, plan, filters)
 
-    def count(self, where: Any = None) -> int:
-        """Return how many rows pass a filter, as :meth:`search` takes it; all for None.
+    def _explained(self, name: str, call: Call, asked: Asked) -> list[dict[str, Any]]:
+        found = on_host(Search(call, self._rows, asked, _LIST_BYTES).explained())
+        if self._costs is None and self._scan_costs is None:
+            self._scan_costs = self._measured(name, walks=False)
+        costs = self._costs or self._scan_costs
+        assert costs is not None
+        entries = self._rows.graph[2]
+        return explained(found, asked, len(self), entries, costs)
 
-        It is evaluated on the device, and waited for.
-        """
-        if where is None:
-            return len(self)
-        name = "ann.DeviceIndex.count"
-        if is_list_of_filters(where):
-            raise TypeError(f"{name}: 'where' must be one filter; got {type(where).__name__}.")
-        there = is_on_device(where)
-        call = self._call(name, "where", where) if there else call_for(name, "where", self._number)
-        filters = evaluated(call, self._rows, self._state, self._index, where, 1)
-        counts = call.made((1,), "int64")
-        slots = call.allocate(4 * self._rows.rows)
-        call.kernels.ann_list(
-            name, call.place(), (filters.bits, 1), self._rows.rows, (slots, self._rows.rows),
-            call.kept(counts), call.allocate,
-        )  # fmt: skip
-        return int(on_host(counts)[0])
-
-    def _measure(self, name: str) -> Costs:
+    def _measured(self, name: str, *, walks: bool) -> Costs:
         """Measure what searches cost, with rows of the index for queries."""
         call, state = call_for(name, "device", self._number), self._state
         slots = state.ids.ordered_slots
         slots = slots[:: max(1, len(slots) // _SAMPLE)][:_SAMPLE]
-        rows = widened(state.vectors.vectors(slots), state.options.dtype)
-        sample = call.copied_from_host(np.array(rows))
+        sample = call.copied_from_host(rows_of(state, slots))
         none = evaluated(call, self._rows, state, self._index, [], 1)
 
         def run(count: int, plan: Plan, among_all: bool) -> Any:
@@ -234,9 +343,10 @@ class DeviceIndex:
             matrix = (address, count, others[0], others[1], others[2])
             once = call_for(name, "device", self._number)  # scratch is for one search
             filters = DeviceFilters(0, 0, None) if among_all else none
-            return on_host(_Search(once, self._rows, matrix, 11, False, plan).run(filters).ids)
+            asked = Asked(matrix, 11, False, plan, filters)
+            return on_host(Search(once, self._rows, asked, _LIST_BYTES).run().ids)
 
-        return measured(len(self), len(slots), run)
+        return measured(len(self), len(slots), run, walks)
 
     def _call(self, name: str, argument: str, array: Any) -> Call:
         call = call_of(name, argument, array)
@@ -253,89 +363,3 @@ class DeviceIndex:
         if len(bad):
             what = "and not zero" if self.metric == "cosine" else "and no longer than 1e15"
             raise ValueError(f"{name}: 'queries' must be finite {what}; row {bad[0]} is not.")
-
-
-class _Search:
-    """Searches of one call, a wave of filters after the other."""
-
-    def __init__(
-        self, call: Call, rows: DeviceRows, matrix: tuple[int, int, int, int, int], k: int,
-        exact: bool, plan: Plan,
-    ) -> None:  # fmt: skip
-        self._call, self._rows, self._matrix, self._k = call, rows, matrix, k
-        self._exact, self._plan = exact, plan
-        self._index = rows.indexes[matrix[2]]
-        self._results = (0, 0, 0)
-
-    def run(self, filters: DeviceFilters) -> SearchResult:
-        call, count = self._call, self._matrix[1]
-        ids = call.made((count, self._k), "int64")
-        distances = call.made((count, self._k), "float32")
-        found = call.made((count,), "int64")
-        self._results = (call.kept(ids), call.kept(distances), call.kept(found))
-        if count:
-            self._answer(filters)
-        return SearchResult(ids, distances, found)
-
-    def _answer(self, filters: DeviceFilters) -> None:
-        queries = self._matrix[1]
-        if filters.which is None:
-            tiles = -(-queries // TILE)
-            alone = 0 if filters.size else -1
-            lists = self._listed(filters.bits, filters.size)
-            self._start((0, 0, 0, alone, tiles, queries), lists)
-            return
-        without = np.flatnonzero(filters.which < 0).astype(np.int32)
-        if len(without):
-            self._start_some(without, filters.which, 0, 0, 0)
-        at_once = max(1, _LIST_BYTES // (4 * max(1, self._rows.rows)))
-        order = np.argsort(filters.which, kind="stable").astype(np.int32)[len(without) :]
-        for first in range(0, filters.size, at_once):
-            count = min(at_once, filters.size - first)
-            begin, end = np.searchsorted(filters.which[order], [first, first + count])
-            bits = filters.bits + 4 * self._rows.words * first
-            self._start_some(order[begin:end], filters.which, first, bits, count)
-
-    def _listed(self, bits: int, filters: int) -> tuple[int, int, int, int, int, int]:
-        """List the slots of filters whose bits begin at an address."""
-        rows, call = self._rows, self._call
-        slots = counts = 0
-        if filters:
-            slots, counts = call.allocate(4 * rows.rows * filters), call.allocate(8 * filters)
-            call.kernels.ann_list(
-                call.where, call.place(), (bits, filters), rows.rows, (slots, rows.rows), counts,
-                call.allocate,
-            )  # fmt: skip
-        return slots, counts, bits, rows.every, rows.rows, rows.live
-
-    def _start_some(
-        self, order: NDArray[np.int32], which: Which, first: int, bits: int, filters: int
-    ) -> None:
-        """Answer some queries, those of one filter side by side, counting filters from `first`."""
-        own = np.maximum(which[order] - first, -1).astype(np.int32)
-        firsts = _tiles_of(own)
-        sent = self._call.sent
-        with self._call.scratch():  # waves take turns with one memory
-            positions = (sent(order), sent(own), sent(firsts), -1, len(firsts) - 1, len(order))
-            self._start(positions, self._listed(bits, filters))
-
-    def _start(
-        self, positions: tuple[int, int, int, int, int, int],
-        lists: tuple[int, int, int, int, int, int],
-    ) -> None:  # fmt: skip
-        call, rows = self._call, self._rows
-        links, entries, count = rows.graph
-        graph = (links, entries, rows.alive, count, *self._plan)
-        call.kernels.ann_search(
-            call.where, call.place(), self._index, self._matrix, self._k, self._exact, positions,
-            lists, graph, self._results, call.allocate,
-        )  # fmt: skip
-
-
-def _tiles_of(which: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return where tiles of queries of one filter begin, and where the last one ends."""
-    bounds = np.flatnonzero(np.diff(which)) + 1
-    starts = np.concatenate([[0], bounds])
-    ends = np.concatenate([bounds, [len(which)]])
-    tiles = [np.arange(a, b, TILE) for a, b in zip(starts, ends, strict=True)]
-    return np.append(np.concatenate(tiles), len(which)).astype(np.int32)

@@ -6,10 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _change, _file
-from ._ids import LARGEST_ID
+from ._described import Described
 from ._result import SearchResult
 from ._search import ids_by_distance, threads_of, wanted_of
 from ._snapshot import to_sections
@@ -19,44 +18,11 @@ from ._vectors import given_of, queries_of
 from ._where import Filter, check_forms, evaluated, one, source_of
 
 
-class Readable:
+class Readable(Described):
     """The part of :class:`Index` that changes nothing."""
 
     _state: State  # replaced whole by writers
     _threads: int
-
-    @property
-    def dim(self) -> int:
-        """Columns of the vectors."""
-        return self._state.options.dim
-
-    @property
-    def metric(self) -> str:
-        """Name of the distance."""
-        return self._state.options.metric
-
-    @property
-    def dtype(self) -> str | None:
-        """How vectors are kept; None before the first rows where the dtype is taken from them."""
-        return self._state.options.dtype
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """Ids of the rows in the order of adding, read-only; masks are aligned with it."""
-        return self._state.ids.ordered
-
-    def __len__(self) -> int:
-        return self._state.ids.live
-
-    def __bool__(self) -> bool:
-        return True  # also without rows
-
-    def __contains__(self, row: object) -> bool:
-        if isinstance(row, (bool, np.bool_)) or not isinstance(row, (int, np.integer)):
-            return False
-        return bool(0 <= row <= LARGEST_ID) and bool(
-            self._state.ids.slots_of(np.array([row], np.int64))[0] >= 0
-        )
 
     def __repr__(self) -> str:
         state = self._state

@@ -223,9 +223,14 @@ def repacked(state: State, threads: int) -> State:
 
 def sample_of(state: State) -> NDArray[np.float32]:
     """Rows to take statistics of, chosen by their place in the order of adding."""
+    return widened(state.vectors.vectors(sampled_slots(state)), state.options.dtype)
+
+
+def sampled_slots(state: State) -> Ints:
+    """Return the slots of such rows."""
     slots = state.ids.ordered_slots
     size = sample_size(state.options.dim)
     if len(slots) > size:
         generator = np.random.default_rng(state.options.seed)
         slots = slots[np.sort(generator.choice(len(slots), size, replace=False))]
-    return widened(state.vectors.vectors(slots), state.options.dtype)
+    return slots

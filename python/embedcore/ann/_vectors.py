@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import is_torch, to_numpy
+from .._check import integer
 from ._masked import refuse_masked
 
 DTYPES = ("float32", "float16", "bfloat16", "int8")
@@ -20,6 +22,22 @@ Floats = NDArray[np.float32]
 # Rows and queries are at most so long (1e15): squares of their distances stay far from the end of
 # float32. Under the cosine only queries may be longer, because they are scaled.
 _MOST_SQUARE = 1e30
+
+
+def widths_of(where: str, prefixes: Any, dim: int) -> tuple[int, ...]:
+    """Return the widths below `dim` that queries may have, ascending.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no sequence of integers from 1 to `dim`.
+    """
+    if isinstance(prefixes, str) or not isinstance(prefixes, Iterable):
+        raise TypeError(
+            f"{where}: 'prefixes' must be a sequence of integers; got {type(prefixes).__name__}."
+        )
+    widths = {integer(where, "prefixes", width, minimum=1, maximum=dim) for width in prefixes}
+    return tuple(sorted(widths - {dim}))
 
 
 def dtype_name(array: Any) -> str:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from types import TracebackType
+from typing import Protocol
 
 
 class Writers:
@@ -32,3 +35,29 @@ class Writers:
     ) -> None:
         self._owner = 0
         self._lock.release()
+
+
+class Locked(Protocol):
+    """What has such a lock."""
+
+    _lock: Writers
+
+
+_locked: weakref.WeakSet[Locked] = weakref.WeakSet()
+
+
+def unlocked_in_children(owner: Locked) -> None:
+    """See to it that `owner` has a free lock in a forked child.
+
+    No other thread is there, nor what one was writing.
+    """
+    _locked.add(owner)
+
+
+def _unlock_all() -> None:
+    for owner in _locked:
+        owner._lock = Writers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)
