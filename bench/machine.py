@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -17,6 +16,7 @@ import embedcore
 import numpy as np
 
 from bench import peak
+from bench.commit import commit
 from bench.timing import thread_limit
 
 ROOT = Path(__file__).parents[1]
@@ -66,20 +66,6 @@ def machine_name() -> str:
     family = "-".join(fields[key] for key in ("cpu family", "model") if key in fields)
     words = re.sub(r"\(\w+\)|CPU|Processor|@.*", " ", f"{model} {family}").lower()
     return re.sub(r"[^a-z0-9]+", "-", f"{words} {cores()} cores").strip("-")
-
-
-def commit() -> str:
-    """Return the commit, and whether sources of the build have changes."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", "csrc", "cuda", "python", "CMakeLists.txt")
-        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _kernel_flags() -> str:

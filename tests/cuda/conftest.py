@@ -14,6 +14,7 @@ import embedcore._device as device_module
 import numpy as np
 import pytest
 from support.emulated import EmulatedArray, EmulatedLibrary, build_emulated_module
+from support.kinds import to_torch
 
 Array = np.ndarray[Any, Any]
 
@@ -33,26 +34,27 @@ def emulated_module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return build_emulated_module(tmp_path_factory.mktemp("emulated"))
 
 
-def _torch_to_device(x: Array) -> Any:
-    import torch
-
-    if x.dtype.name == "bfloat16":
-        return torch.from_numpy(np.array(x).view(np.int16)).view(torch.bfloat16).cuda()
-    return torch.from_numpy(np.array(x)).cuda()
-
-
 def _torch_kind() -> Kind:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    return Kind("torch", _torch_to_device, lambda x: np.asarray(x.cpu()))
+    return Kind("torch", lambda x: to_torch(x).cuda(), lambda x: np.asarray(x.cpu()))
 
 
 def _cupy_kind() -> Kind:
     cupy = pytest.importorskip("cupy")
     if not cupy.cuda.is_available():
         pytest.skip("needs a GPU")
-    return Kind("cupy", cupy.asarray, cupy.asnumpy)
+
+    def to_device(x: Array) -> Any:
+        try:
+            return cupy.asarray(np.array(x, order="C"))
+        except (TypeError, ValueError):
+            if x.dtype.name == "bfloat16":
+                pytest.skip("this CuPy has no bfloat16")
+            raise
+
+    return Kind("cupy", to_device, cupy.asnumpy)
 
 
 @pytest.fixture(params=["emulated", "torch", "cupy"])
