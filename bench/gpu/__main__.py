@@ -1,135 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time the kernels for GPUs against what the device can do and against Torch.
+"""Time the kernels for GPUs against what the device can do and against other libraries.
 
-python -m bench.gpu                    # all families; no case begins after --seconds
-python -m bench.gpu --family depth --output bench/results
+python -m bench.gpu                    # all families; no case begins in the last part of --seconds
+python -m bench.gpu --family ann --cases "each" --suffix each --output bench/results
 
-Writes <output>/<device>/gpu-<family>.json. Needs a build with CUDA, a GPU and Torch for it, and no
-network: data are made on the device. --smoke runs tiny cases, on the CPU too, to see that the bench
-itself works. The status is 1 when an answer of embedcore was wrong.
+Writes <output>/<device>/gpu-<family>[-<suffix>].json after each case. Needs a build with CUDA, a GPU
+and Torch for it, and no network: data are made on the device. Each family has a process of its own,
+and another one where a case has hung, crashed or left the device dead; that case is recorded as
+failed. --smoke runs tiny cases, on the CPU too, to see that the bench itself works. The status is 1
+when an answer of embedcore was wrong, or a case failed or was left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
+import os
+import signal
+import subprocess
 import sys
 import time
-from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import embedcore
 import torch
 
-from bench.gpu.floors import measure_floors
-from bench.gpu.timing import Line, measure
-from bench.machine import commit
+from bench.gpu.session import DEAD, Options, device_name, load, run_family, store
 
-FAMILIES = ("depth", "attention", "ann")
-
-
-def device_name(device: torch.device) -> str:
-    """Return a folder name."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+# Families by their shares of the time; what one leaves is the next one's.
+FAMILIES = {"attention": 1.2, "depth": 0.8, "ann": 2.0}
+_LAST = 45.0  # seconds of --seconds in which cases end and none begins
+_STARTS = 8  # processes of a family
 
 
-def record(device: torch.device) -> dict[str, Any]:
-    """Return all that the figures depend on, but the floors."""
-    facts = embedcore.show_config("dict")
-    found = {
-        "device": device_name(device),
-        "commit": commit(),
-        "embedcore": facts["version"],
-        "cuda": facts["cuda"],
-        "torch": torch.__version__,
-        "torch_cuda": torch.version.cuda,
-        "python": facts["python"],
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found["multiprocessors"] = properties.multi_processor_count
-        found["memory_bytes"] = properties.total_memory
-    return found
+def run_processes(family: str, command: list[str], file: Path, until: float) -> bool:
+    """Measure a family in processes of its own; return whether all is there and right."""
+    file.unlink(missing_ok=True)
+    command = [*command, "--in-process", family, "--until", str(until), "--file", str(file)]
+    for _ in range(_STARTS):
+        status = _status(command, until - time.time() + _LAST)
+        result = load(file) if file.exists() else {"family": family, "cases": []}
+        running = result.pop("running", None)
+        if running is not None:
+            words = f"its process ended with {status}: it hung, crashed or was cut off"
+            failed = {"name": running, "right": False, "failed": words, "lines": []}
+            result["cases"].append({**failed, "facts": {}, "flops": 0, "bytes": 0, "by_bytes": True})
+            result["left_out"].remove(running)
+            print(f"{running}: {words}", flush=True)
+        elif status not in (0, 1, DEAD):
+            result["failed"] = f"a process ended with {status} outside of cases"
+            print(f"{family}: {result['failed']}", flush=True)
+        store(result, file)
+        if (running is None and status != DEAD) or time.time() > until:
+            break
+    right = all(case["right"] for case in result["cases"]) and bool(result["cases"])
+    whole = not result.get("left_out", True) and "failed" not in result
+    print(f"{family}: {'every answer is right' if right else 'an answer is wrong or missing'}"
+          f"{'' if whole else ', and not all was measured'}", flush=True)  # fmt: skip
+    return right and whole
 
 
-def shown(case: Any, lines: list[Line]) -> str:
-    """Return the lines of a case as text: ours first, then each with its ratio to ours."""
-    text = [case.name]
-    ours = next((line.seconds for line in lines if line.role == "ours"), None)
-    for line in lines:
-        if line.failed is not None or line.seconds is None:
-            text.append(f"  {line.name:<36}{line.failed}")
-            continue
-        ratio = "" if ours is None else f"{line.seconds / ours:8.2f} x"
-        error = "" if line.error is None else f"   error {line.error:.1e}"
-        text.append(f"  {line.name:<36}{line.seconds * 1e3:10.4f} ms{ratio}{error}")
-    return "\n".join(text)
-
-
-def run_family(
-    family: str, arguments: argparse.Namespace, device: torch.device, deadline: float
-) -> bool:
-    """Measure one family and write its file; return whether all answers of ours were right."""
-    module = import_module(f"bench.gpu.{family}")
-    right = True
-    size, side = (1 << 20, 64) if arguments.smoke else (1 << 31, 8192)
-    result: dict[str, Any] = {
-        "family": family,
-        "record": record(device),
-        "floors": measure_floors(device, size=size, side=side),
-        "cases": [],
-    }
-    print(json.dumps(result["floors"], indent=1))
-    for case in module.cases(arguments.smoke):
-        if time.monotonic() > deadline:
-            print(f"{case.name}: left out, the time is up")
-            continue
+def _status(command: list[str], seconds: float) -> int:
+    """Return the status of a process, which is ended with its own when its time is up."""
+    with subprocess.Popen(command, preexec_fn=os.setpgrp) as process:
         try:
-            measured = run_case(module, case, arguments, device)
-        except RuntimeError as error:  # too little memory, say; the other cases may do
-            print(f"{case.name}: {type(error).__name__}: {error}")
-            right = False
-            continue
-        right = right and measured.pop("right")
-        result["cases"].append(measured)
-        folder = arguments.output / device_name(device)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"gpu-{family}{'-smoke' if arguments.smoke else ''}.json"
-        file.write_text(json.dumps(result, indent=1) + "\n", encoding="ascii")
-    print("every answer is right" if right else "an answer is wrong")
-    return right
-
-
-def run_case(
-    module: Any, case: Any, arguments: argparse.Namespace, device: torch.device
-) -> dict[str, Any]:
-    """Measure one case and show it; return its record, and whether our answer was right."""
-    task = module.Task(case, device)
-    samples = 2 if arguments.smoke else arguments.samples
-    lines = measure(list(task.contestants()), device, samples=samples, error_of=task.error)
-    print(shown(case, lines), flush=True)
-    facts = {
-        "name": case.name,
-        "flops": task.flops,
-        "bytes": task.bytes,
-        "by_bytes": task.by_bytes,
-        "limit": task.limit,
-        "right": all(
-            line.failed is None and line.error is not None and line.error <= task.limit
-            for line in lines
-            if line.role == "ours"
-        ),
-    }
-    del task
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        if "cupy" in sys.modules:  # a peer's memory, which Torch could not have otherwise
-            sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
-    return {**facts, "lines": [asdict(line) for line in lines]}
+            return process.wait(max(1.0, seconds))
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        finally:  # also where this process is interrupted
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 def main() -> int:
@@ -137,19 +78,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="may be repeated")
+    parser.add_argument("--cases", default="", help="a regular expression for their names")
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--seconds", type=float, default=400.0, help="no case begins later")
+    parser.add_argument("--seconds", type=float, default=450.0, help="of all families together")
     parser.add_argument("--samples", type=int, default=9)
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
+    parser.add_argument("--suffix", default="", help="of the files' names, for a part of the cases")
     parser.add_argument("--smoke", action="store_true")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    names = [arguments.family] if arguments.family else FAMILIES
-    began, right = time.monotonic(), []
-    for number, name in enumerate(names, 1):
-        deadline = began + arguments.seconds * number / len(names)
-        right.append(run_family(name, arguments, device, deadline))
+    for name in ("--in-process", "--until", "--file"):  # what it runs itself by
+        parser.add_argument(name, default="", help=argparse.SUPPRESS)
+    given: Any = parser.parse_args()
+    # A peer that would take most of the memory, before anything imports it.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    device = torch.device(given.device)
+    if given.in_process:
+        options = Options(
+            Path(given.file), given.cases, given.smoke, given.samples, float(given.until)
+        )
+        return run_family(given.in_process, options, device)
+    end = time.time() + given.seconds - _LAST
+    command = [sys.executable, "-m", "bench.gpu", "--device", given.device, "--cases", given.cases]
+    command += ["--samples", str(given.samples), *(["--smoke"] if given.smoke else [])]
+    ends = f"{'-' if given.suffix else ''}{given.suffix}{'-smoke' if given.smoke else ''}.json"
+    right, names = [], given.family or list(FAMILIES)
+    for number, name in enumerate(names):
+        share = FAMILIES[name] / sum(FAMILIES[other] for other in names[number:])
+        until = time.time() + max(0.0, end - time.time()) * share
+        file = given.output / device_name(device) / f"gpu-{name}{ends}"
+        right.append(run_processes(name, command, file, until))
+        print(f"wrote {file}", flush=True)
     return 0 if all(right) else 1
 
 

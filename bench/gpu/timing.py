@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,21 @@ import torch._dynamo
 
 # A sample shorter than this is repeated between one pair of events.
 _SHORTEST_SAMPLE = 2e-3
-_WARM_UP_SECONDS = 0.2
+_WARM_UP_SECONDS = 0.1
+_SAMPLED_SECONDS = 3.0  # of all samples of a contestant; but two are always taken
 # Peers beyond these are out, so that none takes the time of the other cases.
 _LONGEST_FIRST, _LONGEST = 60.0, 2.0  # seconds of a call: the first, which may compile; a later one
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`call(turn)` runs once on the inputs of that turn; `least`, seconds, is what bounds it."""
+    """`call(turn)` runs `calls` times on the inputs of that turn, and returns the answer."""
 
     name: str
     call: Callable[[int], Any]
     role: str = "peer"  # "ours", "peer", or "floor": what the hardware allows, measured
+    calls: int = 1
+    comparable: bool = True  # whether the answer has an error
 
 
 @dataclass
@@ -38,6 +42,14 @@ class Line:
     spread: float | None = None  # (third - first quartile) / median
     error: float | None = None
     failed: str | None = None
+
+
+class DeadDeviceError(RuntimeError):
+    """The process has no working context left; `lines` are what was known until then."""
+
+    def __init__(self, words: str, lines: list[Line]) -> None:
+        super().__init__(words)
+        self.lines = lines
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,8 +66,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def replayed(call: Callable[[int], Any]) -> Callable[[int], Any]:
-    """Return `call` by way of a CUDA graph of its first turn: no time of the host is in it."""
+def replayed(call: Callable[[int], Any], calls: int = 1) -> Callable[[int], Any]:
+    """Return `calls` of `call`, on its first turn, as one CUDA graph: no time of the host is in it.
+
+    Outputs of the last are returned, those of the others are let go inside the graph.
+    """
     graphs: list[Any] = []
 
     def replay(turn: int) -> Any:
@@ -68,7 +83,8 @@ def replayed(call: Callable[[int], Any]) -> Callable[[int], Any]:
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                answer = call(0)
+                for _ in range(calls):
+                    answer = call(0)
             graphs.extend((graph, answer))
         graphs[0].replay()
         return graphs[1]
@@ -108,23 +124,50 @@ def measure(
     lines = [Line(one.name, one.role) for one in contestants]
     running = []
     for one, line in zip(contestants, lines, strict=True):
-        try:
+        with _failures_of(line, lines, device):
             answer = _first_answer(one, device)
-            if error_of is not None and one.role != "floor":
+            if error_of is not None and one.role != "floor" and one.comparable:
                 line.error = error_of(answer)
             del answer
-            running.append((one, line, _repeats(one, device), []))
-        except Exception as error:  # a peer may lack memory, a compiler or an operator
-            line.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+            repeats, each = _repeats(one, device)
+            most = min(samples, max(2, int(_SAMPLED_SECONDS / (repeats * each))))
+            running.append((one, line, repeats, most, []))
     for number in range(samples):
-        for one, _, repeats, seconds in running:
-            seconds.append(elapsed(one.call, repeats, device, number * repeats))
-    for _, line, _, seconds in running:
-        line.seconds = statistics.median(seconds)
+        for one, line, repeats, most, seconds in running:
+            if number < most and line.failed is None:
+                with _failures_of(line, lines, device):
+                    seconds.append(elapsed(one.call, repeats, device, number * repeats))
+    for one, line, _, _, seconds in running:
+        if line.failed is not None:
+            continue
+        line.seconds = statistics.median(seconds) / one.calls
         if len(seconds) > 3:
             first, _, third = statistics.quantiles(seconds, n=4)
-            line.spread = (third - first) / line.seconds
+            line.spread = (third - first) / (line.seconds * one.calls)
     return lines
+
+
+def check_device(device: torch.device, words: str, lines: list[Line]) -> None:
+    """Raise DeadDeviceError where nothing can be computed any more."""
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+        torch.ones(1, device=device).item()
+        torch.cuda.empty_cache()  # which one that failed for want of memory has left
+    except Exception as error:
+        raise DeadDeviceError(words, lines) from error
+
+
+@contextlib.contextmanager
+def _failures_of(line: Line, lines: list[Line], device: torch.device) -> Iterator[None]:
+    """Note what a contestant fails of: memory, a compiler or an operator that is not there."""
+    try:
+        yield
+    except Exception as error:
+        line.failed = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    if line.failed is not None:
+        check_device(device, f"{line.name}: {line.failed}", lines)
 
 
 def _first_answer(one: Contestant, device: torch.device) -> Any:
@@ -141,11 +184,11 @@ def _check_time(one: Contestant, seconds: float, most: float) -> None:
         raise TimeoutError(f"a call took {seconds:.1f} s, more than {most:g}")
 
 
-def _repeats(one: Contestant, device: torch.device) -> int:
-    """Warm up, and return how many calls make a sample."""
+def _repeats(one: Contestant, device: torch.device) -> tuple[int, float]:
+    """Warm up; return how many calls make a sample, and the seconds of one."""
     start, calls, each = time.perf_counter(), 0, 0.0
     while calls == 0 or (time.perf_counter() - start < _WARM_UP_SECONDS and calls < 50):
-        each = elapsed(one.call, 1, device)
+        each = max(elapsed(one.call, 1, device), 1e-7)
         calls += 1
         _check_time(one, each, _LONGEST)
-    return max(1, min(200, round(_SHORTEST_SAMPLE / max(each, 1e-7))))
+    return max(1, min(200, round(_SHORTEST_SAMPLE / each))), each

@@ -47,6 +47,7 @@ def run(folder: Path, *options: str, seconds: str = "60") -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_or_crashes_is_one_test(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS, encoding="ascii")
     done = run(tmp_path, "--test-seconds", "4")
@@ -63,6 +64,7 @@ def test_a_test_that_hangs_or_crashes_is_one_test(tmp_path: Path) -> None:
     assert "2 passed, 0 failed, 0 hung or crashed, 0 skipped, 0 not begun" in done.stdout
 
 
+@pytest.mark.slow
 def test_time_that_is_up_and_errors_of_a_tool_are_failures(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS, encoding="ascii")
     tool = tmp_path / "tool"
