@@ -4,16 +4,17 @@
 python -m bench.gpu                    # all families; no case begins in the last part of --seconds
 python -m bench.gpu --family ann --cases "each" --suffix each --output bench/results
 
-Writes <output>/<device>/gpu-<family>[-<suffix>].json after each case. Needs a build with CUDA, a GPU
-and Torch for it, and no network: data are made on the device. Each family has a process of its own,
-and another one where a case has hung, crashed or left the device dead; that case is recorded as
-failed. --smoke runs tiny cases, on the CPU too, to see that the bench itself works. The status is 1
-when an answer of embedcore was wrong, or a case failed or was left out.
+Writes <output>/<device>/gpu-<family>[-<suffix>].json after each case. Needs a build with CUDA, a
+GPU and Torch for it, and no network: data are made on the device. Each family has a process of its
+own, and another one where a case has hung, crashed or left the device dead; that case is recorded
+as failed. --smoke runs tiny cases, on the CPU too, to see that the bench itself works. The status
+is 1 when an answer of embedcore was wrong, or a case failed or was left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,7 +44,9 @@ def run_processes(family: str, command: list[str], file: Path, until: float) -> 
         if running is not None:
             words = f"its process ended with {status}: it hung, crashed or was cut off"
             failed = {"name": running, "right": False, "failed": words, "lines": []}
-            result["cases"].append({**failed, "facts": {}, "flops": 0, "bytes": 0, "by_bytes": True})
+            result["cases"].append(
+                {**failed, "facts": {}, "flops": 0, "bytes": 0, "by_bytes": True}
+            )
             result["left_out"].remove(running)
             print(f"{running}: {words}", flush=True)
         elif status not in (0, 1, DEAD):
@@ -67,10 +70,8 @@ def _status(command: list[str], seconds: float) -> int:
         except subprocess.TimeoutExpired:
             return -signal.SIGKILL
         finally:  # also where this process is interrupted
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def main() -> int:

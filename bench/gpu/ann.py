@@ -4,38 +4,52 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
+import embedcore
 import torch
 from embedcore import ann
-from embedcore.ann import _state
 
-from bench.gpu.floors import full_float32
-from bench.gpu.timing import Contestant, replayed
+from bench.gpu.ann_peers import Problem, peers
+from bench.gpu.ann_world import World, missed, world_of
+from bench.gpu.timing import Contestant, Line, replayed
 
 _SETS = 3  # of queries, in turn
-_CHUNK_BYTES = 4 << 30  # of a peer's scores
-_GROUP = 512  # scores, of which the greatest stands for all
+_BUILD_QUERIES = 256
+_BUILD_EFFORT = 100  # rows that searches of a built index look at least at
+# The share of the nearest that may be missing for an answer to be right.
+_LIMIT = 0.07
 
 
 @dataclass(frozen=True)
 class Case:
-    """The k nearest of `batch` queries among the share of `rows` that passes a mask."""
+    """The k nearest of `batch` queries among the share of `rows` that passes a filter.
+
+    `each`: every query has a filter of its own. `linked`: the index has a graph. `longest`:
+    seconds of the case, the making of rows and index included.
+    """
 
     rows: int
     d: int
     batch: int
     share: float
     k: int = 10
+    each: bool = False
+    linked: bool = False
+    longest: float = 120.0
+    what: str = "search"
 
     @property
     def name(self) -> str:
-        return f"{self.batch} in {self.rows} x {self.d}, {self.share:.4%} pass, k {self.k}"
+        filters = "a filter for each" if self.each else "one filter"
+        graph = ", with a graph" if self.linked else ""
+        return (
+            f"{self.batch} in {self.rows} x {self.d}, {self.share:.4%} pass, {filters}, "
+            f"k {self.k}{graph}"
+        )
 
     @property
     def passing(self) -> int:
@@ -52,221 +66,175 @@ class Case:
         return 2.0 * self.passing * self.d
 
 
-def cases(smoke: bool) -> list[Case]:
+@dataclass(frozen=True)
+class BuildCase:
+    """An index of `rows` built by the device, and on all cores of the CPU."""
+
+    rows: int
+    d: int
+    longest: float = 240.0
+    what: str = "build"
+
+    @property
+    def name(self) -> str:
+        return f"build of {self.rows} x {self.d}"
+
+
+SHARES = (1.0, 0.1, 0.01, 0.001, 0.0001, 0.5)
+
+
+def cases(smoke: bool) -> list[Any]:
     """Return the cases, those of the targets first."""
     if smoke:
-        return [Case(400, 16, 5, 1.0, 3), Case(400, 16, 5, 0.1, 3), Case(400, 16, 1, 0.5, 3)]
-    shares = (1.0, 0.1, 0.01, 0.001, 0.0001, 0.5)
+        return [
+            Case(400, 16, 5, 1.0, 3),
+            Case(400, 16, 5, 0.1, 3),
+            Case(400, 16, 1, 0.5, 3),
+            Case(400, 16, 5, 0.1, 3, each=True),
+            BuildCase(2500, 16),
+            Case(2500, 16, 5, 0.5, 3, linked=True),
+        ]
+    size = 1_000_000, 768
     return [
-        *(Case(1_000_000, 768, 1024, share) for share in shares),
-        Case(1_000_000, 768, 1, 0.1),
-        Case(1_000_000, 768, 1, 1.0),
-        Case(1_000_000, 768, 1024, 1.0, 100),
+        Case(*size, 1024, 1.0),
+        Case(*size, 1, 0.1),
+        *(Case(*size, 1024, 0.01, each=each) for each in (False, True)),
+        *(Case(*size, 1024, 0.1, each=each) for each in (False, True)),
+        *(Case(*size, 1024, 0.001, each=each) for each in (False, True)),
+        *(Case(*size, 1024, 0.0001, each=each) for each in (False, True)),
+        BuildCase(*size),
+        *(Case(*size, 1024, share, linked=True) for share in SHARES),
+        Case(*size, 1, 0.1, linked=True),
+        *(Case(*size, 1024, 0.5, each=each) for each in (False, True)),
+        Case(*size, 1024, 1.0, each=True),
+        *(Case(*size, 1024, share, each=True, linked=True) for share in SHARES),
+        Case(*size, 1, 1.0),
+        Case(*size, 1024, 1.0, 100),
     ]
 
 
-class _World:
-    """Rows around centres, of unit length, and the index over them."""
-
-    def __init__(self, rows: int, d: int, device: torch.device) -> None:
-        generator = torch.Generator(device).manual_seed(0)
-        self.device = device
-
-        def drawn(count: int) -> torch.Tensor:
-            """Draw rows around one centre for every thousand."""
-            near = torch.randint(len(centres), (count,), device=device, generator=generator)
-            made = centres[near] + 0.7 * torch.randn(count, d, device=device, generator=generator)
-            return made / torch.linalg.vector_norm(made, dim=1, keepdim=True)
-
-        centres = torch.randn(max(8, rows // 1000), d, device=device, generator=generator)
-        parts = [drawn(min(1 << 17, rows - at)) for at in range(0, rows, 1 << 17)]
-        self.vectors = torch.cat([part.bfloat16() for part in parts])
-        self.order = torch.randperm(rows, device=device, generator=generator)
-        self.drawn = drawn
-        index = ann.Index(d, metric="cosine", dtype="bfloat16")
-        # Scans take neither a graph nor cells, which the CPU would be minutes about.
-        with mock.patch.object(_state, "TRAINED_ROWS", 1 << 62):
-            index.add(self.vectors.cpu())
-        self.index = index.to("cuda") if device.type == "cuda" else index
+def Task(case: Any, device: torch.device) -> Any:
+    """Return what measures a case, with its data on the device."""
+    return (_Build if case.what == "build" else _Search)(case, device)
 
 
-@functools.lru_cache(maxsize=1)
-def _world_of(rows: int, d: int, device: torch.device) -> _World:
-    return _World(rows, d, device)
-
-
-class Task:
-    """A case with its queries and mask on the device, and its right answers."""
+class _Search:
+    """A case with its queries and filters on the device, and its right answers."""
 
     def __init__(self, case: Case, device: torch.device) -> None:
         self.case, self._device = case, device
-        self._world = _world_of(case.rows, case.d, device)
+        self._world = world_of(case.rows, case.d, device)
+        self._index = self._world.linked if case.linked else self._world.unlinked
         self._queries = [self._world.drawn(case.batch).bfloat16() for _ in range(_SETS)]
-        self._mask = self._world.order < case.passing
-        self._all = case.passing == case.rows
-        self._right = self._right_answers()
+        self._all = case.passing == case.rows and not case.each
+        self._mask = None if self._all or case.each else self._world.ranks < case.passing
+        self._bounds = self._world.windows(case.batch, case.passing) if case.each else None
+        self._where = self._filters()
+        self._right = self._world.nearest(
+            self._queries[0], min(case.k, case.passing), self._bounds_of_all()
+        )
         self.by_bytes = case.batch == 1  # what a rate is of
-        self.limit = 0.01  # of the share of the nearest that is not found
+        self.limit = _LIMIT
         self.flops, self.bytes = case.flops, case.bytes
 
-    def _right_answers(self) -> torch.Tensor:
-        queries = self._queries[0].float()
-        best = torch.empty(len(queries), 0, device=self._device)
-        ids = torch.empty(len(queries), 0, dtype=torch.int64, device=self._device)
-        rows = self._mask.nonzero()[:, 0]
-        with full_float32():
-            for part in rows.split(1 << 17):
-                vectors = self._world.vectors[part].float()
-                vectors /= torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-                best = torch.cat([best, queries @ vectors.T], 1)
-                ids = torch.cat([ids, part.expand(len(queries), -1)], 1)
-                best, places = best.topk(min(self.case.k, best.shape[1]), dim=1)
-                ids = ids.gather(1, places)
-        return ids
+    def _bounds_of_all(self) -> Any:
+        if self._bounds is not None or self._all:
+            return self._bounds
+        return [torch.tensor([bound], device=self._device) for bound in (0, self.case.passing)]
+
+    def _filters(self) -> Any:
+        """Return them as embedcore takes them: a mask on the device, or an expression for each."""
+        if self._bounds is None:
+            return self._mask
+        rank = ann.field("rank")
+        lows, highs = (bound.tolist() for bound in self._bounds)
+        return [rank.between(low, high - 1) for low, high in zip(lows, highs, strict=True)]
 
     def error(self, ids: Any) -> float:
         """Return the share of the nearest rows that is not among the answers."""
-        ids = torch.as_tensor(ids, device=self._device).long()
-        found = (ids[:, :, None] == self._right[:, None, :]).any(1)
-        return 1.0 - float(found.double().mean())
-
-    def contestants(self) -> Iterator[Contestant]:
-        """Yield embedcore, the floor and the peers."""
-        yield Contestant("embedcore", self._ours, "ours")
-        if self._device.type == "cuda":
-            yield Contestant("embedcore, exact", functools.partial(self._ours, exact=True), "ours")
-            if self.case.batch == 1:
-                yield Contestant("embedcore, replayed from a graph", replayed(self._ours), "ours")
-        rows = self._world.vectors if self._all else self._world.vectors[self._mask]
-        step = self._step(len(rows))
-        yield Contestant(
-            "product alone, bfloat16",
-            lambda turn: [part @ rows.T for part in self.query(turn).split(step)],
-            "floor",
-        )
-        yield Contestant("Torch, passing rows gathered", self._gathered)
-        yield Contestant("Torch, scores masked", self._masked)
-        if self._device.type != "cuda":
-            return
-        if importlib.util.find_spec("triton") is not None:
-            yield Contestant("Triton, fused", self._fused)
-        if importlib.util.find_spec("cupy") is not None:
-            yield Contestant("CuPy, passing rows gathered", self._cupy)
-        if importlib.util.find_spec("jax") is not None:
-            yield Contestant("JAX, approx_max_k", _Jax(self._world.vectors, self._mask, self))
+        return missed(ids, self._right)
 
     def query(self, turn: int) -> torch.Tensor:
         """Return the queries of a turn."""
         return self._queries[turn % len(self._queries)]
 
-    def _step(self, columns: int) -> int:
-        return max(1, _CHUNK_BYTES // (2 * columns))
+    def contestants(self) -> Iterator[Contestant]:
+        """Yield embedcore, the floor and the peers."""
+        case, on_gpu = self.case, self._device.type == "cuda"
+        yield Contestant("embedcore", self._ours, "ours")
+        if on_gpu and not case.linked:
+            yield Contestant("embedcore, exact", functools.partial(self._ours, exact=True), "ours")
+        if on_gpu and case.batch == 1:
+            yield Contestant("embedcore, replayed from a graph", replayed(self._ours), "ours")
+        if case.linked:  # peers have been beside the index without a graph
+            return
+        rows = self._world.vectors if self._mask is None else self._world.vectors[self._mask]
+        problem = Problem(
+            self.query, self._world.vectors, case.k, self._mask,
+            self._world.ranks if case.each else None, self._bounds, case.passing,
+        )  # fmt: skip
+        if not case.each:
+            yield Contestant(
+                "product alone, bfloat16",
+                lambda turn: [part @ rows.T for part, _ in problem.parts(turn, len(rows))],
+                "floor",
+            )
+        yield from peers(problem)
 
     def _ours(self, turn: int, exact: bool = False) -> Any:
-        where = None if self._all else self._mask
+        queries = self.query(turn)
         if self._device.type == "cuda":
-            found = self._world.index.search(
-                self.query(turn), self.case.k, where=where, exact=exact
-            )
-            return found.ids
-        return self._world.index.search(self.query(turn).float(), self.case.k, where=where).ids
-
-    def _gathered(self, turn: int) -> torch.Tensor:
-        rows, ids = self._world.vectors, None
-        if not self._all:
-            ids = self._mask.nonzero()[:, 0]
-            rows = rows[ids]
-        k = min(self.case.k, len(rows))
-        places = torch.cat(
-            [
-                (part @ rows.T).topk(k, dim=1).indices
-                for part in self.query(turn).split(self._step(len(rows)))
-            ]
-        )
-        return places if ids is None else ids[places]
-
-    def _masked(self, turn: int) -> torch.Tensor:
-        rows, beyond = self._world.vectors, ~self._mask
-        found = []
-        for part in self.query(turn).split(self._step(len(rows))):
-            scores = part @ rows.T
-            if not self._all:
-                scores.masked_fill_(beyond, float("-inf"))
-            found.append(scores.topk(self.case.k, dim=1).indices)
-        return torch.cat(found)
-
-    def _fused(self, turn: int) -> torch.Tensor:
-        from bench.gpu.fused_topk import nearest
-
-        rows, ids = self._world.vectors, None
-        if not self._all:
-            ids = self._mask.nonzero()[:, 0]
-            rows = rows[ids]
-        places = nearest(self.query(turn), rows, self.case.k)
-        return places if ids is None else ids[places]
-
-    def _cupy(self, turn: int) -> Any:
-        import cupy
-
-        rows, ids = cupy.from_dlpack(self._half_rows), None  # CuPy has no bfloat16
-        if not self._all:
-            ids = cupy.flatnonzero(cupy.from_dlpack(self._mask.to(torch.uint8)))
-            rows = rows[ids]
-        places = cupy.concatenate(
-            [
-                greatest(cupy, cupy.from_dlpack(part.half()) @ rows.T, self.case.k)
-                for part in self.query(turn).split(self._step(len(rows)))
-            ]
-        )
-        return torch.from_dlpack(places if ids is None else ids[places])
-
-    @functools.cached_property
-    def _half_rows(self) -> torch.Tensor:
-        return self._world.vectors.half()
+            return self._index.search(queries, self.case.k, where=self._where, exact=exact).ids
+        return self._index.search(queries.float(), self.case.k, where=self._where).ids
 
 
-def greatest(library: Any, scores: Any, k: int) -> Any:
-    """Return the places of the k greatest scores of each row, of CuPy or NumPy, in any order.
+class _Build:
+    """Builds by the device and on the CPU, and what searches of both find with equal effort."""
 
-    CuPy's argpartition sorts all that it gets. The k greatest are in the k groups of the greatest
-    maxima, so that it gets these alone.
-    """
-    count, columns = scores.shape
-    k, groups = min(k, columns), columns // _GROUP
-    if groups <= k:
-        return library.argpartition(-scores, k - 1, axis=1)[:, :k]
-    inside = groups * _GROUP
-    highest = scores[:, :inside].reshape(count, groups, _GROUP).max(axis=2)
-    best = library.argpartition(-highest, k - 1, axis=1)[:, :k]
-    places = (best[:, :, None] * _GROUP + library.arange(_GROUP)).reshape(count, -1)
-    rest = library.broadcast_to(library.arange(inside, columns), (count, columns - inside))
-    places = library.concatenate([places, rest], axis=1)
-    found = library.take_along_axis(scores, places, axis=1)
-    order = library.argpartition(-found, k - 1, axis=1)[:, :k]
-    return library.take_along_axis(places, order, axis=1)
+    by_bytes = False
 
+    def __init__(self, case: BuildCase, device: torch.device) -> None:
+        self.case, self._device = case, device
+        self._world = world_of(case.rows, case.d, device)
+        self.limit = 0.2  # with so little effort; what counts is that both miss as much
+        self.flops, self.bytes = 2.0 * case.rows**2 * case.d, 2.0 * case.rows * case.d
 
-class _Jax:
-    """Scores of all rows, masked, and JAX's own approximate top-k, compiled together."""
+    def measured(self, left: float) -> list[Line]:
+        """Build once each; on the CPU where the time that is left allows it, by a smaller build."""
+        queries = self._world.drawn(_BUILD_QUERIES).bfloat16()
+        right = self._world.nearest(queries, 10)
+        lines = []
+        on_cpu = f"embedcore, CPU, {embedcore.get_num_threads()} threads"
+        small = world_of.__wrapped__(min(self.case.rows, 20_000), self.case.d, self._device)
+        start = time.perf_counter()
+        if self._device.type == "cuda":
+            small.built("cuda")  # loads the kernels
+            lines.append(self._line("embedcore, cuda", "ours", "cuda", queries, right))
+        small.built("cpu")
+        # Which grows a little faster than the rows do.
+        seconds = 1.5 * small.build_seconds["cpu"] * self.case.rows / small.rows
+        if seconds > left - (time.perf_counter() - start) and small.rows < self.case.rows:
+            line = Line(on_cpu, "peer")
+            line.failed = f"left out: it would take some {seconds:.0f} s"
+            lines.append(line)
+            lines.append(self._smaller(small, on_cpu))
+            return lines
+        role = "peer" if lines else "ours"
+        lines.append(self._line(on_cpu, role, "cpu", queries, right))
+        return lines
 
-    def __init__(self, rows: torch.Tensor, mask: torch.Tensor, task: Task) -> None:
-        self._given, self._task = (rows, mask.to(torch.uint8)), task
-        self._compiled: tuple[Any, Any, Any] | None = None  # and what it takes beside queries
+    def _smaller(self, small: World, name: str) -> Line:
+        line = Line(f"{name}, {small.rows} rows", "floor")
+        line.seconds = small.build_seconds["cpu"]
+        return line
 
-    def __call__(self, turn: int) -> torch.Tensor:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Torch has memory too
-        import jax
-
-        if self._compiled is None:
-            k = self._task.case.k
-
-            # Arrays that it closed over would be constants, which compilers copy and compute with.
-            def nearest(queries: Any, rows: Any, mask: Any) -> Any:
-                scores = jax.numpy.where(mask != 0, queries @ rows.T, -jax.numpy.inf)
-                return jax.lax.approx_max_k(scores, k, recall_target=0.95)[1]
-
-            rows, mask = (jax.dlpack.from_dlpack(one) for one in self._given)
-            self._compiled = jax.jit(nearest), rows, mask
-        search, rows, mask = self._compiled
-        places = search(jax.dlpack.from_dlpack(self._task.query(turn)), rows, mask)
-        return torch.from_dlpack(places.block_until_ready())
+    def _line(self, name: str, role: str, where: str, queries: Any, right: Any) -> Line:
+        line = Line(name, role)
+        try:
+            index = self._world.built(where)
+            found = index.search(queries.float().cpu(), 10, effort=_BUILD_EFFORT)
+            line.error = missed(found.ids, right)
+            line.seconds = self._world.build_seconds[where]
+        except Exception as error:
+            line.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+        return line

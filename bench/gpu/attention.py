@@ -55,9 +55,9 @@ class Case:
 
     @property
     def bytes(self) -> float:
-        """Return what has to be moved: all tokens; backward they are read, and their gradient written.
+        """Return what has to be moved: all tokens, and forward what is pooled.
 
-        And what is pooled, forward.
+        Backward tokens are read again, and their gradient is written.
         """
         pooled = float(self.sequences * self.heads * self.columns * self.dtype.itemsize)
         passes = {"forward": 1.0, "backward": 2.0, "both": 3.0}[self.way]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.gpu.targets import HEAD, target_rows
 from bench.text import table
 
 PATTERN = "gpu-*.json"
@@ -28,28 +29,53 @@ found.
 
 def gpu_text(results: Path) -> list[str]:
     """Return the part of the page."""
-    files = sorted(results.glob(f"*/{PATTERN}"))
+    files = [file for file in sorted(results.glob(f"*/{PATTERN}")) if "smoke" not in file.stem]
     if not files:
         return [_NOTHING]
-    return [_INTRODUCTION, *(line for file in files for line in _section(file))]
+    merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for file in files:
+        result = json.loads(file.read_text(encoding="ascii"))
+        merged.setdefault((file.parent.name, result["family"]), []).append(result)
+    text = [_INTRODUCTION]
+    for (device, family), parts in merged.items():
+        text += [f"### {device}: {family}", "", *_facts(parts), *_targets(parts)]
+        rows = [row for part in parts for case in part["cases"] for row in _rows(case)]
+        text += table(("case", "contestant", "ms", "rate", "x ours", "error"), rows)
+    return text
 
 
-def _section(file: Path) -> list[str]:
-    result = json.loads(file.read_text(encoding="ascii"))
-    record, floors = result["record"], result["floors"]
-    facts = ", ".join(f"{name} {value}" for name, value in record.items() if name != "device")
-    rates = ", ".join(f"{name} {value:.4g}" for name, value in floors.items())
-    text = [f"### {record['device']}: {result['family']}", "", f"- {facts}", f"- {rates}", ""]
-    rows = [row for case in result["cases"] for row in _rows(case)]
-    return text + table(("case", "contestant", "ms", "rate", "x ours", "error"), rows)
+def _facts(parts: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for part in parts:
+        record, floors = part.get("record", {}), part.get("floors", {})
+        lines.append(", ".join(f"{name} {value}" for name, value in record.items()))
+        lines.append(", ".join(f"{name} {value:.4g}" for name, value in floors.items()))
+        if part.get("left_out"):
+            lines.append(f"left out, the time was up: {'; '.join(part['left_out'])}")
+        if "failed" in part:
+            lines.append(part["failed"])
+    return [*(f"- {line}" for line in lines if line), ""]
+
+
+def _targets(parts: list[dict[str, Any]]) -> list[str]:
+    """Return the targets' rows; each case has the rates of its own run beside it."""
+    cases = [{**case, "floors": part.get("floors", {})} for part in parts for case in part["cases"]]
+    latest = list({case["name"]: case for case in cases}.values())
+    return table(HEAD, target_rows(parts[0]["family"], latest))
 
 
 def _rows(case: dict[str, Any]) -> list[list[str]]:
+    failed = [[case["name"], "FAILED", case["failed"], "", "", ""]] if "failed" in case else []
+    return [*failed, *_lines(case)]
+
+
+def _lines(case: dict[str, Any]) -> list[list[str]]:
     ours = next((line["seconds"] for line in case["lines"] if line["role"] == "ours"), None)
     rows = []
     for line in case["lines"]:
-        if line["failed"] is not None:
-            rows.append([case["name"], line["name"], line["failed"], "", "", ""])
+        if line["failed"] is not None or line["seconds"] is None:
+            words = line["failed"] or "not timed"
+            rows.append([case["name"], line["name"], words, "", "", ""])
             continue
         seconds = line["seconds"]
         rate = (

@@ -27,7 +27,5 @@ def read(numbers: torch.Tensor, folded: list[Any]) -> torch.Tensor:
     programs = triton.cdiv(numbers.numel(), _BLOCK * _STEPS)
     if not folded:
         folded.append(torch.empty(programs, dtype=torch.int32, device=numbers.device))
-    _fold[(programs,)](
-        numbers, folded[0], numbers.numel(), BLOCK=_BLOCK, STEPS=_STEPS, num_warps=4
-    )
+    _fold[(programs,)](numbers, folded[0], numbers.numel(), BLOCK=_BLOCK, STEPS=_STEPS, num_warps=4)
     return folded[0]
