@@ -13,6 +13,7 @@ from typing import Any
 import embedcore._device as device_module
 import numpy as np
 import pytest
+from embedcore.ann import _device_costs, _on_device
 from support.emulated import EmulatedArray, EmulatedLibrary, build_emulated_module
 from support.kinds import to_torch
 
@@ -70,3 +71,11 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
         patch.setattr(device_module, "_LIBRARIES", [EmulatedLibrary()])
         patch.setattr(device_module, "_kernels", lambda where, argument, device: module)
         yield Kind("emulated", lambda x: EmulatedArray(np.array(x)), lambda x: x.memory)
+
+
+@pytest.fixture
+def quick_costs(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure little, where time means nothing."""
+    if kind.emulated:
+        monkeypatch.setattr(_on_device, "_SAMPLE", 3)
+        monkeypatch.setattr(_device_costs, "_REPEATS", 1)

@@ -147,9 +147,9 @@ def _run(command: list[str], environment: dict[str, str], seconds: float) -> int
 
 def main() -> int:
     """Return the exit status."""
-    parser = argparse.ArgumentParser(prog="support.gpu_session")
+    parser = argparse.ArgumentParser(prog="support.gpu_session", allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=440.0, help="of all processes together")
-    parser.add_argument("--test-seconds", type=float, default=60.0, help="of a test")
+    parser.add_argument("--test-seconds", type=float, default=75.0, help="of a test")
     parser.add_argument("--under", default="", help="what pytest is run under")
     own, others = parser.parse_known_args()
     until = time.monotonic() + own.seconds
