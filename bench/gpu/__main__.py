@@ -64,7 +64,11 @@ def run_processes(family: str, command: list[str], file: Path, until: float) -> 
 
 def _status(command: list[str], seconds: float) -> int:
     """Return the status of a process, which is ended with its own when its time is up."""
-    with subprocess.Popen(command, preexec_fn=os.setpgrp) as process:
+    # A group of its own, so that it can be ended with all that it has started.
+    group: Any = {"start_new_session": True}
+    if sys.version_info >= (3, 11):
+        group = {"process_group": 0}
+    with subprocess.Popen(command, **group) as process:
         try:
             return process.wait(max(1.0, seconds))
         except subprocess.TimeoutExpired:
@@ -98,6 +102,7 @@ def main() -> int:
             Path(given.file), given.cases, given.smoke, given.samples, float(given.until)
         )
         return run_family(given.in_process, options, device)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what ends the others
     end = time.time() + given.seconds - _LAST
     command = [sys.executable, "-m", "bench.gpu", "--device", given.device, "--cases", given.cases]
     command += ["--samples", str(given.samples), *(["--smoke"] if given.smoke else [])]

@@ -82,7 +82,8 @@ def replayed(call: Callable[[int], Any], calls: int = 1) -> Callable[[int], Any]
                 call(0)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Peers' libraries have threads, which may do meanwhile what a capture must not.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 for _ in range(calls):
                     answer = call(0)
             graphs.extend((graph, answer))

@@ -133,9 +133,13 @@ def summary(facts: list[dict[str, Any]]) -> tuple[str, bool]:
     return "\n".join(lines), not failed and not lost and rest == 0 and counts["passed"] > 0
 
 
+# A group of its own, so that it can be ended with all that it has started.
+_GROUP: Any = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+
+
 def _run(command: list[str], environment: dict[str, str], seconds: float) -> int | None:
     """Return the status of a command, None where it took too long and was ended with its own."""
-    with subprocess.Popen(command, env=environment, preexec_fn=os.setpgrp) as process:
+    with subprocess.Popen(command, env=environment, **_GROUP) as process:
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -153,6 +157,7 @@ def main() -> int:
     parser.add_argument("--under", default="", help="what pytest is run under")
     own, others = parser.parse_known_args()
     until = time.monotonic() + own.seconds
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what ends the others
     clean = True  # what it was run under found nothing
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes"
