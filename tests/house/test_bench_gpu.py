@@ -97,6 +97,22 @@ def test_who_fails_while_timed_is_out_and_calls_share_a_time(bench: Any) -> None
     assert lines[1].failed is None and 0.002 <= lines[1].seconds < 0.01
 
 
+def test_a_dead_device_ends_the_case(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = bench("timing")
+
+    def dead(device: Any, words: str, lines: list[Any]) -> None:
+        raise timing.DeadDeviceError(words, lines)
+
+    def failing(turn: int) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(timing, "check_device", dead)
+    contestants = [timing.Contestant("embedcore", failing, "ours"), timing.Contestant("b", failing)]
+    with pytest.raises(timing.DeadDeviceError, match=r"^embedcore: RuntimeError: an") as end:
+        timing.measure(contestants, torch.device("cpu"), samples=1)
+    assert [line.failed is None for line in end.value.lines] == [False, True]
+
+
 @pytest.mark.parametrize("columns", [1, 3, 700, 2000, 512 * 9])
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_greatest_by_groups(bench: Any, columns: int, k: int) -> None:

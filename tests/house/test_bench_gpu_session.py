@@ -187,3 +187,28 @@ def test_targets_of_attention(bench: Any) -> None:
     rows = {row[0]: row for row in bench("targets").target_rows("attention", cases)}
     name = "forward, m <= 32, H >= 200 MB, of a kernel that only reads"
     assert rows[name][3] == "NO" and "1 failed" in rows[name][2]
+
+
+def test_targets_of_depth(bench: Any) -> None:
+    cases = []
+    for case in bench("depth").cases(smoke=False):
+        floor = case.flops / 600e12
+        seconds = (
+            case.bytes / 4.1e12 if case.metric == "cosine" else floor / (1.9 - 0.9 * (case.m > 0))
+        )
+        lines = [line("embedcore", "ours", seconds), line("product alone", "floor", floor, None)]
+        if case.n <= 4096:
+            lines.append(line("embedcore, replayed from a graph", "ours", 2e-5))
+        if case.metric != "cosine":
+            lines.append(line("Torch, chunks", "peer", 3 * seconds))
+        if case.rivals:
+            lines.append(line("Torch, chunks, compiled", "peer", 1.4 * seconds))
+        cases.append(case_of(case, *lines, floors={"copy_gb_per_s": 4300.0}))
+    rows = {row[0]: row for row in bench("targets").target_rows("depth", cases)}
+    assert len(rows) == 7
+    missed = [name for name, row in rows.items() if row[3] != "yes"]
+    assert missed == [
+        "strict float32 arc over the float32 product",
+        "Torch, chunks, the quicker way, over embedcore in their own corpus",
+    ]
+    assert rows[missed[0]][2].startswith("1.00 x")
