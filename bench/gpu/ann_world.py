@@ -43,11 +43,15 @@ class World:
         return made / torch.linalg.vector_norm(made, dim=1, keepdim=True)
 
     def windows(self, count: int, passing: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the bounds of ranks, int32, between which so many rows pass for each query."""
-        lows = torch.randint(
-            self.rows - passing + 1, (count,), device=self.device, generator=self._generator
+        """Return the bounds of ranks, int32, between which so many rows pass for each query.
+
+        Where all pass, they are different filters still.
+        """
+        spare = self.rows - passing
+        lows, more = torch.randint(
+            (spare or 1000) + 1, (2, count), device=self.device, generator=self._generator
         ).to(torch.int32)
-        return lows, lows + passing
+        return (lows, lows + passing) if spare else (-lows, self.rows + more)
 
     @functools.cached_property
     def unlinked(self) -> Any:
