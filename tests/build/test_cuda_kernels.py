@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nvcc makes of the kernels for a plain target and for Hopper: no warnings, no spills."""
+"""What nvcc makes of the kernels for a plain target and for Hopper.
+
+No warnings, no spills, products that stay asynchronous, and shared memory that is dynamic only.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,11 @@ def test_kernels_compile_and_spill_nothing(source: str, target: str, tmp_path: P
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    # Advice of ptxas, which is no warning: products that wait for one another, registers that
+    # cannot move to another warpgroup.
+    assert re.findall(r"\(C75\d\d\).*", done.stderr) == []
+    # Kernels ask for all that a block may share (platform.h), and get it if nothing of it is taken.
+    assert re.findall(r"\d+ bytes smem", done.stderr) == []
     report = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores",
         done.stderr,
