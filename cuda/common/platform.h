@@ -61,10 +61,33 @@ void launch(void (*kernel)(Parameters...), const Dim3& grid, const Dim3& block, 
   note(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, places, shared_bytes, stream));
 }
 
+// Blocks of the grid in clusters of that size, of which it has whole ones along each axis.
+template <class... Parameters>
+void launch_clusters(void (*kernel)(Parameters...), const Dim3& cluster, const Dim3& grid,
+                     const Dim3& block, size_t shared_bytes, Stream stream,
+                     typename AsIs<Parameters>::Type... arguments) {
+  void* places[] = {static_cast<void*>(&arguments)...};
+  cudaLaunchAttribute size = {};
+  size.id = cudaLaunchAttributeClusterDimension;
+  size.val.clusterDim.x = cluster.x;
+  size.val.clusterDim.y = cluster.y;
+  size.val.clusterDim.z = cluster.z;
+  cudaLaunchConfig_t how = {};
+  how.gridDim = grid;
+  how.blockDim = block;
+  how.dynamicSmemBytes = shared_bytes;
+  how.stream = stream;
+  how.attrs = &size;
+  how.numAttrs = 1;
+  note(cudaLaunchKernelExC(&how, reinterpret_cast<const void*>(kernel), places));
+}
+
 }  // namespace ec::cuda
 
 #define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::ec::cuda::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+#define EC_LAUNCH_CLUSTERS(kernel, cluster, grid, block, shared_bytes, stream, ...) \
+  ::ec::cuda::launch_clusters(kernel, cluster, grid, block, shared_bytes, stream, __VA_ARGS__)
 
 #else
 
@@ -98,16 +121,23 @@ struct AsIs {
   using Type = T;
 };
 template <class... Parameters>
+void launch_clusters(void (*kernel)(Parameters...), const Dim3& cluster, const Dim3& grid,
+                     const Dim3& block, size_t shared_bytes, typename AsIs<Parameters>::Type... arguments) {
+  const size_t allowed = emulation::allowed_shared(reinterpret_cast<const void*>(kernel));
+  emulation::launch(grid, block, shared_bytes, allowed, [&] { kernel(arguments...); }, cluster);
+}
+template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const Dim3& grid, const Dim3& block, size_t shared_bytes,
             typename AsIs<Parameters>::Type... arguments) {
-  const size_t allowed = emulation::allowed_shared(reinterpret_cast<const void*>(kernel));
-  emulation::launch(grid, block, shared_bytes, allowed, [&] { kernel(arguments...); });
+  launch_clusters(kernel, {}, grid, block, shared_bytes, arguments...);
 }
 
 }  // namespace ec::cuda
 
 #define EC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ((void)(stream), ::ec::cuda::launch(kernel, {grid}, {block}, shared_bytes, __VA_ARGS__))
+#define EC_LAUNCH_CLUSTERS(kernel, cluster, grid, block, shared_bytes, stream, ...) \
+  ((void)(stream), ::ec::cuda::launch_clusters(kernel, cluster, {grid}, {block}, shared_bytes, __VA_ARGS__))
 
 #endif
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "emulation/hopper.h"
 
+#include <array>
 #include <cstring>
 #include <deque>
 #include <limits>
 #include <map>
+#include <utility>
 #include <vector>
 
 namespace ec::emulation {
@@ -54,8 +56,8 @@ struct GroupBarrier {
 };
 
 struct State {
-  uint64_t block = 0;
-  std::map<int, GroupBarrier> group_barriers;
+  uint64_t cluster = 0;
+  std::map<std::pair<const void*, int>, GroupBarrier> group_barriers;  // of each block
   std::map<const void*, Barrier> barriers;
   std::map<size_t, Products> products;          // of each thread
   std::map<size_t, std::vector<Asked>> groups;  // of each warpgroup, in order
@@ -63,9 +65,9 @@ struct State {
 
 State& state() {
   static State one;
-  if (one.block != block_number()) {
+  if (one.cluster != cluster_number()) {
     one = State();
-    one.block = block_number();
+    one.cluster = cluster_number();
   }
   return one;
 }
@@ -201,10 +203,25 @@ void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* 
   });
 }
 
+void store_there(unsigned rank, void* to, const void* from, void* barrier, const Place& place) {
+  std::array<unsigned char, kStoredBytes> value;
+  if (shared_address(to, place) % value.size() != 0)
+    refuse("what is stored in a neighbour is not on 16 bytes", place);
+  void* there = neighbour(to, value.size(), rank, place);
+  Barrier* at = &barrier_at(neighbour(barrier, sizeof(uint64_t), rank, place), place);
+  std::memcpy(value.data(), from, value.size());
+  std::memset(there, 0xff, value.size());
+  later_in(rank, [=] {
+    std::memcpy(there, value.data(), value.size());
+    at->bytes -= static_cast<int64_t>(value.size());
+    at->end_phase_if_done();
+  });
+}
+
 void sync_group(int number, const Place& place) {
   if (number < 1 || number > 15) refuse("a barrier of a warpgroup has a number from 1 to 15", place);
   const size_t group = thread_number() / kGroupThreads;
-  GroupBarrier* at = &state().group_barriers[number];
+  GroupBarrier* at = &state().group_barriers[{shared_memory(), number}];
   if (at->arrived == 0) at->group = group;
   if (at->group != group) refuse("warpgroups share a barrier", place);
   const unsigned phase = at->phase;

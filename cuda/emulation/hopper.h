@@ -12,6 +12,7 @@ namespace ec::emulation {
 
 constexpr int kGroupThreads = 128;                  // of a warpgroup
 constexpr int kGroupRows = 64, kProductSteps = 16;  // rows, and numbers of them, of one product
+constexpr size_t kStoredBytes = 16;                 // in a neighbour, by one thread at once
 // Where a block's shared memory begins in its window: on no more than it promises.
 constexpr unsigned kSharedStart = 128;
 
@@ -37,6 +38,9 @@ void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* 
                const Place& place);
 // Until all threads of the warpgroup are at the barrier of that number, which no other uses.
 void sync_group(int number, const Place& place);
+// kStoredBytes to where `to` lies in block `rank` of the cluster, counted by the barrier there that lies
+// where `barrier` does; unwritten until then.
+void store_there(unsigned rank, void* to, const void* from, void* barrier, const Place& place);
 
 // c (64 x columns) = a b^T (+ c): computed when products_wait says so; until then c is not to be read.
 // numbers: columns / 2 of this thread, as common/hopper.cuh says.
