@@ -37,6 +37,7 @@ struct AttentionProblem {
   double fixed_temperature;
   Activation activation;
   HeadNorm norm;
+  bool clusters = false;  // the device runs blocks in clusters
 };
 
 // C-contiguous; each but out may be null.

@@ -12,6 +12,8 @@
 namespace ec::cuda {
 namespace {
 
+constexpr int kLeastClusterMajor = 9;  // compute capability
+
 Numbers numbers_of(const ec_array& array) {
   return {array.data, {array.stride[0], array.stride[1], array.stride[2]}, kind_of(array.dtype)};
 }
@@ -125,7 +127,9 @@ struct Prepared {
     if (status != EC_OK) return status;
     multiprocessors = facts.multiprocessors;
     current.emplace(place->device);
-    return make_problem(*given, &problem, error);
+    const ec_status made = make_problem(*given, &problem, error);
+    problem.clusters = facts.major >= kLeastClusterMajor;
+    return made;
   }
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention/forward.cuh"
+#include "attention/forward_clusters.cuh"
 #include "attention/forward_merge.cuh"
 #include "attention/layout.h"
 
@@ -9,6 +10,25 @@ namespace {
 constexpr float kMostBoundedHalf = 4.0f;   // exp(-2 * 4) is a normal number of float16
 constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
 
+// The tile of block i of a cluster, which has half of the columns: those of the first are at least as many,
+// and rows and stages of both lie alike.
+TileShape half_of(const AttentionProblem& problem, const TileShape& all, int i) {
+  TileShape half = all;
+  const int64_t bytes = number_bytes(problem.key.kind);
+  for (RowShape* rows : {&half.keys, &half.values}) {
+    if (rows->columns == 0) continue;
+    const int middle = static_cast<int>(round_up(rows->padded / 2, 16));
+    const int columns = min(rows->columns, middle);
+    rows->first = i * middle;
+    rows->columns = i == 0 ? columns : rows->columns - columns;
+    rows->padded = i == 0 ? middle : rows->padded - middle;
+    rows->stride = static_cast<int>(middle + 16 / bytes);
+  }
+  half.stage_bytes = stage_bytes(problem, half, 0);
+  half.kept = 1;
+  return half;
+}
+
 // One call, laid out.
 struct ForwardLayout {
   ForwardLayout(const AttentionProblem& problem, const AttentionResult& result, int multiprocessors,
@@ -17,9 +37,9 @@ struct ForwardLayout {
     call.problem = problem;
     call.result = result;
     call.sequences = plan.sequences;
-    fit = choose_tensor() || choose_plain();
+    fit = choose_block() || choose_clusters() || choose_groups() || choose_plain();
     call.most_bounded = most_bounded();
-    const int64_t each = tensor ? 1 : blocks_each(call.memory.shared_bytes, most_shared);
+    const int64_t each = tensor() ? 1 : blocks_each(call.memory.shared_bytes, most_shared);
     blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
                                  each * multiprocessors / groups));
     const int64_t rows = 2 * blocks * problem.heads;
@@ -34,8 +54,12 @@ struct ForwardLayout {
   }
 
   // Places of what both kinds of kernel need, the most used first.
-  BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows) {
+  BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows, bool halves = false) {
     call.tile = tile_shape(call.problem, tokens, stages, call.problem.query.data != nullptr, 0);
+    if (halves) {
+      for (int i = 0; i < kClusterBlocks; ++i) call.halves[i] = half_of(call.problem, call.tile, i);
+      call.tile = call.halves[0];
+    }
     BlockArena block(most_shared);
     call.walk = block.take<TileWalk>(1);
     call.stages = block.take<unsigned char>(static_cast<int64_t>(stages) * call.tile.stage_bytes);
@@ -53,30 +77,69 @@ struct ForwardLayout {
     const AttentionProblem& problem = call.problem;
     if (problem.mask.data != nullptr) return 0.0f;
     if (problem.activation == Activation::kNone && problem.norm == HeadNorm::kNone) return 0.0f;
-    return tensor && problem.key.kind == NumberKind::kFloat16
+    return tensor() && problem.key.kind == NumberKind::kFloat16
                ? kMostBoundedHalf
                : static_cast<float>(1.0 / kLeastBoundedTemperature);
   }
 
-  bool choose_tensor() {
+  bool tensor() const { return kind != Kind::kPlain; }
+  // Whether there are as many heads as tensor cores take, and no more columns of the values than `most`.
+  bool tensor_heads(int64_t most_columns) const {
     const AttentionProblem& problem = call.problem;
-    if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
-    if (problem.heads < kLeastTensorHeads || problem.heads > kMostTensorHeads) return false;
-    const int rows = problem.heads <= 16 ? 16 : problem.heads <= 32 ? 32 : 64;
-    const int group = rows < 64 ? rows : problem.value_columns <= 768 ? 32 : 16;
-    if (problem.value_columns > (rows == 16 ? 2048 : 1024)) return false;
+    return problem.key.kind != NumberKind::kFloat32 && problem.query.data != nullptr &&
+           problem.heads >= kLeastTensorHeads && problem.heads <= kMostTensorHeads &&
+           problem.value_columns <= most_columns;
+  }
+  int head_rows() const { return call.problem.heads <= 16 ? 16 : call.problem.heads <= 32 ? 32 : 64; }
+
+  // What a block multiplies with on tensor cores, behind what is common.
+  void place_tensor(BlockArena& block, int factor_stride, int64_t pooled_rows) {
+    call.factor = block.take<BFloat>(int64_t{head_rows()} * factor_stride);
+    call.weights = block.take<BFloat>(pooled_rows * kScoreStride);
+    call.scale = block.take<float>(head_rows());
+  }
+
+  // Blocks that pool `group` heads each, and score all.
+  bool fit_groups(int group) {
     for (const int tokens : {32, 16}) {
       for (const int stages : {3, 2}) {
-        BlockArena block = place_common(tokens, stages, kColumnParts, rows);
-        call.factor = block.take<BFloat>(int64_t{rows} * call.tile.keys.stride);
-        call.weights = block.take<BFloat>(int64_t{group} * kScoreStride);
-        call.scale = block.take<float>(rows);
+        BlockArena block = place_common(tokens, stages, kColumnParts, head_rows());
+        place_tensor(block, call.tile.keys.stride, group);
         call.memory = block.memory();
-        groups = rows / group;
-        if (block.all_shared()) return tensor = true;
+        if (!block.all_shared()) continue;
+        groups = head_rows() / group;
+        kind = Kind::kBlocks;
+        return true;
       }
     }
-    groups = 1;
+    return false;
+  }
+  bool choose_block() {
+    const int rows = head_rows();
+    return tensor_heads(rows == 16 ? 2048 : rows == 32 ? 1024 : 512) && fit_groups(rows);
+  }
+  bool choose_groups() {
+    return tensor_heads(1024) && head_rows() == 64 &&
+           fit_groups(call.problem.value_columns <= 768 ? 32 : 16);
+  }
+
+  bool choose_clusters() {
+    if (!call.problem.clusters || !tensor_heads(1024) || head_rows() != 64) return false;
+    for (const int tokens : {32, 16}) {
+      for (const int stages : {4, 3}) {
+        BlockArena block = place_common(tokens, stages, kHalfParts, kClusterHeads, true);
+        place_tensor(block, call.tile.keys.stride, kClusterHeads);
+        call.received = block.take<float>(2 * kSentNumbers);
+        call.full = block.take<CopyBarrier>(2);
+        call.memory = block.memory();
+        const RowShape& values = call.tile.values.columns == 0 ? call.tile.keys : call.tile.values;
+        const bool drains = values.numbers(tokens) * 2 >= kDrainNumbers * 4;
+        if (!block.all_shared() || !drains) continue;
+        groups = kClusterBlocks;
+        kind = Kind::kClusters;
+        return true;
+      }
+    }
     return false;
   }
 
@@ -105,23 +168,30 @@ struct ForwardLayout {
   Arena arena;
   Plan plan;
   ForwardCall call = {};
-  bool tensor = false, fit = false;
+  enum class Kind { kPlain, kBlocks, kClusters } kind = Kind::kPlain;
+  bool fit = false;
   int64_t blocks = 1;  // that share the tokens
-  int64_t groups = 1;  // of heads, with blocks of their own
+  int64_t groups = 1;  // of heads or columns, with blocks of their own
 };
 
 template <class Kernel>
 void launch_attend(Kernel* kernel, const ForwardLayout& layout, Stream stream) {
   allow_shared(kernel, layout.call.memory.shared_bytes);
   const Dim3 grid{static_cast<unsigned>(layout.blocks), static_cast<unsigned>(layout.groups), 1};
-  EC_LAUNCH(kernel, grid, kAttentionThreads, layout.call.memory.shared_bytes, stream, layout.call);
+  if (layout.kind == ForwardLayout::Kind::kClusters)
+    EC_LAUNCH_CLUSTERS(kernel, (Dim3{1, kClusterBlocks, 1}), grid, kAttentionThreads,
+                       layout.call.memory.shared_bytes, stream, layout.call);
+  else
+    EC_LAUNCH(kernel, grid, kAttentionThreads, layout.call.memory.shared_bytes, stream, layout.call);
 }
 
 template <class T>
 void launch_tensor(const ForwardLayout& layout, Stream stream) {
   const int columns = layout.pool_columns();
   const int64_t heads = layout.call.problem.heads;
-  if (heads <= 16)
+  if (layout.kind == ForwardLayout::Kind::kClusters)
+    launch_attend(columns <= 384 ? attend_clusters<T, 3> : attend_clusters<T, 4>, layout, stream);
+  else if (heads <= 16)
     launch_attend(columns <= 384    ? attend_tensor<T, 1, 1, 3>
                   : columns <= 768  ? attend_tensor<T, 1, 1, 6>
                   : columns <= 1024 ? attend_tensor<T, 1, 1, 8>
@@ -132,11 +202,10 @@ void launch_tensor(const ForwardLayout& layout, Stream stream) {
                   : columns <= 768 ? attend_tensor<T, 2, 2, 6>
                                    : attend_tensor<T, 2, 2, 8>,
                   layout, stream);
+  else if (layout.groups == 1)
+    launch_attend(columns <= 384 ? attend_tensor<T, 4, 4, 3> : attend_tensor<T, 4, 4, 4>, layout, stream);
   else
-    launch_attend(columns <= 384   ? attend_tensor<T, 4, 2, 3>
-                  : columns <= 768 ? attend_tensor<T, 4, 2, 6>
-                                   : attend_tensor<T, 4, 1, 8>,
-                  layout, stream);
+    launch_attend(columns <= 768 ? attend_tensor<T, 4, 2, 6> : attend_tensor<T, 4, 1, 8>, layout, stream);
 }
 
 template <class T>
@@ -168,9 +237,9 @@ bool run_attention_forward(const AttentionProblem& problem, const AttentionResul
   with_numbers(problem.key.kind, [&](auto number) {
     using T = decltype(number);
     if constexpr (sizeof(T) == 2) {
-      if (layout.tensor) launch_tensor<T>(layout, stream);
+      if (layout.tensor()) launch_tensor<T>(layout, stream);
     }
-    if (!layout.tensor) launch_attend(attend_plain<T>, layout, stream);
+    if (!layout.tensor()) launch_attend(attend_plain<T>, layout, stream);
     if (layout.blocks > 1) launch_merge<T>(layout, stream);
   });
   Gaps gaps = {};

@@ -13,10 +13,10 @@
 
 namespace ec::cuda {
 
-// Of a piece: results where it is its whole sequence, else a slot.
+// Of a piece: results where it is its whole sequence, else a slot. scratch: see each_sum.
 template <class T, class Pool>
 __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piece& piece,
-                                             const HeadState* states, const Pool& pool) {
+                                             const HeadState* states, const Pool& pool, float* scratch) {
   const int64_t heads = call.problem.heads, columns = call.problem.value_columns;
   const int64_t row = (piece.whole() ? piece.sequence : piece.slot(blockIdx.x)) * heads;
   for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
@@ -31,12 +31,12 @@ __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piec
     call.slots.rounded_total[row + j] = states[j].rounded_total;
   }
   if (piece.whole()) {
-    pool.each([&](int j, int k, float a, float b) {
+    pool.each(scratch, [&](int j, int k, float a, float b) {
       const float scale = states[j].total == 0.0 ? 0.0f : static_cast<float>(1.0 / states[j].rounded_total);
       write_out<T>(call, row + j, k, a * scale, b * scale);
     });
   } else {
-    pool.each([&](int j, int k, float a, float b) {
+    pool.each(scratch, [&](int j, int k, float a, float b) {
       float* to = call.slots.pooled + (row + j) * columns + k;
       if (k < columns) to[0] = a;
       if (k + 1 < columns) to[1] = b;
@@ -48,12 +48,13 @@ template <class T, class Pool>
 __device__ __forceinline__ void attend(const ForwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
   const AttentionProblem& problem = call.problem;
-  TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
+  TileWalk& walk = *call.memory.find<TileWalk, Pool::kShared>(call.walk, shared);
   TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), blockIdx.x, call.tile,
-                       nullptr, nullptr, walk, call.memory.find<unsigned char>(call.stages, shared));
-  HeadState* states = call.memory.find<HeadState>(call.states, shared);
-  double* squares = call.memory.find<double>(call.squares, shared);
-  float* scores = call.memory.find<float>(call.scores, shared);
+                       nullptr, nullptr, walk,
+                       call.memory.find<unsigned char, Pool::kShared>(call.stages, shared));
+  HeadState* states = call.memory.find<HeadState, Pool::kShared>(call.states, shared);
+  double* squares = call.memory.find<double, Pool::kShared>(call.squares, shared);
+  float* scores = call.memory.find<float, Pool::kShared>(call.scores, shared);
   Pool pool(call, shared);
   bool loaded = problem.query.data == nullptr;
   for (;;) {
@@ -78,7 +79,7 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
     if (!header.stops) continue;
     pool.sum_totals(states);
     __syncthreads();
-    finish_piece<T>(call, header.piece, states, pool);
+    finish_piece<T>(call, header.piece, states, pool, scores);
   }
   async_wait<0>();
 }

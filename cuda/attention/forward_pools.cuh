@@ -12,7 +12,8 @@ namespace ec::cuda {
 template <class T>
 class PlainPool {
  public:
-  static constexpr int kRows = 0, kProductSlots = 1, kSlotNumbers = 0, kOwnHeads = 0, kPooledHeads = 0;
+  static constexpr bool kShared = false;
+  static constexpr int kRows = 0, kOwnHeads = 0, kPooledHeads = 0;
 
   __device__ PlainPool(const ForwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -39,6 +40,8 @@ class PlainPool {
   __device__ void multiply(const T* keys) const {
     multiply_plain(keys, tile_.keys, tile_.tokens, factor_, heads_, scores_);
   }
+  // Of the i-th head of this warp, j.
+  __device__ float product(int, int j, int lane) const { return scores_[j * kScoreStride + lane]; }
   __device__ void put(int, int j, float weight, float shrink) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     scores_[j * kScoreStride + lane] = weight;
@@ -58,7 +61,7 @@ class PlainPool {
     });
   }
   template <class Put>
-  __device__ void each(const Put& put) const {
+  __device__ void each(float*, const Put& put) const {
     const int pairs = values_.padded / 2;
     for (int i = static_cast<int>(threadIdx.x); i < heads_ * pairs; i += kAttentionThreads) {
       const int j = i / pairs, k = i % pairs * 2;
@@ -74,11 +77,42 @@ class PlainPool {
   float *factor_, *pooled_, *totals_, *scores_;
 };
 
+// sums, of the 16 h + l / 4-th head from `first` on and the eighth behind that, times what they shrink by.
+template <int kHeadTiles, int kFragments>
+__device__ __forceinline__ void shrink_sums(const HeadState* states, int first,
+                                            FragmentC (&sums)[kHeadTiles][kFragments]) {
+  const int row = first + static_cast<int>(threadIdx.x) % kWarpSize / 4;
+#pragma unroll
+  for (int h = 0; h < kHeadTiles; ++h) {
+    const float times[2] = {states[row + 16 * h].shrink, states[row + 16 * h + 8].shrink};
+    if (times[0] == 1.0f && times[1] == 1.0f) continue;
+#pragma unroll
+    for (int i = 0; i < kFragments; ++i)
+#pragma unroll
+      for (int n = 0; n < 4; ++n) sums[h][i].numbers[n] *= times[n / 2];
+  }
+  __syncwarp();  // lanes may have gone different ways, and multiply together now
+}
+
+// The totals of this warp's heads, from those of its lanes' tokens.
+template <int kHeads, int kRows>
+__device__ __forceinline__ void sum_own_totals(int first, const float (&totals)[kHeads],
+                                               const float (&rounded_totals)[kHeads], HeadState* states) {
+  for_own_heads<kHeads, kRows>(kRows, first, [&](int i, int j) {
+    const double total = warp_sum(static_cast<double>(totals[i])),
+                 rounded_total = warp_sum(static_cast<double>(rounded_totals[i]));
+    if (threadIdx.x % kWarpSize != 0) return;
+    states[j].total = total;
+    states[j].rounded_total = rounded_total;
+  });
+}
+
 // With them: T has 16 bits, there are at most 16 kScoreTiles heads, and 128 kPairs columns of the values.
 // Of more than 16 kHeadTiles heads blocks have a group each (blockIdx.y), to pool, and all to score.
 template <class T, int kScoreTiles, int kHeadTiles, int kPairs>
 class TensorPool {
  public:
+  static constexpr bool kShared = true;
   static constexpr int kRows = 16 * kScoreTiles, kGroupRows = 16 * kHeadTiles;
   static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kScoreStride;
   static constexpr int kOwnHeads = kRows / kAttentionWarps, kPooledHeads = kGroupRows / kAttentionWarps;
@@ -88,10 +122,10 @@ class TensorPool {
         first_(static_cast<int>(blockIdx.y) * kGroupRows),
         last_(min(static_cast<int>(call.problem.heads), first_ + kGroupRows)),
         values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
-        factor_(call.memory.find<T>(call.factor, shared)),
-        weights_(call.memory.find<T>(call.weights, shared)),
-        scale_(call.memory.find<float>(call.scale, shared)),
-        scores_(call.memory.find<float>(call.scores, shared)) {
+        factor_(call.memory.find<T, kShared>(call.factor, shared)),
+        weights_(call.memory.find<T, kShared>(call.weights, shared)),
+        scale_(call.memory.find<float, kShared>(call.scale, shared)),
+        scores_(call.memory.find<float, kShared>(call.scores, shared)) {
     for (int i = static_cast<int>(threadIdx.x); i < kGroupRows * kScoreStride; i += kAttentionThreads)
       weights_[i] = T{};
   }
@@ -114,6 +148,13 @@ class TensorPool {
   __device__ void multiply(const T* keys) const {
     multiply_tensor<T, kScoreTiles, kScoreStride>(keys, tile_.keys, tile_.tokens, factor_, scale_, scores_);
   }
+  __device__ float product(int, int j, int lane) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int slot = 0; slot < kProductSlots; ++slot)
+      sum += scores_[slot * kSlotNumbers + j * kScoreStride + lane];
+    return sum;
+  }
   __device__ void put(int i, int j, float weight, float shrink) {
     const T number = rounded(weight, T{});
     if (writes(j)) weights_[(j - first_) * kScoreStride + threadIdx.x % kWarpSize] = number;
@@ -121,33 +162,17 @@ class TensorPool {
     rounded_totals_[i] = __fmaf_rn(rounded_totals_[i], shrink, to_float(number));
   }
   __device__ void add(const T* values, const HeadState* states) {
-    const int row = first_ + static_cast<int>(threadIdx.x) % kWarpSize / 4;
-#pragma unroll
-    for (int h = 0; h < kHeadTiles; ++h) {
-      const float times[2] = {states[row + 16 * h].shrink, states[row + 16 * h + 8].shrink};
-      if (times[0] == 1.0f && times[1] == 1.0f) continue;
-#pragma unroll
-      for (int i = 0; i < 2 * kPairs; ++i)
-#pragma unroll
-        for (int n = 0; n < 4; ++n) sums_[h][i].numbers[n] *= times[n / 2];
-    }
-    __syncwarp();  // lanes may have gone different ways, and multiply together now
+    shrink_sums(states, first_, sums_);
     pool_tensor<T, kHeadTiles, kPairs>(weights_, values, values_, tile_.tokens, sums_);
   }
   __device__ void sum_totals(HeadState* states) const {
-    for_own_heads<kPooledHeads, kRows>(kRows, first_, [&](int i, int j) {
-      const double total = warp_sum(static_cast<double>(totals_[i])),
-                   rounded_total = warp_sum(static_cast<double>(rounded_totals_[i]));
-      if (threadIdx.x % kWarpSize != 0) return;
-      states[j].total = total;
-      states[j].rounded_total = rounded_total;
-    });
+    sum_own_totals<kPooledHeads, kRows>(first_, totals_, rounded_totals_, states);
   }
   template <class Put>
-  __device__ void each(const Put& put) const {
+  __device__ void each(float* scratch, const Put& put) const {
     static_assert(kHeadTiles * kDrainNumbers <= kProductSlots * kSlotNumbers, "there is room");
     each_sum<kHeadTiles, kPairs, kHeadTiles>(
-        sums_, last_ - first_, values_.padded, scores_,
+        sums_, last_ - first_, values_.padded, scratch,
         [&](int j, int k, float a, float b) { put(first_ + j, k, a, b); });
   }
 

@@ -24,10 +24,12 @@ struct ForwardCall {
   AttentionResult result;
   Sequences sequences;
   TileShape tile;
+  TileShape halves[2];  // of the blocks of a cluster, where they are in clusters: `tile` is the first
   BlockMemory memory;
   Place walk, stages, states, squares, scores, factor;
   Place pooled, totals;  // without tensor cores
   Place weights, scale;  // with them
+  Place received, full;  // in clusters
   float most_bounded;    // inverse temperature with which scores need no reference but 1; 0: none
   ForwardSlots slots;
   // [sequence][head]: what weights that are asked for are made of in the end.
@@ -81,7 +83,7 @@ __device__ __forceinline__ void raise_references(int heads, OwnNumbers<Pool::kOw
   __syncwarp();
 }
 
-// The weights of a tile from its products: scores[slot][head][token].
+// The weights of a tile from its products. scores: room for those of all heads, [head][kScoreStride].
 template <class Pool>
 __device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHeader& header,
                                            const float* offsets, float* scores, double* squares,
@@ -94,12 +96,7 @@ __device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHe
   OwnNumbers<kOwn> own(scores);
   double square = 0.0;
   for_own_heads<kOwn, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
-    float z = 0.0f;
-    if (problem.query.data != nullptr) {
-#pragma unroll
-      for (int slot = 0; slot < Pool::kProductSlots; ++slot)
-        z += scores[slot * Pool::kSlotNumbers + j * kScoreStride + token.lane];
-    }
+    float z = problem.query.data != nullptr ? pool.product(i, j, token.lane) : 0.0f;
     z = token.counts() ? z : 0.0f;
     if (token.there && call.result.scores != nullptr && pool.writes(j))
       call.result.scores[token.place + j * step] = z;

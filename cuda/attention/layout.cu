@@ -54,14 +54,18 @@ RowShape row_shape(const Numbers& rows, int64_t columns, bool staged) {
           piece_bytes};
 }
 
+int stage_bytes(const AttentionProblem& problem, const TileShape& tile, int64_t saved_heads) {
+  const int64_t rows = tile.keys.numbers(tile.tokens) + tile.values.numbers(tile.tokens);
+  return static_cast<int>(round_up(
+      rows * number_bytes(problem.key.kind) + (kMostTileTokens + saved_heads * kScoreStride) * 4, 128));
+}
+
 TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys,
                      int64_t saved_heads) {
   const bool shared = problem.value.data == nullptr;
   TileShape tile = {tokens, stages, row_shape(problem.key, problem.key_columns, shared || keys),
                     row_shape(problem.value, problem.value_columns, !shared), 0};
-  const int64_t rows = tile.keys.numbers(tokens) + tile.values.numbers(tokens);
-  tile.stage_bytes = static_cast<int>(round_up(
-      rows * number_bytes(problem.key.kind) + (kMostTileTokens + saved_heads * kScoreStride) * 4, 128));
+  tile.stage_bytes = stage_bytes(problem, tile, saved_heads);
   return tile;
 }
 

@@ -43,6 +43,7 @@ void run_fill_gaps(const Plan& plan, const Gaps& gaps, Stream stream);
 // Rows as they lie in a stage. Without columns there are none.
 RowShape row_shape(const Numbers& rows, int64_t columns, bool staged);
 // keys: whether keys that are not the values are staged; saved_heads: of scores that are staged too.
+int stage_bytes(const AttentionProblem& problem, const TileShape& tile, int64_t saved_heads);
 TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys,
                      int64_t saved_heads);
 

@@ -16,8 +16,11 @@ struct BlockMemory {
   size_t shared_bytes, block_bytes;
   unsigned char* blocks;  // block_bytes for each block
 
-  template <class T>
+  // kShared: all that the block has is in shared memory, which the compiler is to know: such addresses are
+  // shorter, and so are the instructions.
+  template <class T, bool kShared = false>
   __device__ T* find(const Place& place, unsigned char* shared) const {
+    if constexpr (kShared) return reinterpret_cast<T*>(shared + place.at);
     unsigned char* own = blocks + (blockIdx.y * gridDim.x + blockIdx.x) * block_bytes;
     return reinterpret_cast<T*>((place.shared ? shared : own) + place.at);
   }

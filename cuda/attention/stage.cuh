@@ -22,15 +22,17 @@ struct RowShape {
   int padded;       // a multiple of 16
   int stride;       // of rows in shared memory, in numbers
   int piece_bytes;  // in which rows are copied: 16, 8 or 4; 0: number by number
+  int first = 0;    // column of the array that they begin with
 
   __host__ __device__ int numbers(int tokens) const { return columns == 0 ? 0 : tokens * stride; }
 };
 
 struct TileShape {
   int tokens;  // of a tile: 4, 8, 16 or 32
-  int stages;  // 1 to 3
+  int stages;  // 1 to 4
   RowShape keys, values;
   int stage_bytes;
+  int kept = 0;  // 0 or 1: tiles that stay when another is taken
 };
 
 template <int kBytes, class T>
@@ -133,12 +135,12 @@ class TileCopies {
     }
     __syncthreads();
     offset_ = offset_of(0);
-    for (int i = 0; i < shape.stages - 1; ++i) copy(static_cast<unsigned>(i), i);
+    for (int i = 0; i < ahead(); ++i) copy(static_cast<unsigned>(i), i);
   }
 
-  // Until all threads have the next tile; none may need the one before any more.
+  // Until all threads have the next tile; none may need those before any more, but the last `kept`.
   __device__ void take() {
-    const int ahead = shape_.stages - 1;
+    const int ahead = this->ahead();
     if (ahead == 0) {
       __syncthreads();
       copy(taken_, 0);
@@ -150,7 +152,8 @@ class TileCopies {
       else
         async_wait<1>();
       __syncthreads();
-      copy(taken_ + static_cast<unsigned>(ahead), stage_ == 0 ? ahead : stage_ - 1);
+      const int to = stage_ + ahead;
+      copy(taken_ + static_cast<unsigned>(ahead), to < shape_.stages ? to : to - shape_.stages);
     }
     if (threadIdx.x == 0) step(taken_ + static_cast<unsigned>(shape_.stages) + 1);
     ++taken_;
@@ -160,10 +163,20 @@ class TileCopies {
 
   // Of the tile that is taken next; it stays until the one behind that is taken.
   __device__ const TileHeader& next() const { return walk_.headers[taken_ % TileWalk::kHeaders]; }
-  // Of what was taken.
+  // How many have been taken, and the header of the last but `back`.
+  __device__ unsigned taken() const { return taken_; }
+  __device__ const TileHeader& header(unsigned back) const {
+    return walk_.headers[(taken_ - 1 - back) % TileWalk::kHeaders];
+  }
+  // Of what was taken, or of the last but `back` of that.
   __device__ Stage<T> stage() const { return Stage<T>(shape_, memory_, now_); }
+  __device__ Stage<T> stage(int back) const {
+    const int number = now_ - back;
+    return Stage<T>(shape_, memory_, number < 0 ? number + shape_.stages : number);
+  }
 
  private:
+  __device__ int ahead() const { return shape_.stages - 1 - shape_.kept; }  // tiles that are copied
   __device__ void step(unsigned i) { walk_.step(sequences_, only_, shape_.tokens, i); }
 
   // Starts tile i. A group each time, so that waiting counts right.
@@ -206,7 +219,7 @@ class TileCopies {
 
   __device__ void copy_rows(const Numbers& rows, const RowShape& row_shape, int64_t b, int64_t first,
                             unsigned counts, T* to) {
-    const T* from = static_cast<const T*>(rows.data) + sequences_.origin(rows.stride, b);
+    const T* from = static_cast<const T*>(rows.data) + sequences_.origin(rows.stride, b) + row_shape.first;
     for (int i = static_cast<int>(threadIdx.x) / kWarpSize; i < shape_.tokens; i += kAttentionWarps) {
       const bool present = (counts >> i & 1u) != 0;
       copy_row(from + (present ? first + i : 0) * rows.stride[1], present, row_shape,

@@ -126,16 +126,17 @@ __device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 *
   }
 }
 
-// scale[j], and the factor of head j divided by it: a power of two that brings the numbers of the head to
-// where float16 has all its digits. A warp each.
+// scale[j], and the factor of head j, of the columns that the keys have, divided by it: a power of two that
+// brings the numbers of the head to where float16 has all its digits. A warp each.
 static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b,
                                                          int rows, const RowShape& shape, Half* to,
                                                          float* scale) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const Numbers& query = problem.query;
   for (int j = static_cast<int>(threadIdx.x) / kWarpSize; j < rows; j += kAttentionWarps) {
-    const int64_t origin = (problem.query_per_sequence ? b * query.stride[0] : 0) + j * query.stride[2];
-    const int columns = j < problem.heads ? static_cast<int>(problem.key_columns) : 0;
+    const int64_t origin = (problem.query_per_sequence ? b * query.stride[0] : 0) + j * query.stride[2] +
+                           shape.first * query.stride[1];
+    const int columns = j < problem.heads ? shape.columns : 0;
     float largest = 0.0f;
     for (int k = lane; k < columns; k += kWarpSize)
       largest = fmaxf(largest, fabsf(static_cast<float>(number_at(query, origin + k * query.stride[1]))));
@@ -154,7 +155,12 @@ static __device__ __forceinline__ void load_scaled_query(const AttentionProblem&
 static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b,
                                                          int rows, const RowShape& shape, BFloat* to,
                                                          float* scale) {
-  load_query(problem, b, rows, shape.padded, shape.stride, to);
+  const Numbers& query = problem.query;
+  const int64_t origin =
+      (problem.query_per_sequence ? b * query.stride[0] : 0) + shape.first * query.stride[1];
+  load_rows(query, origin,
+            {query.stride[2], query.stride[1], static_cast<int>(problem.heads), shape.columns}, rows,
+            shape.padded, shape.stride, to);
   for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) scale[j] = 1.0f;
 }
 
