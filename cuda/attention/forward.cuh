@@ -15,31 +15,30 @@ namespace ec::cuda {
 
 // Of a piece: results where it is its whole sequence, else a slot. scratch: see each_sum.
 template <class T, class Pool>
-__device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piece& piece,
-                                             const HeadState* states, const Pool& pool, float* scratch) {
+__device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piece& piece, HeadState* states,
+                                             const Pool& pool, float* scratch) {
   const int64_t heads = call.problem.heads, columns = call.problem.value_columns;
   const int64_t row = (piece.whole() ? piece.sequence : piece.slot(blockIdx.x)) * heads;
   for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
-    if (!pool.writes(j)) continue;
-    if (piece.whole()) {
-      finish_head(call, row + j, states[j].total, states[j].rounded_total, states[j].reference,
-                  states[j].inverse, true);
+    if (piece.whole()) {  // what shrinks no more keeps what is once more multiplied by
+      states[j].shrink = finish_head(call, row + j, states[j].total, states[j].rounded_total,
+                                     states[j].reference, states[j].inverse, pool.writes(j));
       continue;
     }
+    if (!pool.writes(j)) continue;
     call.slots.reference[row + j] = states[j].reference;
     call.slots.total[row + j] = states[j].total;
     call.slots.rounded_total[row + j] = states[j].rounded_total;
   }
   if (piece.whole()) {
+    __syncthreads();
     pool.each(scratch, [&](int j, int k, float a, float b) {
-      const float scale = states[j].total == 0.0 ? 0.0f : static_cast<float>(1.0 / states[j].rounded_total);
+      const float scale = states[j].shrink;
       write_out<T>(call, row + j, k, a * scale, b * scale);
     });
   } else {
     pool.each(scratch, [&](int j, int k, float a, float b) {
-      float* to = call.slots.pooled + (row + j) * columns + k;
-      if (k < columns) to[0] = a;
-      if (k + 1 < columns) to[1] = b;
+      if (k < columns) store_one_or_two(a, b, k + 1 < columns, call.slots.pooled + (row + j) * columns + k);
     });
   }
 }

@@ -50,21 +50,33 @@ __device__ __forceinline__ float finish_head(const ForwardCall& call, int64_t ro
   return empty ? 0.0f : static_cast<float>(1.0 / rounded_total);
 }
 
+template <class Short>
+__device__ __forceinline__ void store_two(float a, float b, Short* to) {
+  *reinterpret_cast<unsigned*>(to) = pair_bits(a, b, Short{});
+}
+__device__ __forceinline__ void store_two(float a, float b, float* to) {
+  *reinterpret_cast<float2*>(to) = float2{a, b};
+}
+// The first of two numbers, and the second where there is one; in one piece where that is possible.
+template <class N>
+__device__ __forceinline__ void store_one_or_two(float a, float b, bool both, N* to) {
+  if (both && reinterpret_cast<uintptr_t>(to) % (2 * sizeof(N)) == 0) return store_two(a, b, to);
+  to[0] = rounded(a, N{});
+  if (both) to[1] = rounded(b, N{});
+}
+
 // Columns k and k + 1 of a row of out; those beyond the last are left out.
 template <class T>
 __device__ __forceinline__ void write_out(const ForwardCall& call, int64_t row, int k, float a, float b) {
   const int columns = static_cast<int>(call.problem.value_columns);
-  T* out = static_cast<T*>(call.result.out) + row * columns + k;
-  float* wide = call.result.wide == nullptr ? nullptr : call.result.wide + row * columns + k;
-  int8_t* rest = call.result.rest == nullptr ? nullptr : call.result.rest + row * columns + k;
-  const float numbers[2] = {a, b};
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if (k + i >= columns) return;
-    out[i] = rounded(numbers[i], T{});
-    if (wide != nullptr) wide[i] = numbers[i];
-    if (rest != nullptr) rest[i] = rest_of(numbers[i], out[i]);
-  }
+  if (k >= columns) return;
+  const bool both = k + 1 < columns;
+  const int64_t at = row * columns + k;
+  store_one_or_two(a, b, both, static_cast<T*>(call.result.out) + at);
+  if (call.result.wide != nullptr) store_one_or_two(a, b, both, call.result.wide + at);
+  if (call.result.rest == nullptr) return;
+  call.result.rest[at] = rest_of(a, rounded(a, T{}));
+  if (both) call.result.rest[at + 1] = rest_of(b, rounded(b, T{}));
 }
 
 // Moves the references of heads whose scores have grown far above them; f: of this lane's token.
