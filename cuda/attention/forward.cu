@@ -128,9 +128,8 @@ struct ForwardLayout {
     for (const int tokens : {32, 16}) {
       for (const int stages : {4, 3}) {
         BlockArena block = place_common(tokens, stages, kHalfParts, kClusterHeads, true);
-        place_tensor(block, call.tile.keys.stride, kClusterHeads);
-        call.received = block.take<float>(2 * kSentNumbers);
-        call.full = block.take<CopyBarrier>(2);
+        place_tensor(block, call.tile.keys.stride, 2 * kClusterHeads);
+        call.received = block.take<Received>(1);
         call.memory = block.memory();
         const RowShape& values = call.tile.values.columns == 0 ? call.tile.keys : call.tile.values;
         const bool drains = values.numbers(tokens) * 2 >= kDrainNumbers * 4;

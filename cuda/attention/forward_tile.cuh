@@ -29,7 +29,7 @@ struct ForwardCall {
   Place walk, stages, states, squares, scores, factor;
   Place pooled, totals;  // without tensor cores
   Place weights, scale;  // with them
-  Place received, full;  // in clusters
+  Place received;        // in clusters
   float most_bounded;    // inverse temperature with which scores need no reference but 1; 0: none
   ForwardSlots slots;
   // [sequence][head]: what weights that are asked for are made of in the end.
@@ -79,18 +79,29 @@ __device__ __forceinline__ void write_out(const ForwardCall& call, int64_t row, 
   if (both) call.result.rest[at + 1] = rest_of(b, rounded(b, T{}));
 }
 
-// Moves the references of heads whose scores have grown far above them; f: of this lane's token.
+// Moves the reference of a head whose scores have grown far above it.
+__device__ __forceinline__ void raise_reference(float largest, HeadState& state) {
+  const float slack = kReferenceSlack / 2.0f / static_cast<float>(kLog2E);
+  const float inverse = state.inverse, before = state.reference;
+  const bool raised = (largest - before) * inverse > slack;
+  state.shrink = raised ? expf((before - largest) * inverse) : 1.0f;
+  if (raised) state.reference = largest;
+}
+
+// The weight of a number that counts.
+__device__ __forceinline__ float power_of(float f, const HeadState& state) {
+  const float reference = state.reference;
+  const float above = f - (reference == -HUGE_VALF ? 0.0f : reference);
+  return exp2f(above * state.inverse * static_cast<float>(kLog2E));
+}
+
+// Of this warp's heads; f: of this lane's token.
 template <class Pool>
 __device__ __forceinline__ void raise_references(int heads, OwnNumbers<Pool::kOwnHeads>& f,
                                                  HeadState* states, const Pool& pool) {
-  const float slack = kReferenceSlack / 2.0f / static_cast<float>(kLog2E);
   for_own_heads<Pool::kPooledHeads, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
     const float largest = warp_max(f(i, j));
-    if (threadIdx.x % kWarpSize != 0) return;
-    const float inverse = states[j].inverse, before = states[j].reference;
-    const bool raised = (largest - before) * inverse > slack;
-    states[j].shrink = raised ? expf((before - largest) * inverse) : 1.0f;
-    if (raised) states[j].reference = largest;
+    if (threadIdx.x % kWarpSize == 0) raise_reference(largest, states[j]);
   });
   __syncwarp();
 }
@@ -128,10 +139,7 @@ __device__ __forceinline__ void weigh_tile(const ForwardCall& call, const TileHe
   });
   if (!bounded) raise_references(heads, own, states, pool);
   for_own_heads<Pool::kPooledHeads, Pool::kRows>(heads, pool.first_head(), [&](int i, int j) {
-    const float reference = states[j].reference;
-    const float above = own(i, j) - (reference == -HUGE_VALF ? 0.0f : reference);
-    const float power = exp2f(above * states[j].inverse * static_cast<float>(kLog2E));
-    pool.put(i, j, token.counts() ? power : 0.0f, states[j].shrink);
+    pool.put(i, j, token.counts() ? power_of(own(i, j), states[j]) : 0.0f, states[j].shrink);
   });
 }
 

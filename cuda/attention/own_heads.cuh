@@ -54,11 +54,11 @@ __device__ __forceinline__ float inverse_length(const AttentionProblem& problem,
   return length;
 }
 
-// This lane's token of a tile.
+// A token of a tile: this lane's, or another.
 struct TileToken {
   __device__ TileToken(const Sequences& sequences, const TileHeader& header, int tile_tokens,
-                       const float* offsets)
-      : lane(static_cast<int>(threadIdx.x) % kWarpSize),
+                       const float* offsets, int number = static_cast<int>(threadIdx.x) % kWarpSize)
+      : lane(number),
         t(header.first + lane),
         place(sequences.score_origin(header.piece.sequence) + t),
         offset(offsets[lane]),

@@ -34,14 +34,14 @@ __device__ __forceinline__ unsigned address_there(const void* memory, unsigned r
   return address;
 }
 
-// Four numbers to where `to` lies in block `rank` of the cluster; counted, 16 bytes, by the barrier there
-// that lies where `barrier` does.
-__device__ __forceinline__ void store_there(unsigned rank, float* to, const float (&numbers)[4],
+// 16 bytes to where `to`, which is on 16 bytes, lies in block `rank` of the cluster; counted by the barrier
+// there that lies where `barrier` does.
+__device__ __forceinline__ void store_there(unsigned rank, void* to, const uint4& bits,
                                             CopyBarrier& barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];"
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];"
                :
-               : "r"(address_there(to, rank)), "f"(numbers[0]), "f"(numbers[1]), "f"(numbers[2]),
-                 "f"(numbers[3]), "r"(address_there(&barrier, rank))
+               : "r"(address_there(to, rank)), "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w),
+                 "r"(address_there(&barrier, rank))
                : "memory");
 }
 
@@ -60,9 +60,8 @@ __device__ __forceinline__ void wait_for_neighbours(CopyBarrier& barrier, unsign
 
 inline void cluster_arrive(EC_CALLED_FROM) { emulation::cluster_arrive(EC_HERE); }
 inline void cluster_wait(EC_CALLED_FROM) { emulation::cluster_wait(EC_HERE); }
-inline void store_there(unsigned rank, float* to, const float (&numbers)[4], CopyBarrier& barrier,
-                        EC_CALLED_FROM) {
-  emulation::store_there(rank, to, numbers, &barrier, EC_HERE);
+inline void store_there(unsigned rank, void* to, const uint4& bits, CopyBarrier& barrier, EC_CALLED_FROM) {
+  emulation::store_there(rank, to, &bits, &barrier, EC_HERE);
 }
 inline void wait_for_neighbours(CopyBarrier& barrier, unsigned parity, EC_CALLED_FROM) {
   emulation::wait_for_phase(&barrier, parity, EC_HERE);

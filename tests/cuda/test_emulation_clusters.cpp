@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Clusters of blocks on the emulation: what they exchange, and which mistakes are found.
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -39,7 +40,9 @@ Received& received(bool synced = true) {
 // One row of this block to its neighbour.
 void store_row(Received& shared, int row, float value) {
   const float numbers[4] = {value, value + 1.0f, value + 2.0f, value + 3.0f};
-  store_there(1 - blockIdx.y, shared.values[row][threadIdx.x], numbers, shared.full[row]);
+  uint4 bits;
+  std::memcpy(&bits, numbers, sizeof bits);
+  store_there(1 - blockIdx.y, shared.values[row][threadIdx.x], bits, shared.full[row]);
 }
 
 constexpr unsigned kRowBytes = 32 * 16;
@@ -96,8 +99,7 @@ int unwritten_with_one_barrier(int rows) {
             for (unsigned round = 0; round < 2; ++round) {
               const int row = rows == 1 ? 0 : static_cast<int>(round);
               if (threadIdx.x == 0) ec::cuda::arrive_and_expect(shared.full[0], kRowBytes);
-              const float numbers[4] = {};
-              store_there(1 - blockIdx.y, shared.values[row][threadIdx.x], numbers, shared.full[0]);
+              store_there(1 - blockIdx.y, shared.values[row][threadIdx.x], uint4{}, shared.full[0]);
               wait_for_neighbours(shared.full[0], round);
               unwritten += std::isnan(shared.values[row][31 - threadIdx.x][0]) ? 1 : 0;
               __syncthreads();
@@ -146,23 +148,22 @@ void broken_rules_of_clusters_are_refused() {
     cluster_wait();
   }));
   CHECK(refused_in_a_cluster("known to run", [] { store_row(received(false), 0, 1.0f); }));
-  const float numbers[4] = {};
   CHECK(refused_in_a_cluster("no block of that rank", [&] {
     Received& shared = received();
-    store_there(2, shared.values[0][threadIdx.x], numbers, shared.full[0]);
+    store_there(2, shared.values[0][threadIdx.x], uint4{}, shared.full[0]);
   }));
   CHECK(refused_in_a_cluster("on 16 bytes", [&] {
     Received& shared = received();
-    store_there(0, shared.values[0][threadIdx.x] + 1, numbers, shared.full[0]);
+    store_there(0, shared.values[0][threadIdx.x] + 1, uint4{}, shared.full[0]);
   }));
   float elsewhere[4];
   CHECK(refused_in_a_cluster("not of shared memory", [&] {
     Received& shared = received();
-    store_there(0, elsewhere, numbers, shared.full[0]);
+    store_there(0, elsewhere, uint4{}, shared.full[0]);
   }));
   CHECK(refused_in_a_cluster("before it is made", [&] {
     Received& shared = received();
-    store_there(0, shared.values[0][threadIdx.x], numbers, reinterpret_cast<CopyBarrier&>(shared.values));
+    store_there(0, shared.values[0][threadIdx.x], uint4{}, reinterpret_cast<CopyBarrier&>(shared.values));
   }));
   // The neighbour does not stay until it has what is sent to it.
   const auto one_leaves = [] {
