@@ -135,7 +135,7 @@ class Cluster {
     arrived_ = phases_ = 0;
     ++number_;
     while (next_thread_is_ready()) {
-      const size_t pick = random_() % ready_.size();
+      const size_t pick = pick_ready();
       current_ = ready_[pick];
       ready_[pick] = ready_.back();
       ready_.pop_back();
@@ -306,6 +306,17 @@ class Cluster {
     Place place;
   };
 
+  // Mostly of one block for a while, so that the others fall behind.
+  size_t pick_ready() {
+    constexpr int kTries = 16, kWhile = 2000;
+    size_t pick = random_() % ready_.size();
+    if (blocks_.size() == 1) return pick;
+    if (random_() % kWhile == 0) ahead_ = random_() % blocks_.size();
+    for (int i = 0; i < kTries && threads_[ready_[pick]].block != ahead_; ++i)
+      pick = random_() % ready_.size();
+    return pick;
+  }
+
   Block& own() { return blocks_[threads_[current_].block]; }
 
   // Of the current thread, for good.
@@ -375,6 +386,7 @@ class Cluster {
   size_t shared_bytes_;
   std::vector<size_t> ready_;
   size_t current_ = 0;
+  size_t ahead_ = 0;     // a block
   size_t arrived_ = 0;   // at the barrier of the cluster
   uint64_t phases_ = 0;  // of it that are over
   Place arrival_ = {};
