@@ -32,12 +32,26 @@ struct BackwardLayout {
     blocks = max(int64_t{1},
                  min((most_places(problem) + kLeastShare - 1) / kLeastShare, each * multiprocessors));
     const int64_t heads = problem.heads, rows = problem.sequences * heads, slot_rows = 2 * blocks * heads;
-    call.terms = {arena.take<float>(rows), arena.take<int>(problem.sequences),
-                  arena.take<double>(2 * rows)};
+    call.terms = {arena.take<float>(rows), arena.take<int>(problem.sequences), arena.take<double>(2 * rows),
+                  nullptr, nullptr};
+    if (tensor) take_powers(gradient.grad_out.kind);
     call.slots.sums = arena.take<double>(2 * slot_rows);
     call.slots.score_sums = arena.take<double>(slot_rows);
     call.memory.blocks = arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
     if (wants_query) take_query_slots();
+  }
+
+  // What becomes of grad_out for the tensor cores: it is rounded to 16 bits, and those of float16 are
+  // scaled.
+  void take_powers(NumberKind grad_kind) {
+    const AttentionProblem& problem = call.problem;
+    const bool half = problem.key.kind == NumberKind::kFloat16;
+    if (grad_kind != problem.key.kind && (!half || grad_kind != NumberKind::kBFloat16))
+      call.grad_dropped = half ? 13 : 16;
+    if (!half) return;
+    call.terms.grad_powers = arena.take<float>(problem.sequences * problem.heads);
+    call.terms.query_powers =
+        arena.take<float>((problem.query_per_sequence ? problem.sequences : 1) * problem.heads);
   }
 
   void take_query_slots() {
@@ -88,20 +102,19 @@ struct BackwardLayout {
 
   bool choose_tensor() {
     const AttentionProblem& problem = call.problem;
-    if (problem.key.kind != NumberKind::kBFloat16 || problem.query.data == nullptr) return false;
-    // A gradient of more digits than bf16 keeps them.
-    if (call.gradient.grad_out.kind != NumberKind::kBFloat16) return false;
+    if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
     if (problem.heads < kLeastTensorHeads || problem.heads > kMostGradientHeads) return false;
     const int rows = problem.heads <= 16 ? 16 : 32;
-    if (problem.key_columns > 1024) return false;
+    if (problem.key_columns > (rows == 16 ? 1536 : 1024)) return false;
     const int most_tokens = tensor_tokens(problem);
+    const int tiles = problem.key.kind == NumberKind::kFloat16 ? 3 : 2;
     for (const int tokens : {32, 16}) {
       if (tokens > most_tokens) continue;
       for (const int stages : {3, 2}) {
         BlockArena block = place_common(tokens, stages, kColumnParts * rows * (most_tokens + 8), rows);
-        call.value_factor = block.take<BFloat>(int64_t{rows} * values().stride);
-        call.query_factor = block.take<BFloat>(rows * (key_padded() + 8));
-        call.gradients = block.take<BFloat>(int64_t{2} * rows * kScoreStride);
+        call.value_factor = block.take<Half>(int64_t{rows} * values().stride);
+        call.query_factor = block.take<Half>(rows * (key_padded() + 8));
+        call.gradients = block.take<Half>(int64_t{tiles} * rows * (most_tokens + 8));
         call.memory = block.memory();
         if (block.all_shared()) return tensor = true;
       }
@@ -148,25 +161,27 @@ void launch(Kernel* kernel, const BackwardLayout& layout, Stream stream) {
             layout.call.memory.shared_bytes, stream, layout.call);
 }
 
+// Of the walk over sharp sequences, which has no sums of columns, one serves any number of them.
+template <class T, bool kSums>
+void launch_tensor(const BackwardLayout& layout, Stream stream) {
+  const AttentionProblem& problem = layout.call.problem;
+  if (problem.heads <= 16)
+    launch(differentiate_tensor < T, 1, kSums ? 1 : 12, 32, kSums >, layout, stream);
+  else if (tensor_tokens(problem) == 32)
+    launch(differentiate_tensor < T, 2, kSums ? 1 : 6, 32, kSums >, layout, stream);
+  else
+    launch(differentiate_tensor < T, 2, kSums ? 1 : 8, 16, kSums >, layout, stream);
+}
+
 template <bool kSums>
 void launch_walk(const BackwardLayout& layout, Stream stream) {
-  if (!layout.tensor) {
-    with_numbers(layout.call.problem.key.kind, [&](auto number) {
-      launch(differentiate_plain<decltype(number), kSums>, layout, stream);
-    });
-    return;
-  }
-  const int64_t columns = layout.key_padded();
-  if (layout.call.problem.heads <= 16)
-    launch(columns <= 384   ? differentiate_tensor<1, 3, 32, kSums>
-           : columns <= 768 ? differentiate_tensor<1, 6, 32, kSums>
-                            : differentiate_tensor<1, 8, 32, kSums>,
-           layout, stream);
-  else
-    launch(columns <= 384   ? differentiate_tensor<2, 3, 32, kSums>
-           : columns <= 768 ? differentiate_tensor<2, 6, 32, kSums>
-                            : differentiate_tensor<2, 8, 16, kSums>,
-           layout, stream);
+  with_numbers(layout.call.problem.key.kind, [&](auto number) {
+    using T = decltype(number);
+    if constexpr (sizeof(T) == 2) {
+      if (layout.tensor) return launch_tensor<T, kSums>(layout, stream);
+    }
+    launch(differentiate_plain<T, kSums>, layout, stream);
+  });
 }
 
 void launch_ends(const BackwardLayout& layout, Stream stream) {

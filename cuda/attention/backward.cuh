@@ -4,68 +4,64 @@
 //
 // For a tile: dA = V G' of all heads; sync; A, dz; sync; dq += dz' K, and the gradients of the tokens,
 // A' G and dz' q, from where they are, so that tokens are read once and their gradients written once.
-// Numerics: as the forward; of bf16 with tensor cores A, dz, G and q are rounded to bf16, else all is
-// float32.
+// Numerics: as the forward; with tensor cores A, dz, G and q are rounded to the 16 bits of the tokens (of
+// float16 divided by powers of two first), and G is so in all that is made of it; else all is float32.
 #pragma once
 
-#include "attention/backward_pools.cuh"
+#include "attention/backward_tensor_pool.cuh"
 #include "common/turns.cuh"
 
 namespace ec::cuda {
 
-// Of a piece: what goes to results where it is whole, else to a slot.
+// Sums of the query's gradient to a result or a slot, or added to what is there.
 template <class Pool>
-__device__ __forceinline__ void write_query(const BackwardCall& call, float* to, const Pool& pool) {
+__device__ __forceinline__ void write_query(const BackwardCall& call, float* to, bool add,
+                                            const Pool& pool) {
   const int columns = static_cast<int>(call.problem.key_columns);
+  const auto put = [&](float* number, float sum) {
+    if (add)
+      atomicAdd(number, sum);  // not for the sake of others, but because nothing waits for it
+    else
+      *number = sum;
+  };
   pool.each([&](int j, int k, float a, float b) {
     float* row = to + static_cast<int64_t>(j) * columns + k;
-    if (k < columns) row[0] = a;
-    if (k + 1 < columns) row[1] = b;
+    if (k < columns) put(row, a);
+    if (k + 1 < columns) put(row + 1, b);
   });
 }
 
-template <class Pool>
-__device__ __forceinline__ void finish_gradients(const BackwardCall& call, const Piece& piece,
-                                                 int64_t block, const HeadGradient* states,
-                                                 const Pool& pool) {
+// Of a piece: what goes to results where it is whole, else to a slot.
+__device__ __forceinline__ void finish_temperature(const BackwardCall& call, const Piece& piece,
+                                                   int64_t block, const HeadGradient* states) {
   const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(block);
-  if (call.gradient.grad_temperature != nullptr)
-    for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
-      if (piece.whole())
-        call.gradient.grad_temperature[b * heads + j] =
-            temperature_gradient(call, b, j, states[j].score_sum);
-      else
-        call.slots.score_sums[slot * heads + j] = states[j].score_sum;
-    }
-  if (!call.wants_query() || !call.problem.query_per_sequence) return;
-  const int64_t numbers = heads * call.problem.key_columns;
-  write_query(call,
-              piece.whole() ? call.gradient.grad_query + b * numbers : call.slots.query + slot * numbers,
-              pool);
+  if (call.gradient.grad_temperature == nullptr) return;
+  for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
+    if (piece.whole())
+      call.gradient.grad_temperature[b * heads + j] = temperature_gradient(call, b, j, states[j].score_sum);
+    else
+      call.slots.score_sums[slot * heads + j] = states[j].score_sum;
+  }
 }
 
-// Of the query of all sequences: to the slot of the block, or to one that blocks add to in their order, so
-// that sums repeat.
+// The query's gradient: of a piece where sequences have queries of their own. Else of the block, with its
+// last piece: to its slot, or to one that blocks add to in their order, so that sums repeat. Blocks without
+// tokens have none before others that have some, and no slot that is read.
 template <class Pool>
-__device__ __forceinline__ void add_query(const BackwardCall& call, int64_t block, const Pool& pool) {
-  const int64_t slot = block % call.slots.queries, numbers = call.problem.heads * call.problem.key_columns;
-  float* to = call.slots.query + slot * numbers;
-  if (call.slots.turns == nullptr) {
-    write_query(call, to, pool);
-    return;
-  }
-  const int number = static_cast<int>(block / call.slots.queries);
-  const int columns = static_cast<int>(call.problem.key_columns);
-  wait_for_turn(call.slots.turns + slot, number);
-  if (number == 0)
-    write_query(call, to, pool);
-  else
-    pool.each([&](int j, int k, float a, float b) {
-      float* row = to + static_cast<int64_t>(j) * columns + k;
-      if (k < columns) atomicAdd(row, a);  // not for the sake of others, but because nothing waits for it
-      if (k + 1 < columns) atomicAdd(row + 1, b);
-    });
-  give_turn(call.slots.turns + slot, number + 1);
+__device__ __forceinline__ void finish_query(const BackwardCall& call, const Piece& piece, bool last,
+                                             int64_t block, const Pool& pool) {
+  const bool own = call.problem.query_per_sequence;
+  const Share share(call.sequences, gridDim.x);
+  if (!call.wants_query() || (!own && (!last || block * share.size >= share.total))) return;
+  const int64_t numbers = call.problem.heads * call.problem.key_columns;
+  const bool turns = !own && call.slots.turns != nullptr, whole = own && piece.whole();
+  const int64_t slot = own ? piece.slot(block) : block % call.slots.queries;
+  const int number = turns ? static_cast<int>(block / call.slots.queries) : 0;
+  if (turns) wait_for_turn(call.slots.turns + slot, number);
+  write_query(
+      call, whole ? call.gradient.grad_query + piece.sequence * numbers : call.slots.query + slot * numbers,
+      number > 0, pool);
+  if (turns) give_turn(call.slots.turns + slot, number + 1);
 }
 
 // The block's number among those that share the tokens. Where blocks take turns it is that of its start:
@@ -93,9 +89,9 @@ template <class Pool, bool kSums>
 __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piece& piece, bool loaded,
                                             HeadGradient* states, Pool& pool) {
   begin_heads(call, Share(call.sequences, gridDim.x), piece, pool.rows(), kSums, states);
-  pool.load_gradient(call, piece.sequence);
+  if (Pool::kScaled) __syncthreads();
+  pool.load(call, piece.sequence, states, !kSums && !loaded);
   if (!kSums) {
-    if (!loaded) pool.load_query(call, piece.sequence);
     if (call.problem.query_per_sequence) pool.clear();
     pool.clear_scores();
   }
@@ -137,19 +133,20 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
       differentiate_tile(call, header, stage.offsets, stage.saved, scores, weights, products, across,
                          states, pool);
       __syncthreads();
-      if (call.wants_query()) pool.add(stage.keys);
-      pool.spread(call, header);
+      if (call.wants_query()) pool.add(stage.keys, states);
+      pool.spread(call, header, across);
     }
     if (!header.stops) continue;
     if (!kSums) pool.sum_scores(states);
     __syncthreads();
-    if (kSums)
+    if (kSums) {
       finish_sums(call, header.piece, states);
-    else
-      finish_gradients(call, header.piece, block, states, pool);
+    } else {
+      finish_temperature(call, header.piece, block, states);
+      finish_query(call, header.piece, !copies.next().present(), block, pool);
+    }
   }
   async_wait<0>();
-  if (!kSums && call.wants_query() && !call.problem.query_per_sequence) add_query(call, block, pool);
 }
 
 // Of float32 the registers are not enough for two.
@@ -162,10 +159,10 @@ __global__ void __launch_bounds__(kAttentionThreads, kPlainGradientBlocks<T>)
   differentiate<T, PlainGradientPool<T>, kSums>(call);
 }
 
-template <int kHeadTiles, int kPairs, int kTokens, bool kSums>
+template <class T, int kHeadTiles, int kPairs, int kTokens, bool kSums>
 __global__ void __launch_bounds__(kAttentionThreads, 1)
     differentiate_tensor(const __grid_constant__ BackwardCall call) {
-  differentiate<BFloat, TensorGradientPool<kHeadTiles, kPairs, kTokens>, kSums>(call);
+  differentiate<T, TensorGradientPool<T, kHeadTiles, kPairs, kTokens>, kSums>(call);
 }
 
 }  // namespace ec::cuda

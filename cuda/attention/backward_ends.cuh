@@ -8,10 +8,11 @@
 
 namespace ec::cuda {
 
-// The part of this lane of out[row] . grad[row]; rows are whole vectors of four numbers. rest may be null.
+// The part of this lane of out[row] . grad[row], and in *largest of the largest of grad; rows are whole
+// vectors of four numbers. rest may be null.
 template <class T>
 __device__ __forceinline__ double multiply_rows(const T* out, const int8_t* rest, const T* grad,
-                                                int64_t columns) {
+                                                int64_t columns, int dropped, float* largest) {
   double product = 0.0;
 #pragma unroll 4
   for (int64_t k = kTogether * (threadIdx.x % kWarpSize); k < columns; k += kTogether * kWarpSize) {
@@ -19,14 +20,18 @@ __device__ __forceinline__ double multiply_rows(const T* out, const int8_t* rest
     load_four(grad + k, of_grad);
     load_with_rest(out + k, rest == nullptr ? nullptr : rest + k, numbers);
 #pragma unroll
-    for (int i = 0; i < kTogether; ++i)
-      product = __fma_rn(static_cast<double>(numbers[i]), static_cast<double>(of_grad[i]), product);
+    for (int i = 0; i < kTogether; ++i) {
+      const float number = with_digits_dropped(of_grad[i], dropped);
+      product = __fma_rn(static_cast<double>(numbers[i]), static_cast<double>(number), product);
+      *largest = fmaxf(*largest, fabsf(number));
+    }
   }
   return product;
 }
 
 // The same of rows of any kind that lie anyhow.
-__device__ __forceinline__ double multiply_any_rows(const BackwardCall& call, int64_t row, int64_t origin) {
+__device__ __forceinline__ double multiply_any_rows(const BackwardCall& call, int64_t row, int64_t origin,
+                                                    float* largest) {
   const AttentionGradient& gradient = call.gradient;
   const int64_t columns = call.problem.value_columns;
   const Numbers out = {gradient.out, {}, gradient.out_kind};
@@ -38,12 +43,17 @@ __device__ __forceinline__ double multiply_any_rows(const BackwardCall& call, in
       number = gradient.out_kind == NumberKind::kFloat16
                    ? with_rest(static_cast<const Half*>(gradient.out)[at], gradient.rest[at])
                    : with_rest(static_cast<const BFloat*>(gradient.out)[at], gradient.rest[at]);
-    product = __fma_rn(number, number_at(gradient.grad_out, origin + k), product);
+    double of_grad = number_at(gradient.grad_out, origin + k);
+    if (call.grad_dropped > 0)
+      of_grad = static_cast<double>(with_digits_dropped(static_cast<float>(of_grad), call.grad_dropped));
+    product = __fma_rn(number, of_grad, product);
+    *largest = fmaxf(*largest, fabsf(static_cast<float>(of_grad)));
   }
   return product;
 }
 
-__device__ __forceinline__ double multiply_out(const BackwardCall& call, int64_t row, int64_t origin) {
+__device__ __forceinline__ double multiply_out(const BackwardCall& call, int64_t row, int64_t origin,
+                                               float* largest) {
   const AttentionGradient& gradient = call.gradient;
   const NumberKind kind = gradient.out_kind;
   const int64_t columns = call.problem.value_columns, at = row * columns;
@@ -52,12 +62,13 @@ __device__ __forceinline__ double multiply_out(const BackwardCall& call, int64_t
                            reinterpret_cast<uintptr_t>(gradient.rest) * kTogether;
   if (kind != gradient.grad_out.kind || kind == NumberKind::kFloat64 || places % 16 != 0 ||
       (columns | origin) % kTogether != 0)
-    return multiply_any_rows(call, row, origin);
+    return multiply_any_rows(call, row, origin, largest);
   const int8_t* rest = gradient.rest == nullptr ? nullptr : gradient.rest + at;
   const auto rows = [&](auto number) {
     using T = decltype(number);
     return multiply_rows(static_cast<const T*>(gradient.out) + at, rest,
-                         static_cast<const T*>(gradient.grad_out.data) + origin, columns);
+                         static_cast<const T*>(gradient.grad_out.data) + origin, columns, call.grad_dropped,
+                         largest);
   };
   return kind == NumberKind::kFloat32   ? rows(float{})
          : kind == NumberKind::kFloat16 ? rows(Half{})
@@ -74,8 +85,19 @@ __device__ __forceinline__ bool is_sharp(const BackwardCall& call, int64_t b) {
   return __any_sync(kAllLanes, sharp) != 0;
 }
 
-// row_term[b][j] = h_j - S_j . G_j, and which sequences are sharp; a warp each, and on. Nobody has had a
-// turn.
+// The power of the query of row b * heads + j, or of head j where it is that of all sequences. By a warp.
+__device__ __forceinline__ float query_power(const BackwardCall& call, int64_t row) {
+  const Numbers& query = call.problem.query;
+  const int64_t origin =
+      row / call.problem.heads * query.stride[0] + row % call.problem.heads * query.stride[2];
+  float largest = 0.0f;
+  for (int64_t k = threadIdx.x % kWarpSize; k < call.problem.key_columns; k += kWarpSize)
+    largest = fmaxf(largest, fabsf(static_cast<float>(number_at(query, origin + k * query.stride[1]))));
+  return power_for(warp_max(largest));
+}
+
+// row_term[b][j] = h_j - S_j . G_j, and which sequences are sharp; powers of rows where they are scaled. A
+// warp each, and on. Nobody has had a turn.
 // Numerics: float64.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     prepare_backward(const __grid_constant__ BackwardCall call) {
@@ -90,11 +112,20 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
        row += int64_t{gridDim.x} * kAttentionWarps) {
     const int64_t b = row / heads, j = row % heads;
     const Numbers& grad_out = gradient.grad_out;
+    float largest = 0.0f;
     const double product =
-        warp_sum(multiply_out(call, row, b * grad_out.stride[0] + j * grad_out.stride[1]));
+        warp_sum(multiply_out(call, row, b * grad_out.stride[0] + j * grad_out.stride[1], &largest));
     if (first)
       call.terms.row_term[row] =
           static_cast<float>(static_cast<double>(gradient_of_lse(gradient, b, j)) - product);
+    if (call.terms.grad_powers != nullptr) {
+      const float power = power_for(warp_max(largest));
+      if (first) call.terms.grad_powers[row] = power;
+      if (row < heads || call.problem.query_per_sequence) {
+        const float of_query = query_power(call, row);
+        if (first) call.terms.query_powers[row] = of_query;
+      }
+    }
     if (j != 0) continue;
     const bool sharp = is_sharp(call, b);
     if (first) call.terms.sharp[b] = sharp ? 1 : 0;

@@ -20,6 +20,9 @@ struct BackwardTerms {
   float* row_term;  // h_j - S_j . G_j
   int* sharp;       // [sequence]
   double* sums;     // [sequence][head][2]: of A, of A dA, of sharp sequences that are not cut
+  // Of float16 on tensor cores, else null: powers.cuh, of the rows of grad_out and of the query.
+  float* grad_powers;   // [sequence][head]
+  float* query_powers;  // [sequence, or 1][head]
 };
 
 // Of parts of sequences, and (query of all sequences) of blocks.
@@ -43,6 +46,8 @@ struct BackwardCall {
   Place value_factor, query_factor, query_sums;
   BackwardTerms terms;
   BackwardSlots slots;
+  // Digits that grad_out has more than the tokens, where it is rounded to their kind: of float32's 24.
+  int grad_dropped;
 
   __device__ bool scored() const { return problem.query.data != nullptr; }
   __device__ bool wants_query() const { return scored() && gradient.grad_query != nullptr; }
@@ -78,6 +83,8 @@ __device__ __forceinline__ float temperature_gradient(const BackwardCall& call, 
 struct HeadGradient {
   double score_sum, weight_sum, product_sum;
   float inverse, lse, correction, row_term, origin;
+  float grad_power, query_power;
+  float power;  // of dz of a tile
 };
 
 // The correction and the row term of a head of a sharp sequence.
@@ -107,7 +114,7 @@ __device__ __forceinline__ void begin_heads(const BackwardCall& call, const Shar
                                             const Piece& piece, int rows, bool sums, HeadGradient* states) {
   const int64_t heads = call.problem.heads, b = piece.sequence;
   for (int j = static_cast<int>(threadIdx.x); j < rows; j += kAttentionThreads) {
-    HeadGradient state = {0.0, 0.0, 0.0, 0.0f, HUGE_VALF, 0.0f, 0.0f, 0.0f};
+    HeadGradient state = {0.0, 0.0, 0.0, 0.0f, HUGE_VALF, 0.0f, 0.0f, 0.0f, 1.0f, 1.0f, 1.0f};
     if (j < heads) {
       const float given = call.gradient.lse[b * heads + j];
       // A head without a finite score has no weights: exp(s - infinity) is 0 whatever s is.
@@ -117,6 +124,11 @@ __device__ __forceinline__ void begin_heads(const BackwardCall& call, const Shar
       state.correction = 1.0f;
       state.row_term = sums ? 0.0f : call.terms.row_term[b * heads + j];
       if (!sums && call.terms.sharp[b] != 0) correct_head(call, share, piece, j, state);
+      if (call.terms.grad_powers != nullptr) {
+        state.grad_power = call.terms.grad_powers[b * heads + j];
+        state.query_power =
+            call.terms.query_powers[call.problem.query_per_sequence ? b * heads + j : int64_t{j}];
+      }
     }
     states[j] = state;
   }
@@ -126,6 +138,15 @@ __device__ __forceinline__ void begin_heads(const BackwardCall& call, const Shar
 struct Across {
   double squares[kAttentionWarps * kWarpSize];
   float along[kAttentionWarps * kWarpSize], mask[kAttentionWarps * kWarpSize];
+
+  // In the same places, when all threads have the squares, and then those others: the largest of a warp's
+  // heads, and powers (powers.cuh) [lane].
+  __device__ float* largest_weight() { return reinterpret_cast<float*>(squares); }
+  __device__ float* largest_gradient() { return largest_weight() + kAttentionWarps * kWarpSize; }
+  __device__ float* weight_power() { return along; }
+  __device__ const float* weight_power() const { return along; }
+  __device__ float* gradient_power() { return mask; }
+  __device__ const float* gradient_power() const { return mask; }
 };
 
 __device__ __forceinline__ float sum_across(const float* of_warps) {
@@ -141,10 +162,11 @@ template <int kOwnHeads>
 __device__ __forceinline__ float activate_tile(const BackwardCall& call, int64_t b, const TileToken& token,
                                                const float* saved, OwnNumbers<kOwnHeads>& own,
                                                double* squares, float* passed) {
-  const int heads = static_cast<int>(call.problem.heads);
+  const int heads = static_cast<int>(call.problem.heads), tokens = call.tile.tokens;
+  const float* of_lane = saved + min(token.lane, tokens - 1);
   double square = 0.0;
   for_own_heads<kOwnHeads, kOwnHeads * kAttentionWarps>(heads, 0, [&](int i, int j) {
-    const float z = call.scored() && j < heads ? saved[j * kScoreStride + token.lane] : 0.0f;
+    const float z = call.scored() && j < heads ? of_lane[j * tokens] : 0.0f;
     const float a = activated(call.problem, call.sequences, b, token, j, z);
     own(i, j) = a;
     square += static_cast<double>(a) * static_cast<double>(a);
@@ -164,12 +186,13 @@ __device__ __forceinline__ float weight_again(const TileToken& token, const Head
 // dA of this lane's token: the sum of what the products' slots have, and the weights' own gradient.
 template <class Pool>
 __device__ __forceinline__ float weight_gradient(const BackwardCall& call, const TileToken& token, int j,
-                                                 const float* products) {
+                                                 const HeadGradient& state, const float* products) {
   float sum = 0.0f;
   const int lane = Pool::kProductTokens < kWarpSize ? token.lane % Pool::kProductTokens : token.lane;
 #pragma unroll
   for (int slot = 0; slot < Pool::kProductSlots; ++slot)
     sum += products[slot * Pool::kSlotNumbers + j * Pool::kProductStride + lane];
+  if (Pool::kScaled) sum *= state.grad_power;
   if (call.gradient.grad_weights != nullptr && token.there && j < call.problem.heads)
     sum += call.gradient.grad_weights[token.place + j * call.sequences.tokens];
   return token.counts() ? sum : 0.0f;
@@ -196,7 +219,7 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
   for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
     const float f = own(i, j) * length, score = (f + token.offset) * states[j].inverse;
     const float weight = weight_again(token, states[j], score);
-    const float of_weight = weight_gradient<Pool>(call, token, j, products);
+    const float of_weight = weight_gradient<Pool>(call, token, j, states[j], products);
     const float ds = token.counts() ? weight * (of_weight + states[j].row_term) : 0.0f;
     const float df = ds * states[j].inverse;
     own_weights(i, j) = weight;
@@ -223,8 +246,9 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
     dz = token.counts() ? dz : 0.0f;
     if (token.there && gradient.grad_bias != nullptr && j < heads)
       gradient.grad_bias[token.place + j * call.sequences.tokens] = dz;
-    pool.put(j, own_weights(i, j), dz);
+    own_gradients(i, j) = dz;
   });
+  pool.put(own_weights, own_gradients, across, states);
   if (warp == 0 && token.there && gradient.grad_mask != nullptr)
     gradient.grad_mask[call.sequences.token_origin(b) + token.t] = of_mask;
 }
@@ -244,7 +268,7 @@ __device__ __forceinline__ void sum_tile(const BackwardCall& call, const TileHea
   for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
     const float score = (own(i, j) * length + token.offset) * states[j].inverse;
     const auto weight = static_cast<double>(weight_again(token, states[j], score));
-    const auto of_weight = static_cast<double>(weight_gradient<Pool>(call, token, j, products));
+    const auto of_weight = static_cast<double>(weight_gradient<Pool>(call, token, j, states[j], products));
     const double sum = warp_sum(weight), product_sum = warp_sum(token.counts() ? weight * of_weight : 0.0);
     if (token.lane != 0 || j >= heads) return;
     states[j].weight_sum += sum;

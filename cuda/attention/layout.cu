@@ -57,7 +57,7 @@ RowShape row_shape(const Numbers& rows, int64_t columns, bool staged) {
 int stage_bytes(const AttentionProblem& problem, const TileShape& tile, int64_t saved_heads) {
   const int64_t rows = tile.keys.numbers(tile.tokens) + tile.values.numbers(tile.tokens);
   return static_cast<int>(round_up(
-      rows * number_bytes(problem.key.kind) + (kMostTileTokens + saved_heads * kScoreStride) * 4, 128));
+      rows * number_bytes(problem.key.kind) + (kMostTileTokens + saved_heads * tile.tokens) * 4, 128));
 }
 
 TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys,

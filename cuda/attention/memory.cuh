@@ -3,6 +3,7 @@
 // workspace that only this block uses.
 #pragma once
 
+#include "attention/powers.cuh"
 #include "attention/stage.cuh"
 
 namespace ec::cuda {
@@ -60,33 +61,62 @@ __device__ __forceinline__ float inverse_temperature(const AttentionProblem& pro
 struct HeadRows {
   int64_t head_stride, column_stride;  // in numbers
   int heads, columns;
+  // Of head j number j * power_step: what its numbers are divided by, a power of two. Null: nothing.
+  const float* powers;
+  int power_step;
 };
 
-template <class N, class F>
-__device__ __forceinline__ void load_rows_of(const N* from, const HeadRows& rows, int all_rows, int padded,
-                                             int stride, F* to) {
+// Bits of numbers of 16 bits are loaded alike, whatever their kind: factors have many, and code for each
+// would be most of a kernel.
+__device__ __forceinline__ float float_of_bits(uint16_t bits, bool half) {
+  return half ? to_float(Half{bits}) : to_float(BFloat{bits});
+}
+__device__ __forceinline__ float float_of_bits(float number, bool) { return number; }
+__device__ __forceinline__ float float_of_bits(double number, bool) { return static_cast<float>(number); }
+
+__device__ __forceinline__ void load_four_bits(const uint16_t* from, bool half, float (&to)[kTogether]) {
+  const uint2 four = *reinterpret_cast<const uint2*>(from);
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i)
+    to[i] = float_of_bits(static_cast<uint16_t>((i < 2 ? four.x : four.y) >> 16 * (i % 2)), half);
+}
+__device__ __forceinline__ void load_four_bits(const float* from, bool, float (&to)[kTogether]) {
+  load_four(from, to);
+}
+
+template <class F>
+__device__ __forceinline__ void put_factor(const HeadRows& rows, int j, float number, F* to) {
+  *to = rounded(rows.powers == nullptr ? number : number * inverse_power(rows.powers[j * rows.power_step]),
+                F{});
+}
+
+// kAtOnce numbers of a thread are under way at a time.
+template <int kAtOnce, class N, class F>
+__device__ __forceinline__ void load_numbers_of(const N* from, const HeadRows& rows, int all_rows,
+                                                int padded, int stride, bool half, F* to) {
   // What lies together is read by threads side by side.
   const bool by_heads = rows.head_stride <= rows.column_stride;
   const int across = by_heads ? all_rows : padded;
-#pragma unroll 8
+#pragma unroll kAtOnce
   for (int i = static_cast<int>(threadIdx.x); i < all_rows * padded; i += kAttentionThreads) {
     const int inner = i % across, outer = i / across;
     const int j = by_heads ? inner : outer, k = by_heads ? outer : inner;
     const bool there = j < rows.heads && k < rows.columns;
-    const float number = there ? float_of(from[j * rows.head_stride + k * rows.column_stride]) : 0.0f;
-    to[static_cast<int64_t>(j) * stride + k] = rounded(number, F{});
+    const float number =
+        there ? float_of_bits(from[j * rows.head_stride + k * rows.column_stride], half) : 0.0f;
+    put_factor(rows, j, number, to + static_cast<int64_t>(j) * stride + k);
   }
 }
 
-// The same in vectors of four numbers along the heads or the columns, of which there are multiples of four;
-// kAtOnce of them are under way at a time.
+// The same in vectors of four numbers along the heads or the columns, of which there are multiples of four.
 template <int kAtOnce, class N, class F>
 __device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& rows, int all_rows,
-                                                int padded, int stride, F* to) {
+                                                int padded, int stride, bool half, F* to) {
   const bool by_heads = rows.head_stride == 1;
   const int vectors = (by_heads ? all_rows : padded) / kTogether, count = by_heads ? padded : all_rows;
   const int last = by_heads ? rows.heads : rows.columns, end = by_heads ? rows.columns : rows.heads;
   const int64_t apart = by_heads ? rows.column_stride : rows.head_stride;
+#pragma unroll 1
   for (int base = static_cast<int>(threadIdx.x); base < vectors * count;
        base += kAtOnce * kAttentionThreads) {
     float numbers[kAtOnce][kTogether];
@@ -94,7 +124,7 @@ __device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& r
     for (int n = 0; n < kAtOnce; ++n) {
       const int i = base + n * kAttentionThreads, inner = i % vectors * kTogether, outer = i / vectors;
       if (inner < last && outer < end)
-        load_four(from + outer * apart + inner, numbers[n]);
+        load_four_bits(from + outer * apart + inner, half, numbers[n]);
       else
         for (float& number : numbers[n]) number = 0.0f;
     }
@@ -103,9 +133,10 @@ __device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& r
       const int i = base + n * kAttentionThreads, inner = i % vectors * kTogether, outer = i / vectors;
       if (outer >= count) continue;
 #pragma unroll
-      for (int v = 0; v < kTogether; ++v)
-        to[by_heads ? static_cast<int64_t>(inner + v) * stride + outer
-                    : static_cast<int64_t>(outer) * stride + inner + v] = rounded(numbers[n][v], F{});
+      for (int v = 0; v < kTogether; ++v) {
+        const int j = by_heads ? inner + v : outer, k = by_heads ? outer : inner + v;
+        put_factor(rows, j, numbers[n][v], to + static_cast<int64_t>(j) * stride + k);
+      }
     }
   }
 }
@@ -123,33 +154,26 @@ __device__ __forceinline__ bool in_vectors(const N* from, const HeadRows& rows) 
 
 template <int kAtOnce, class N, class F>
 __device__ __forceinline__ void load_factor(const N* from, const HeadRows& rows, int all_rows, int padded,
-                                            int stride, F* to) {
+                                            int stride, bool half, F* to) {
   if (in_vectors(from, rows))
-    load_vectors_of<kAtOnce>(from, rows, all_rows, padded, stride, to);
+    load_vectors_of<kAtOnce>(from, rows, all_rows, padded, stride, half, to);
   else
-    load_rows_of(from, rows, all_rows, padded, stride, to);
+    load_numbers_of<kAtOnce>(from, rows, all_rows, padded, stride, half, to);
 }
 
 // to[j][k] of `all_rows` heads, zeros beyond those and the columns that there are. By all threads.
 template <int kAtOnce = 4, class F>
 __device__ __forceinline__ void load_rows(const Numbers& numbers, int64_t origin, const HeadRows& rows,
                                           int all_rows, int padded, int stride, F* to) {
-  switch (numbers.kind) {
-    case NumberKind::kFloat64:
-      load_rows_of(static_cast<const double*>(numbers.data) + origin, rows, all_rows, padded, stride, to);
-      break;
-    case NumberKind::kFloat32:
-      load_factor<kAtOnce>(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride,
-                           to);
-      break;
-    case NumberKind::kFloat16:
-      load_factor<kAtOnce>(static_cast<const Half*>(numbers.data) + origin, rows, all_rows, padded, stride,
-                           to);
-      break;
-    default:
-      load_factor<kAtOnce>(static_cast<const BFloat*>(numbers.data) + origin, rows, all_rows, padded,
-                           stride, to);
-  }
+  if (numbers.kind == NumberKind::kFloat64)
+    load_numbers_of<1>(static_cast<const double*>(numbers.data) + origin, rows, all_rows, padded, stride,
+                       false, to);
+  else if (numbers.kind == NumberKind::kFloat32)
+    load_factor<kAtOnce>(static_cast<const float*>(numbers.data) + origin, rows, all_rows, padded, stride,
+                         false, to);
+  else
+    load_factor<kAtOnce>(static_cast<const uint16_t*>(numbers.data) + origin, rows, all_rows, padded,
+                         stride, numbers.kind == NumberKind::kFloat16, to);
 }
 
 template <int kAtOnce = 4, class F>
@@ -158,7 +182,7 @@ __device__ __forceinline__ void load_query(const AttentionProblem& problem, int6
   const Numbers& query = problem.query;
   load_rows<kAtOnce>(query, problem.query_per_sequence ? b * query.stride[0] : 0,
                      {query.stride[2], query.stride[1], static_cast<int>(problem.heads),
-                      static_cast<int>(problem.key_columns)},
+                      static_cast<int>(problem.key_columns), nullptr, 0},
                      rows, padded, stride, to);
 }
 

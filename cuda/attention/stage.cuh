@@ -38,6 +38,7 @@ struct TileShape {
 template <int kBytes, class T>
 __device__ __forceinline__ void copy_pieces(const T* from, bool present, const RowShape& shape, T* to) {
   constexpr int kPiece = kBytes / static_cast<int>(sizeof(T));
+#pragma unroll(kBytes == 16 ? 4 : 1)
   for (int k = kPiece * static_cast<int>(threadIdx.x % kWarpSize); k < shape.padded;
        k += kPiece * kWarpSize)
     async_copy<kBytes>(to + k, from + k, present && k < shape.columns);
@@ -73,7 +74,7 @@ struct Stage {
   T *keys, *values;  // the same where the keys are the values
   // [kMostTileTokens]: what is added to the scores of a token; -infinity: it does not count.
   float* offsets;
-  float* saved;  // [head][kScoreStride]: scores that are read back
+  float* saved;  // [head][token of the tile]: scores that are read back
 
   __device__ Stage(const TileShape& shape, unsigned char* memory, int number) {
     unsigned char* start = memory + static_cast<int64_t>(number) * shape.stage_bytes;
@@ -135,27 +136,26 @@ class TileCopies {
     }
     __syncthreads();
     offset_ = offset_of(0);
+#pragma unroll 1
     for (int i = 0; i < ahead(); ++i) copy(static_cast<unsigned>(i), i);
   }
 
   // Until all threads have the next tile; none may need those before any more, but the last `kept`.
   __device__ void take() {
     const int ahead = this->ahead();
+    if (ahead == 1)
+      async_wait<0>();
+    else if (ahead > 1)
+      async_wait<1>();
+    __syncthreads();
+    const int to = stage_ + ahead;
+    copy(taken_ + static_cast<unsigned>(ahead), to < shape_.stages ? to : to - shape_.stages);
     if (ahead == 0) {
-      __syncthreads();
-      copy(taken_, 0);
       async_wait<0>();
       __syncthreads();
-    } else {
-      if (ahead == 1)
-        async_wait<0>();
-      else
-        async_wait<1>();
-      __syncthreads();
-      const int to = stage_ + ahead;
-      copy(taken_ + static_cast<unsigned>(ahead), to < shape_.stages ? to : to - shape_.stages);
     }
     if (threadIdx.x == 0) step(taken_ + static_cast<unsigned>(shape_.stages) + 1);
+    __syncwarp();  // products are of whole warps
     ++taken_;
     now_ = stage_;
     stage_ = stage_ + 1 == shape_.stages ? 0 : stage_ + 1;
@@ -209,17 +209,18 @@ class TileCopies {
     if (shape_.values.columns > 0)
       copy_rows(problem_.value.data == nullptr ? problem_.key : problem_.value, shape_.values, b, first,
                 counts, stage.values);
-    if (saved_ == nullptr) return;
+    if (saved_ == nullptr || lane >= shape_.tokens) return;
     const float* saved = saved_ + sequences_.score_origin(b) + first;
 #pragma unroll 1
     for (int64_t j = warp; j < sequences_.heads; j += kAttentionWarps)
-      async_copy<4>(stage.saved + j * kScoreStride + lane, saved + j * sequences_.tokens + lane,
-                    lane < shape_.tokens && first + lane < last);
+      async_copy<4>(stage.saved + j * shape_.tokens + lane, saved + j * sequences_.tokens + lane,
+                    first + lane < last);
   }
 
   __device__ void copy_rows(const Numbers& rows, const RowShape& row_shape, int64_t b, int64_t first,
                             unsigned counts, T* to) {
     const T* from = static_cast<const T*>(rows.data) + sequences_.origin(rows.stride, b) + row_shape.first;
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x) / kWarpSize; i < shape_.tokens; i += kAttentionWarps) {
       const bool present = (counts >> i & 1u) != 0;
       copy_row(from + (present ? first + i : 0) * rows.stride[1], present, row_shape,

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pool of the backward with tensor cores, for tokens of 16 bits.
+//
+// Of float16 what is multiplied is divided by powers of two first, which are taken out of the float32 sums
+// again: rows of G and q by powers p_j and r_j of their own. For the gradients of the tokens, which sum
+// over the heads, a token has a power for A_tj p_j and one for dz_tj r_j (one for both where the keys are
+// the values, as they go to the same sums); for that of the query, which sums over the tokens, a head has
+// one for the dz of a tile, beside the first. So there is neither overflow nor underflow whatever the size
+// of the gradients: numbers lose the 2^-12 of float16 each, or 2^-37 of the largest of their row.
+#pragma once
+
+#include <type_traits>
+
+#include "attention/backward_pools.cuh"
+#include "attention/tensor_products.cuh"
+
+namespace ec::cuda {
+
+// At most 16 kHeadTiles heads, 128 kPairs columns of the keys, and kTokens a tile.
+template <class T, int kHeadTiles, int kPairs, int kTokens>
+class TensorGradientPool {
+ public:
+  static constexpr bool kScaled = std::is_same_v<T, Half>;
+  static constexpr int kRows = 16 * kHeadTiles;
+  // Rows of 48 or 80 bytes: matrices of 8 of them meet in no bank.
+  static constexpr int kProductTokens = kTokens, kProductStride = kTokens + 8, kTileStride = kTokens + 8;
+  static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kProductStride;
+  static constexpr int kOwnHeads = kRows / kAttentionWarps;
+  static constexpr int kAtOnce = kHeadTiles * kPairs >= 12 ? 2 : 4;  // registers are for sums
+  static constexpr int kSteps = kTokens / 16;
+
+  __device__ TensorGradientPool(const BackwardCall& call, unsigned char* shared)
+      : tile_(call.tile),
+        heads_(static_cast<int>(call.problem.heads)),
+        values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
+        key_padded_((static_cast<int>(call.problem.key_columns) + 15) / 16 * 16),
+        shared_(call.problem.value.data == nullptr),
+        gradient_(call.memory.find<T>(call.value_factor, shared)),
+        query_(call.memory.find<T>(call.query_factor, shared)),
+        weights_(call.memory.find<T>(call.gradients, shared)),
+        dz_(weights_ + kRows * kTileStride),
+        pooled_(kScaled ? dz_ + kRows * kTileStride : dz_),
+        products_(call.memory.find<float>(call.products, shared)) {}
+
+  __device__ int rows() const { return kRows; }
+  __device__ int query_stride() const { return key_padded_ + 8; }
+  // Requires: the states are seen by all threads where numbers are scaled.
+  __device__ void load(const BackwardCall& call, int64_t b, HeadGradient* states, bool with_query) {
+    const FactorShape shape = {kRows,
+                               values_.padded,
+                               values_.stride,
+                               key_padded_,
+                               query_stride(),
+                               kScaled ? &states->grad_power : nullptr,
+                               kScaled ? &states->query_power : nullptr,
+                               static_cast<int>(sizeof(HeadGradient) / sizeof(float))};
+    load_factors<kAtOnce>(call, b, shape, with_query, gradient_, query_);
+  }
+  __device__ void clear() {
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h)
+#pragma unroll
+      for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
+  }
+  __device__ void clear_scores() {
+#pragma unroll
+    for (int i = 0; i < kOwnHeads; ++i) score_sums_[i] = 0.0f;
+  }
+  __device__ void multiply(const T* values) const {
+    multiply_tensor<T, kHeadTiles, kProductStride>(values, values_, tile_.tokens, gradient_, nullptr,
+                                                   products_);
+  }
+  __device__ void add_score(int i, int, float ds) { score_sums_[i] += ds; }
+  __device__ void sum_scores(HeadGradient* states) const {
+    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
+      const double sum = warp_sum(static_cast<double>(score_sums_[i]));
+      if (threadIdx.x % kWarpSize == 0) states[j].score_sum = sum;
+    });
+  }
+  // Weights and dz of this lane's token and the heads of its warp, to the tiles that are multiplied.
+  __device__ void put(OwnNumbers<kOwnHeads>& weights, OwnNumbers<kOwnHeads>& gradients, Across& across,
+                      HeadGradient* states) const {
+    if constexpr (kScaled)
+      put_scaled(weights, gradients, across, states);
+    else
+      for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
+        put_number(weights_, j, weights(i, j));
+        put_number(dz_, j, gradients(i, j));
+      });
+  }
+  __device__ void add(const T* keys, const HeadGradient* states) { pool_gradients(keys, states); }
+  __device__ void spread(const BackwardCall& call, const TileHeader& header, const Across& across) const {
+#pragma unroll 1
+    for (int which = 0; which < 2; ++which)
+      spread_rows(spread_terms<T>(call, header.piece.sequence, which), header,
+                  which == 0 ? across.gradient_power() : across.weight_power());
+  }
+  template <class Put>
+  __device__ void each(const Put& put) const {
+    constexpr int kTiles = kHeadTiles * kDrainNumbers <= kProductSlots * kSlotNumbers ? kHeadTiles : 1;
+    static_assert(kTiles * kDrainNumbers <= kProductSlots * kSlotNumbers, "there is room");
+    each_sum<kHeadTiles, kPairs, kTiles>(sums_, heads_, key_padded_, products_, put);
+  }
+
+ private:
+  static __device__ void put_number(T* tile, int j, float number) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    if (kTokens == kWarpSize || lane < kTokens) tile[j * kTileStride + lane] = rounded(number, T{});
+  }
+  // By all threads, when all have what they need of `across`.
+  __device__ void put_scaled(OwnNumbers<kOwnHeads>& weights, OwnNumbers<kOwnHeads>& gradients,
+                             Across& across, HeadGradient* states) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+              warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    float largest_weight = 0.0f, largest_gradient = 0.0f;
+    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
+      const float dz = gradients(i, j), power = power_for(warp_max(fabsf(dz)));
+      put_number(pooled_, j, dz * inverse_power(power));
+      if (lane == 0) states[j].power = power;
+      weights(i, j) *= states[j].grad_power;
+      gradients(i, j) *= states[j].query_power;
+      largest_weight = fmaxf(largest_weight, fabsf(weights(i, j)));
+      largest_gradient = fmaxf(largest_gradient, fabsf(gradients(i, j)));
+    });
+    across.largest_weight()[warp * kWarpSize + lane] = largest_weight;
+    across.largest_gradient()[warp * kWarpSize + lane] = largest_gradient;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kAttentionWarps; ++i) {
+      largest_weight = fmaxf(largest_weight, across.largest_weight()[i * kWarpSize + lane]);
+      largest_gradient = fmaxf(largest_gradient, across.largest_gradient()[i * kWarpSize + lane]);
+    }
+    if (shared_) largest_weight = largest_gradient = fmaxf(largest_weight, largest_gradient);
+    const float of_weights = power_for(largest_weight), of_gradients = power_for(largest_gradient);
+    if (warp == 0) {
+      across.weight_power()[lane] = of_weights;
+      across.gradient_power()[lane] = of_gradients;
+    }
+    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
+      put_number(weights_, j, weights(i, j) * inverse_power(of_weights));
+      put_number(dz_, j, gradients(i, j) * inverse_power(of_gradients));
+    });
+  }
+
+  // sums of this warp's columns += dz of the tile, of each head times its power, * keys.
+  __device__ void pool_gradients(const T* keys, const HeadGradient* states) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+              warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const RowShape& shape = tile_.keys;
+    FragmentA a[kSteps][kHeadTiles];
+    float powers[kHeadTiles][2];
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h) {
+      for (int t = 0; t < kSteps; ++t)
+        load_matrices(pooled_ + (16 * h + lane % 16) * kTileStride + 16 * t + lane / 16 * 8, a[t][h].pairs);
+      for (int half = 0; half < 2; ++half) powers[h][half] = states[16 * h + lane / 4 + 8 * half].power;
+    }
+    const T* rows = keys + lane % 16 * shape.stride + lane / 16 * 8;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int k = (warp + kAttentionWarps * i) * kPairColumns;
+      if (k >= shape.padded) continue;
+      FragmentC of_tile[kHeadTiles][2] = {};
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) {
+        if (16 * t >= tile_.tokens) continue;
+        unsigned pairs[4];
+        load_matrices_transposed(rows + 16 * t * shape.stride + k, pairs);
+        const FragmentB b[2] = {{{pairs[0], pairs[1]}}, {{pairs[2], pairs[3]}}};
+#pragma unroll
+        for (int h = 0; h < kHeadTiles; ++h)
+#pragma unroll
+          for (int n = 0; n < 2; ++n)
+            multiply_add(a[t][h], b[n], kScaled ? of_tile[h][n] : sums_[h][2 * i + n], T{});
+      }
+      if constexpr (kScaled) {
+#pragma unroll
+        for (int h = 0; h < kHeadTiles; ++h)
+#pragma unroll
+          for (int n = 0; n < 8; ++n) {
+            float& sum = sums_[h][2 * i + n / 4].numbers[n % 4];
+            sum = __fmaf_rn(powers[h][n % 4 / 2], of_tile[h][n / 4].numbers[n % 4], sum);
+          }
+      }
+    }
+  }
+
+  // Tiles of weights or dz with tokens as rows.
+  using Transposed = FragmentA[kSteps][kHeadTiles];
+  __device__ void load_transposed(const T* tile, Transposed& to) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll
+    for (int t = 0; t < kSteps; ++t)
+#pragma unroll
+      for (int h = 0; h < kHeadTiles; ++h)  // matrices: 8 heads, their second 8 tokens, then the next heads
+        load_matrices_transposed(
+            tile + (16 * h + lane % 8 + lane / 16 * 8) * kTileStride + 16 * t + lane / 8 % 2 * 8,
+            to[t][h].pairs);
+  }
+  // Of all tokens and 16 columns: sums += tile' factor.
+  __device__ void add_products(const Transposed& tile, const T* factor, int stride, int k,
+                               FragmentC (&sums)[kSteps][2]) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll
+    for (int h = 0; h < kHeadTiles; ++h) {
+      unsigned pairs[4];
+      load_matrices_transposed(factor + (16 * h + lane % 16) * stride + k + lane / 16 * 8, pairs);
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) {
+        multiply_add(tile[t][h], {{pairs[0], pairs[1]}}, sums[t][0], T{});
+        multiply_add(tile[t][h], {{pairs[2], pairs[3]}}, sums[t][1], T{});
+      }
+    }
+  }
+  // powers: of each token, by which sums are to be multiplied where they are scaled.
+  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header,
+                              const float* powers) const {
+    if (terms.rows == nullptr) return;
+    const int padded = (terms.columns + 15) / 16 * 16;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const bool in_pieces =
+        !terms.accumulate && terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
+    Transposed weights = {}, scores = {};
+    if (terms.of_weights) load_transposed(weights_, weights);
+    if (terms.of_scores) load_transposed(dz_, scores);
+#pragma unroll 1
+    for (int k = warp * kPairColumns; k < padded; k += kAttentionWarps * kPairColumns) {
+      FragmentC sums[kSteps][2] = {};
+      if (terms.of_weights) add_products(weights, gradient_, values_.stride, k, sums);
+      if (terms.of_scores) add_products(scores, query_, query_stride(), k, sums);
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) {
+        const int64_t first = header.first + 16 * t;
+        if (16 * t >= tile_.tokens || first >= header.piece.last) continue;
+        if (kScaled) scale_rows(powers + 16 * t, sums[t]);
+        if (in_pieces)
+          put_pieces(terms, first, header.piece.last, k, sums[t]);
+        else
+          put_numbers(terms, first, header.piece.last, k, sums[t]);
+      }
+      __syncwarp();  // before they multiply together again
+    }
+  }
+  static __device__ void scale_rows(const float* powers, FragmentC (&sums)[2]) {
+    const int row = static_cast<int>(threadIdx.x) % kWarpSize / 4;
+    const float times[2] = {powers[row], powers[row + 8]};
+#pragma unroll
+    for (int n = 0; n < 8; ++n) sums[n / 4].numbers[n % 4] *= times[n % 4 / 2];
+  }
+  // Pieces of 16 bytes: a lane gets 8 columns of a row from those beside it.
+  static __device__ void put_pieces(const SpreadTerms& terms, int64_t first, int64_t last, int column,
+                                    const FragmentC (&sums)[2]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    unsigned words[4];  // of a row and 8 columns each, in the order of the lanes that will have them
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      words[i] = pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], T{});
+    transpose_words(words);
+    const int64_t token = first + lane / 4 + lane % 4 / 2 * 8;
+    const int k = column + lane % 2 * 8;
+    if (token < last && k < terms.columns)
+      *reinterpret_cast<uint4*>(terms.template row<T>(token) + k) =
+          uint4{words[0], words[1], words[2], words[3]};
+  }
+  static __device__ void put_numbers(const SpreadTerms& terms, int64_t first, int64_t last, int column,
+                                     const FragmentC (&sums)[2]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int64_t t = first + lane / 4 + i / 2 % 2 * 8;
+      const int k = column + 2 * (lane % 4) + i / 4 * 8 + i % 2;
+      if (t >= last || k >= terms.columns) continue;
+      T* to = terms.template row<T>(t) + k;
+      const float before = terms.accumulate ? to_float(*to) : 0.0f;
+      *to = rounded(before + sums[i / 4].numbers[i % 4], T{});
+    }
+  }
+
+  const TileShape& tile_;
+  const int heads_;
+  const RowShape& values_;
+  const int key_padded_;
+  const bool shared_;  // the keys are the values
+  T *gradient_, *query_, *weights_, *dz_, *pooled_;
+  float* products_;
+  float score_sums_[kOwnHeads];  // of this lane's tokens
+  FragmentC sums_[kHeadTiles][2 * kPairs];
+};
+
+}  // namespace ec::cuda
