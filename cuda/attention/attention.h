@@ -51,7 +51,8 @@ struct AttentionResult {
 };
 
 struct AttentionGradient {
-  Numbers grad_out;           // [sequence][head][value column]; columns contiguous
+  // [sequence][head][value column]; columns contiguous. With tensor cores it is rounded to the keys' kind.
+  Numbers grad_out;
   Numbers grad_lse;           // [sequence][head]; data may be null
   const float* grad_weights;  // like scores; may be null
   // What the forward gave: out may be `wide`; rest, which may be null, belongs to out of the keys' kind.

@@ -8,12 +8,15 @@ namespace ec::cuda {
 namespace {
 
 constexpr int64_t kMostPrepareBlocks = 4096;
-constexpr int kMostGradientHeads = 32;     // of tensor cores
 constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
 
 // Of a tile, for which the kernels with tensor cores have room.
 int tensor_tokens(const AttentionProblem& problem) {
   return problem.heads > 16 && problem.key_columns > 768 ? 16 : 32;
+}
+// Of the keys, whose sums the registers of a block have room for; 0 where there are too many heads.
+int64_t most_tensor_columns(int64_t heads) {
+  return heads <= 16 ? 1536 : heads <= 32 ? 1024 : heads <= 64 ? 384 : 0;
 }
 
 // One call, laid out.
@@ -103,9 +106,9 @@ struct BackwardLayout {
   bool choose_tensor() {
     const AttentionProblem& problem = call.problem;
     if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
-    if (problem.heads < kLeastTensorHeads || problem.heads > kMostGradientHeads) return false;
-    const int rows = problem.heads <= 16 ? 16 : 32;
-    if (problem.key_columns > (rows == 16 ? 1536 : 1024)) return false;
+    if (problem.heads < kLeastTensorHeads || problem.key_columns > most_tensor_columns(problem.heads))
+      return false;
+    const int rows = problem.heads <= 16 ? 16 : problem.heads <= 32 ? 32 : 64;
     const int most_tokens = tensor_tokens(problem);
     const int tiles = problem.key.kind == NumberKind::kFloat16 ? 3 : 2;
     for (const int tokens : {32, 16}) {
@@ -133,7 +136,6 @@ struct BackwardLayout {
           BlockArena block = place_common(tokens, stages, rows * kScoreStride, rows);
           call.scores = block.take<float>(rows * kScoreStride);
           call.weights = block.take<float>(rows * kScoreStride);
-          call.score_sums = block.take<float>(rows * kWarpSize);
           call.query_sums = block.take<float>(wants_query ? call.problem.heads * key_padded() : 0);
           call.value_factor = block.take<float>(rows * values().padded);
           call.query_factor = block.take<float>(scored ? rows * key_padded() : 0);
@@ -167,6 +169,8 @@ void launch_tensor(const BackwardLayout& layout, Stream stream) {
   const AttentionProblem& problem = layout.call.problem;
   if (problem.heads <= 16)
     launch(differentiate_tensor < T, 1, kSums ? 1 : 12, 32, kSums >, layout, stream);
+  else if (problem.heads > 32)
+    launch(differentiate_tensor < T, 4, kSums ? 1 : 3, 32, kSums >, layout, stream);
   else if (tensor_tokens(problem) == 32)
     launch(differentiate_tensor < T, 2, kSums ? 1 : 6, 32, kSums >, layout, stream);
   else

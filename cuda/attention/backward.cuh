@@ -91,10 +91,7 @@ __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piec
   begin_heads(call, Share(call.sequences, gridDim.x), piece, pool.rows(), kSums, states);
   if (Pool::kScaled) __syncthreads();
   pool.load(call, piece.sequence, states, !kSums && !loaded);
-  if (!kSums) {
-    if (call.problem.query_per_sequence) pool.clear();
-    pool.clear_scores();
-  }
+  if (!kSums && call.problem.query_per_sequence) pool.clear();
 }
 
 // kSums: the walk over sharp sequences.
@@ -137,7 +134,6 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
       pool.spread(call, header, across);
     }
     if (!header.stops) continue;
-    if (!kSums) pool.sum_scores(states);
     __syncthreads();
     if (kSums) {
       finish_sums(call, header.piece, states);

@@ -81,7 +81,6 @@ class PlainGradientPool {
         sums_(call.memory.find<float>(call.query_sums, shared)),
         weights_(call.memory.find<float>(call.weights, shared)),
         gradients_(call.memory.find<float>(call.products, shared)),
-        score_sums_(call.memory.find<float>(call.score_sums, shared)),
         wants_query_(call.wants_query()) {}
 
   __device__ int rows() const { return heads_; }
@@ -95,23 +94,8 @@ class PlainGradientPool {
     for (int i = static_cast<int>(threadIdx.x); i < heads_ * key_padded_; i += kAttentionThreads)
       sums_[i] = 0.0f;
   }
-  __device__ void clear_scores() {
-    for (int i = static_cast<int>(threadIdx.x); i < heads_ * kWarpSize; i += kAttentionThreads)
-      score_sums_[i] = 0.0f;
-  }
   __device__ void multiply(const T* values) const {
     multiply_plain(values, values_, tile_.tokens, gradient_, heads_, gradients_);
-  }
-  __device__ void add_score(int, int j, float ds) {
-    score_sums_[j * kWarpSize + threadIdx.x % kWarpSize] += ds;
-  }
-  // Requires: all threads have added theirs.
-  __device__ void sum_scores(HeadGradient* states) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-    for_own_heads<0, 0>(heads_, 0, [&](int, int j) {
-      const double sum = warp_sum(static_cast<double>(score_sums_[j * kWarpSize + lane]));
-      if (lane == 0) states[j].score_sum = sum;
-    });
   }
   // They are where they are taken from.
   __device__ void put(OwnNumbers<0>&, OwnNumbers<0>&, Across&, HeadGradient*) const {}
@@ -181,7 +165,7 @@ class PlainGradientPool {
   const int heads_, rows_;
   const RowShape& values_;
   const int key_padded_;
-  float *gradient_, *query_, *sums_, *weights_, *gradients_, *score_sums_;
+  float *gradient_, *query_, *sums_, *weights_, *gradients_;
   const bool wants_query_;
 };
 

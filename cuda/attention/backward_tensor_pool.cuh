@@ -28,6 +28,7 @@ class TensorGradientPool {
   static constexpr int kOwnHeads = kRows / kAttentionWarps;
   static constexpr int kAtOnce = kHeadTiles * kPairs >= 12 ? 2 : 4;  // registers are for sums
   static constexpr int kSteps = kTokens / 16;
+  static constexpr int kSpreadSteps = kHeadTiles > 2 ? 1 : kSteps;  // at once
 
   __device__ TensorGradientPool(const BackwardCall& call, unsigned char* shared)
       : tile_(call.tile),
@@ -62,20 +63,9 @@ class TensorGradientPool {
 #pragma unroll
       for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
   }
-  __device__ void clear_scores() {
-#pragma unroll
-    for (int i = 0; i < kOwnHeads; ++i) score_sums_[i] = 0.0f;
-  }
   __device__ void multiply(const T* values) const {
     multiply_tensor<T, kHeadTiles, kProductStride>(values, values_, tile_.tokens, gradient_, nullptr,
                                                    products_);
-  }
-  __device__ void add_score(int i, int, float ds) { score_sums_[i] += ds; }
-  __device__ void sum_scores(HeadGradient* states) const {
-    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
-      const double sum = warp_sum(static_cast<double>(score_sums_[i]));
-      if (threadIdx.x % kWarpSize == 0) states[j].score_sum = sum;
-    });
   }
   // Weights and dz of this lane's token and the heads of its warp, to the tiles that are multiplied.
   __device__ void put(OwnNumbers<kOwnHeads>& weights, OwnNumbers<kOwnHeads>& gradients, Across& across,
@@ -91,9 +81,13 @@ class TensorGradientPool {
   __device__ void add(const T* keys, const HeadGradient* states) { pool_gradients(keys, states); }
   __device__ void spread(const BackwardCall& call, const TileHeader& header, const Across& across) const {
 #pragma unroll 1
-    for (int which = 0; which < 2; ++which)
-      spread_rows(spread_terms<T>(call, header.piece.sequence, which), header,
-                  which == 0 ? across.gradient_power() : across.weight_power());
+    for (int which = 0; which < 2; ++which) {
+      const SpreadTerms terms = spread_terms<T>(call, header.piece.sequence, which);
+      if (terms.rows == nullptr) continue;
+#pragma unroll 1
+      for (int step = 0; step < kSteps; step += kSpreadSteps)
+        spread_rows(terms, header, which == 0 ? across.gradient_power() : across.weight_power(), step);
+    }
   }
   template <class Put>
   __device__ void each(const Put& put) const {
@@ -185,54 +179,54 @@ class TensorGradientPool {
     }
   }
 
-  // Tiles of weights or dz with tokens as rows.
-  using Transposed = FragmentA[kSteps][kHeadTiles];
-  __device__ void load_transposed(const T* tile, Transposed& to) const {
+  // Some tokens of the tiles of weights or dz, as rows.
+  using Transposed = FragmentA[kSpreadSteps][kHeadTiles];
+  __device__ void load_transposed(const T* tile, int step, Transposed& to) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t)
+    for (int t = 0; t < kSpreadSteps; ++t)
 #pragma unroll
       for (int h = 0; h < kHeadTiles; ++h)  // matrices: 8 heads, their second 8 tokens, then the next heads
         load_matrices_transposed(
-            tile + (16 * h + lane % 8 + lane / 16 * 8) * kTileStride + 16 * t + lane / 8 % 2 * 8,
+            tile + (16 * h + lane % 8 + lane / 16 * 8) * kTileStride + 16 * (step + t) + lane / 8 % 2 * 8,
             to[t][h].pairs);
   }
-  // Of all tokens and 16 columns: sums += tile' factor.
+  // Of these tokens and 16 columns: sums += tile' factor.
   __device__ void add_products(const Transposed& tile, const T* factor, int stride, int k,
-                               FragmentC (&sums)[kSteps][2]) const {
+                               FragmentC (&sums)[kSpreadSteps][2]) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h) {
       unsigned pairs[4];
       load_matrices_transposed(factor + (16 * h + lane % 16) * stride + k + lane / 16 * 8, pairs);
 #pragma unroll
-      for (int t = 0; t < kSteps; ++t) {
+      for (int t = 0; t < kSpreadSteps; ++t) {
         multiply_add(tile[t][h], {{pairs[0], pairs[1]}}, sums[t][0], T{});
         multiply_add(tile[t][h], {{pairs[2], pairs[3]}}, sums[t][1], T{});
       }
     }
   }
   // powers: of each token, by which sums are to be multiplied where they are scaled.
-  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header,
-                              const float* powers) const {
-    if (terms.rows == nullptr) return;
+  __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header, const float* powers,
+                              int step) const {
     const int padded = (terms.columns + 15) / 16 * 16;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const bool in_pieces =
         !terms.accumulate && terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
     Transposed weights = {}, scores = {};
-    if (terms.of_weights) load_transposed(weights_, weights);
-    if (terms.of_scores) load_transposed(dz_, scores);
+    if (terms.of_weights) load_transposed(weights_, step, weights);
+    if (terms.of_scores) load_transposed(dz_, step, scores);
 #pragma unroll 1
     for (int k = warp * kPairColumns; k < padded; k += kAttentionWarps * kPairColumns) {
-      FragmentC sums[kSteps][2] = {};
+      FragmentC sums[kSpreadSteps][2] = {};
       if (terms.of_weights) add_products(weights, gradient_, values_.stride, k, sums);
       if (terms.of_scores) add_products(scores, query_, query_stride(), k, sums);
 #pragma unroll
-      for (int t = 0; t < kSteps; ++t) {
-        const int64_t first = header.first + 16 * t;
-        if (16 * t >= tile_.tokens || first >= header.piece.last) continue;
-        if (kScaled) scale_rows(powers + 16 * t, sums[t]);
+      for (int t = 0; t < kSpreadSteps; ++t) {
+        const int of_tile = 16 * (step + t);
+        const int64_t first = header.first + of_tile;
+        if (of_tile >= tile_.tokens || first >= header.piece.last) continue;
+        if (kScaled) scale_rows(powers + of_tile, sums[t]);
         if (in_pieces)
           put_pieces(terms, first, header.piece.last, k, sums[t]);
         else
@@ -283,7 +277,6 @@ class TensorGradientPool {
   const bool shared_;  // the keys are the values
   T *gradient_, *query_, *weights_, *dz_, *pooled_;
   float* products_;
-  float score_sums_[kOwnHeads];  // of this lane's tokens
   FragmentC sums_[kHeadTiles][2 * kPairs];
 };
 

@@ -42,7 +42,7 @@ struct BackwardCall {
   Sequences sequences;
   TileShape tile;
   BlockMemory memory;
-  Place number, walk, stages, states, scores, products, weights, gradients, score_sums, across;
+  Place number, walk, stages, states, scores, products, weights, gradients, across;
   Place value_factor, query_factor, query_sums;
   BackwardTerms terms;
   BackwardSlots slots;
@@ -226,10 +226,13 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
     own_gradients(i, j) = df;
     along = __fmaf_rn(f, df, along);
     of_mask += df;
-    // Where a score is -infinity its weight is 0, and so is the product.
-    const float above = score - states[j].origin;
-    if (gradient.grad_temperature != nullptr && token.counts())
-      pool.add_score(i, j, ds * (above < -kLargestFloat ? -kLargestFloat : above));
+    if (gradient.grad_temperature != nullptr) {
+      // Where a score is -infinity its weight is 0, and so is the product.
+      const float above = score - states[j].origin;
+      const float sum =
+          warp_sum(token.counts() ? ds * (above < -kLargestFloat ? -kLargestFloat : above) : 0.0f);
+      if (token.lane == 0) states[j].score_sum += static_cast<double>(sum);
+    }
   });
   if (normed || gradient.grad_mask != nullptr) {
     across.along[warp * kWarpSize + token.lane] = along;

@@ -195,7 +195,7 @@ Sequence sequence_of(const Model& model, const Rounding& rounding) {
 
 void errors_are_those_of_the_plain_computation(const Shape& shape, ec_dtype dtype) {
   for (const bool by_heads : {false, true}) {
-    for (const double size : {1e-6, 1e-3, 1.0, 1e3}) {
+    for (const double size : {1e-6, 1e3}) {
       const Model model = model_of(shape, dtype, size, by_heads);
       const Gradients right = gradients_of(sequence_of(model, {false, dtype})),
                       plainly = gradients_of(sequence_of(model, {true, dtype}));
@@ -236,6 +236,8 @@ void every_size_of_gradients() {
       {"16 heads, values", 1, 70, 16, 40, 56, kDense, kPlain, kFree},
       {"20 heads", 1, 70, 20, 72, 0, kDense, kTanh, kNormed},
       {"32 heads, 800 columns", 1, 40, 32, 800, 0, kDense, kTanh, kNormed},
+      {"40 heads, 384 columns", 1, 40, 40, 384, 0, kDense, kTanh, kNormed},
+      {"64 heads, values", 1, 50, 64, 24, 88, kDense, kPlain, kNormed},
       {"12 heads, 1100 columns", 1, 40, 12, 1100, 0, kDense, kTanh, kFree},
   };
   for (const Shape& shape : shapes)
