@@ -92,6 +92,7 @@ class Search:
         order = np.argsort(which, kind="stable").astype(np.int32)
         own = which[order]
         at_once = max(1, self._list_bytes // (4 * max(1, self._rows.rows)))
+        at_once -= at_once % TILE if at_once > TILE else 0  # where filters differ, tiles are full
         # Queries without a filter, then some filters after others.
         bounds = [(-1, 0), *((at, min(at_once, filters - at)) for at in range(0, filters, at_once))]
         waves = []

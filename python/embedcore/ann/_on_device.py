@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_RESULTS = 1024
 _SAMPLE = 1024  # queries that costs are measured with
 # Lists of slots that are there at the same time; filters beyond take turns.
-_LIST_BYTES = 1 << 28
+_LIST_BYTES = 1 << 30
 
 
 class DeviceIndex(Described):
