@@ -6,11 +6,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import embedcore._device as device_module
 import numpy as np
 import pytest
 from embedcore import ann
 from embedcore.ann import _device_costs, _on_device
 from embedcore.ann._device_codes import codes_of
+from embedcore.ann._device_costs import SCAN
+from embedcore.ann._device_search import Asked, Search
+from embedcore.ann._device_where import DeviceFilters
 from support.ann import World, early_builds, expression, make_world
 
 METRICS = ("cosine", "ip", "l2")
@@ -79,7 +83,7 @@ def agree(hits: ann.SearchResult, index: Any, queries: Array, k: int, passing: A
     assert all(len(set(row)) == count for row in hits.ids[:, :count].tolist())
 
 
-@pytest.mark.parametrize("columns", [41, 130, 530])
+@pytest.mark.parametrize("columns", [41, 530])
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_are_those_of_the_codes(kind: Any, metric: str, columns: int) -> None:
     world = world_of(metric, columns)
@@ -99,10 +103,13 @@ def test_distances_are_those_of_the_codes(kind: Any, metric: str, columns: int) 
         agree(one, world.index, world.queries[query : query + 1], K, passing)
 
 
+@pytest.mark.parametrize("columns", [41, 130])
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_cpu_finds_the_same(kind: Any, metric: str) -> None:
+def test_the_cpu_finds_the_same(kind: Any, metric: str, columns: int) -> None:
     """It rounds queries to bytes, which moves distances by no more than codes are wrong."""
-    world = world_of(metric)
+    world = world_of(metric, columns)
+    codes = codes_of(world.index._state.vectors.parts(), ROWS)
+    assert (codes.head_columns < columns) == (columns == 130)
     hits = found(kind, world.index.to("cuda"), world.queries)
     expected = world.index.search(world.queries, K)
     norm = np.linalg.norm(world.queries, axis=1).max()
@@ -207,3 +214,16 @@ def test_memory_and_refusals(kind: Any) -> None:
     ):
         there.search(kind.to_device(np.ones((1, 40), np.float32)))
     assert there.count(first(60)) == there.compile(first(60)).count == 60
+
+
+def test_kernels_refuse_what_codes_have_not(kind: Any) -> None:
+    there = world_of("cosine").index.to("cuda")
+    call = device_module.call_for("here", "device", 0)
+    matrix = call.matrix("queries", kind.to_device(world_of("cosine").queries))
+    asked = Asked(matrix, K, True, SCAN, DeviceFilters(0, 0, None))
+    with pytest.raises(ValueError, match="'exact' must be 0 for an index of codes"):
+        Search(call, there._rows, asked, 1 << 20).run()
+    words = r"'index' must have scales, axes and no fewer columns of queries \(7\) than codes \(8\)"
+    index = call.kernels.AnnIndex(0, 4, (1, 8, 8, 8, 7), (0,) * 10)
+    with pytest.raises(ValueError, match=words):
+        call.kernels.ann_encode("here", call.place(), index)

@@ -113,6 +113,8 @@ def test_compiled_filters_have_words_for_themselves(kind: Any) -> None:
 def test_compiled_filters_of_deleted_rows(kind: Any) -> None:
     world = make_world("l2", rows=300, columns=16, queries=3)
     world.index.delete(world.ids[::3])
+    # Which gets a later slot, and keeps its place.
+    world.index.upsert(world.queries[:1], world.ids[1:2], {"rank": [0]})
     index = world.index.to("cuda")
     compiled = index.compile(~expression(("is_null", "rank")))
     assert compiled.count == 200 and set(compiled.ids) == set(index.ids)

@@ -278,6 +278,7 @@ class DeviceIndex(Described):
         count = int(on_host(counts)[0])
         slots = call.made((count,), "int32")
         list_slots(call, rows, (filters.bits, 1), (call.kept(slots), count), there)
+        on_host(counts)  # waits, so that any stream may search by it
         text = repr(source) if isinstance(source, Expression) else "ids"
         return DeviceFilter(
             rows, self._state, text, count, (filters.memory, slots, counts),
