@@ -210,7 +210,14 @@ class TensorGradientPool {
   __device__ void spread_rows(const SpreadTerms& terms, const TileHeader& header, const float* powers,
                               int step) const {
     const int padded = (terms.columns + 15) / 16 * 16;
-    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+              warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int64_t first = header.first + 16 * step;
+    // Tokens that there are from the first of these on, and those of this lane in pieces.
+    const int there =
+        static_cast<int>(min(header.piece.last - header.first, int64_t{tile_.tokens})) - 16 * step;
+    const int of_lane = lane / 4 + lane % 4 / 2 * 8;
+    T* pieces = terms.template row<T>(first + of_lane) + lane % 2 * 8;
     const bool in_pieces =
         !terms.accumulate && terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
     Transposed weights = {}, scores = {};
@@ -223,14 +230,13 @@ class TensorGradientPool {
       if (terms.of_scores) add_products(scores, query_, query_stride(), k, sums);
 #pragma unroll
       for (int t = 0; t < kSpreadSteps; ++t) {
-        const int of_tile = 16 * (step + t);
-        const int64_t first = header.first + of_tile;
-        if (of_tile >= tile_.tokens || first >= header.piece.last) continue;
-        if (kScaled) scale_rows(powers + of_tile, sums[t]);
+        if (16 * t >= there) continue;
+        if (kScaled) scale_rows(powers + 16 * (step + t), sums[t]);
         if (in_pieces)
-          put_pieces(terms, first, header.piece.last, k, sums[t]);
+          put_piece(pieces + 16 * t * terms.columns + k,
+                    16 * t + of_lane < there && k + lane % 2 * 8 < terms.columns, sums[t]);
         else
-          put_numbers(terms, first, header.piece.last, k, sums[t]);
+          put_numbers(terms, first + 16 * t, there - 16 * t, k, sums[t]);
       }
       __syncwarp();  // before they multiply together again
     }
@@ -242,29 +248,23 @@ class TensorGradientPool {
     for (int n = 0; n < 8; ++n) sums[n / 4].numbers[n % 4] *= times[n % 4 / 2];
   }
   // Pieces of 16 bytes: a lane gets 8 columns of a row from those beside it.
-  static __device__ void put_pieces(const SpreadTerms& terms, int64_t first, int64_t last, int column,
-                                    const FragmentC (&sums)[2]) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  static __device__ void put_piece(T* to, bool there, const FragmentC (&sums)[2]) {
     unsigned words[4];  // of a row and 8 columns each, in the order of the lanes that will have them
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       words[i] = pair_bits(sums[i % 2].numbers[i / 2 * 2], sums[i % 2].numbers[i / 2 * 2 + 1], T{});
     transpose_words(words);
-    const int64_t token = first + lane / 4 + lane % 4 / 2 * 8;
-    const int k = column + lane % 2 * 8;
-    if (token < last && k < terms.columns)
-      *reinterpret_cast<uint4*>(terms.template row<T>(token) + k) =
-          uint4{words[0], words[1], words[2], words[3]};
+    if (there) *reinterpret_cast<uint4*>(to) = uint4{words[0], words[1], words[2], words[3]};
   }
-  static __device__ void put_numbers(const SpreadTerms& terms, int64_t first, int64_t last, int column,
+  // Number by number, of `there` rows.
+  static __device__ void put_numbers(const SpreadTerms& terms, int64_t first, int there, int column,
                                      const FragmentC (&sums)[2]) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const int64_t t = first + lane / 4 + i / 2 % 2 * 8;
-      const int k = column + 2 * (lane % 4) + i / 4 * 8 + i % 2;
-      if (t >= last || k >= terms.columns) continue;
-      T* to = terms.template row<T>(t) + k;
+      const int t = lane / 4 + i / 2 % 2 * 8, k = column + 2 * (lane % 4) + i / 4 * 8 + i % 2;
+      if (t >= there || k >= terms.columns) continue;
+      T* to = terms.template row<T>(first + t) + k;
       const float before = terms.accumulate ? to_float(*to) : 0.0f;
       *to = rounded(before + sums[i / 4].numbers[i % 4], T{});
     }
