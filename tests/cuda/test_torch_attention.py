@@ -80,6 +80,36 @@ def test_torch_half_precision_is_as_exact_as_torch(columns: int, heads: int, dty
     assert float((got.double() - right).abs().max()) <= 2.0 * float(by_torch) + 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("heads", [3, 8, 20, 64])
+@pytest.mark.parametrize("columns", [40, 384, 1024])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e3])
+def test_torch_half_precision_gradients_are_as_exact_as_torch(
+    size: float, columns: int, heads: int, dtype: Any
+) -> None:
+    key, query = _given(dtype, columns, heads)
+    query = query.to(dtype)
+    generator = torch.Generator().manual_seed(1)
+    upstream = (torch.randn(5, heads, columns, generator=generator) * size).to(dtype)
+
+    def plain(key: Any, query: Any) -> Any:
+        return (key @ query).softmax(dim=1).mT @ key
+
+    def gradients(pool: Any, key: Any, query: Any) -> list[Any]:
+        leaves = [leaf.detach().requires_grad_() for leaf in (key, query)]
+        pool(*leaves).backward(upstream.to(key))
+        return [leaf.grad.cpu().double() for leaf in leaves]
+
+    def error(found: Any, right: Any) -> float:  # Torch may overflow
+        return float((found - right).abs().nan_to_num(nan=torch.inf).max())
+
+    right = gradients(plain, key.double(), query.double())
+    by_torch = gradients(plain, key.cuda(), query.cuda())
+    got = gradients(low_rank_attention, key.cuda(), query.cuda())
+    for own, theirs, exact in zip(got, by_torch, right, strict=True):
+        assert error(own, exact) <= 2.0 * error(theirs, exact) + 1e-6 * size
+
+
 def test_torch_attention_repeats_bit_by_bit() -> None:
     key, query = _given(torch.bfloat16, 384, 16)
     first = _with_gradients("cuda", key, query)
