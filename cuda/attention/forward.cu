@@ -39,7 +39,7 @@ struct ForwardLayout {
     call.sequences = plan.sequences;
     fit = choose_block() || choose_clusters() || choose_groups() || choose_plain();
     call.most_bounded = most_bounded();
-    const int64_t each = tensor() ? 1 : blocks_each(call.memory.shared_bytes, most_shared);
+    const int64_t each = tensor() && !narrow() ? 1 : blocks_each(call.memory.shared_bytes, most_shared);
     blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
                                  each * multiprocessors / groups));
     const int64_t rows = 2 * blocks * problem.heads;
@@ -99,19 +99,30 @@ struct ForwardLayout {
     call.scale = block.take<float>(head_rows());
   }
 
-  // Blocks that pool `group` heads each, and score all.
+  // Whether the kernel leaves registers for a second block.
+  bool narrow() const {
+    return kind == Kind::kBlocks && head_rows() <= 16 * kNarrowTiles &&
+           call.problem.value_columns <= kNarrowPairs * kDrainColumns;
+  }
+
+  bool fit_blocks(int group, int tokens, int stages) {
+    BlockArena block = place_common(tokens, stages, kColumnParts, head_rows());
+    place_tensor(block, call.tile.keys.stride, group);
+    call.memory = block.memory();
+    groups = head_rows() / group;
+    kind = block.all_shared() ? Kind::kBlocks : Kind::kPlain;
+    return tensor();
+  }
+  // Blocks that pool `group` heads each, and score all; two of them together where that fits.
   bool fit_groups(int group) {
-    for (const int tokens : {32, 16}) {
-      for (const int stages : {3, 2}) {
-        BlockArena block = place_common(tokens, stages, kColumnParts, head_rows());
-        place_tensor(block, call.tile.keys.stride, group);
-        call.memory = block.memory();
-        if (!block.all_shared()) continue;
-        groups = head_rows() / group;
-        kind = Kind::kBlocks;
+    for (const int stages : {3, 2})
+      if (fit_blocks(group, kMostTileTokens, stages) && narrow() &&
+          blocks_each(call.memory.shared_bytes, most_shared) == 2)
         return true;
-      }
-    }
+    for (const int tokens : {32, 16})
+      for (const int stages : {3, 2})
+        if (fit_blocks(group, tokens, stages)) return true;
+    groups = 1;
     return false;
   }
   bool choose_block() {

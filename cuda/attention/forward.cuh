@@ -89,8 +89,13 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   attend<T, PlainPool<T>>(call);
 }
 
+// Of narrow rows and few heads two blocks of a multiprocessor go by turns: one multiplies where the other
+// waits. They have registers for that.
+constexpr int kNarrowPairs = 3, kNarrowTiles = 2;
+
 template <class T, int kScoreTiles, int kHeadTiles, int kPairs>
-__global__ void __launch_bounds__(kAttentionThreads, 1)
+__global__ void __launch_bounds__(kAttentionThreads,
+                                  kPairs <= kNarrowPairs && kScoreTiles <= kNarrowTiles ? 2 : 1)
     attend_tensor(const __grid_constant__ ForwardCall call) {
   attend<T, TensorPool<T, kScoreTiles, kHeadTiles, kPairs>>(call);
 }
