@@ -12,7 +12,8 @@
 namespace ec::cuda {
 namespace {
 
-constexpr int kLeastClusterMajor = 9;  // compute capability
+// Compute capabilities whose blocks store into each other's shared memory: those of data centres.
+constexpr bool has_clusters(int major) { return major == 9 || major == 10; }
 
 Numbers numbers_of(const ec_array& array) {
   return {array.data, {array.stride[0], array.stride[1], array.stride[2]}, kind_of(array.dtype)};
@@ -128,7 +129,7 @@ struct Prepared {
     multiprocessors = facts.multiprocessors;
     current.emplace(place->device);
     const ec_status made = make_problem(*given, &problem, error);
-    problem.clusters = facts.major >= kLeastClusterMajor;
+    problem.clusters = has_clusters(facts.major);
     return made;
   }
 };

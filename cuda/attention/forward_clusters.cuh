@@ -20,8 +20,7 @@
 // - Weights n + 1 are sent behind the wait for products n + 1, which the other sent behind a sync that all
 //   its threads came to after they had pooled tile n - 1, and so waited for its weights.
 // - The largest numbers of tile n + 1 are sent behind the wait for products n + 1, sums of a piece that
-// ends
-//   with tile n behind the wait for weights n; the other had used the last ones before it sent those.
+//   ends with tile n behind the wait for weights n; the other had used the last ones before it sent those.
 // So nothing is written while it is read, and no barrier counts bytes of two turns at a time. Whatever is
 // sent to a block it waits for: then it may leave.
 #pragma once

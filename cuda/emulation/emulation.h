@@ -41,7 +41,7 @@ extern ec::emulation::Index3 threadIdx, blockIdx;
   ::ec::emulation::Place { file, line }
 #define EC_CALLED_FROM const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-struct float2 {
+struct alignas(8) float2 {
   float x, y;
 };
 struct alignas(16) float4 {

@@ -34,8 +34,9 @@ constexpr int kLookerRegisters = 224, kBringerRegisters = 56;
 constexpr unsigned kPauseNanoseconds = 1000;  // about what two stages take
 static_assert(kLookers * kPanelRows == kTile && kLookers * kGroupWarps * kWarpQueries == kTile,
               "each query of a tile has a warp");
-static_assert(kLookers * kLookerRegisters + kBringerRegisters <= 65536 / kGroupThreads,
-              "there are no more");
+constexpr int kGivenRegisters = 65536 / kScanThreads / 8 * 8;  // of a thread when it starts
+static_assert(kLookers * kLookerRegisters + kBringerRegisters <= (kLookers + 1) * kGivenRegisters,
+              "whoever takes more would wait for ever");
 
 struct HopperScan {
   ScanProblem scan;
