@@ -36,7 +36,7 @@ __device__ __forceinline__ void merge_warp(Key (&keys)[kMany], int lane) {
 #pragma unroll
     for (int i = 0; i < kMany; ++i) {
       const Key other = __shfl_xor_sync(kAllLanes, keys[i], step);
-      keys[i] = (lane & step) == 0 ? max(keys[i], other) : min(keys[i], other);
+      keys[i] = (other > keys[i]) == ((lane & step) == 0) ? other : keys[i];
     }
   }
 }
@@ -52,7 +52,7 @@ __device__ __forceinline__ void sort_warp(Key (&keys)[kMany], int lane) {
 #pragma unroll
       for (int i = 0; i < kMany; ++i) {
         const Key other = __shfl_xor_sync(kAllLanes, keys[i], step);
-        keys[i] = greater ? max(keys[i], other) : min(keys[i], other);
+        keys[i] = (other > keys[i]) == greater ? other : keys[i];
       }
     }
   }

@@ -236,8 +236,9 @@ class BestRows {
     for (int i = 0; i < kSortedAtOnce; ++i) {
       // Both sorted, one of them backwards: the greater of each pair are the best of all.
       const Key other = __shfl_sync(kAllLanes, keys[i], kWarpSize - 1 - lane_), mine = tails[i];
-      tails[i] = max(mine, other);
-      pushed[i] = min(mine, other);
+      const bool greater = other > mine;
+      tails[i] = greater ? other : mine;
+      pushed[i] = greater ? mine : other;
     }
     merge_warp(tails, lane_);
     merge_warp(pushed, lane_);
