@@ -44,6 +44,10 @@ void Fiber::start(const std::function<void()>* body) {
   const auto self = reinterpret_cast<uintptr_t>(this);  // makecontext passes integers
   makecontext(&own_, reinterpret_cast<void (*)()>(&Fiber::enter), 2, static_cast<unsigned>(self >> 32),
               static_cast<unsigned>(self & 0xffffffffu));
+#if defined(EC_SANITIZED)
+  // The sanitizer would forget, at each change, all that it knows of a stack whose size it finds here.
+  own_.uc_stack.ss_size = 0;
+#endif
   own_shadow_ = nullptr;
 }
 
