@@ -110,7 +110,7 @@ Vectors Vectors::build(const BuildRequest& request, std::vector<int64_t>* order)
     throw std::invalid_argument("an index without vectors keeps its basis");
   }
   const int threads = request.threads;
-  BuildOptions options = {kDegree, threads, request.seed, request.monitor, nullptr, 0};
+  BuildOptions options = {kDegree, threads, request.seed, request.monitor, nullptr};
   *order = live_slots(old);
   auto next = std::make_shared<IndexData>(old);
   IndexData& index = *next;
@@ -149,12 +149,10 @@ Vectors Vectors::build(const BuildRequest& request, std::vector<int64_t>* order)
   for (size_t i = 0; i < norms.size(); ++i) ordered_norms[i] = norms[static_cast<size_t>(by_cell[i])];
   compose(*order, by_cell);
   std::iota(cells->members.begin(), cells->members.end(), 0u);
-  std::vector<uint32_t> known;
-  if (request.find_nearest && !old.raw_dropped) {
-    known = request.find_nearest(index);
-    options.known = known.data();
-    options.known_each = static_cast<int64_t>(known.size()) / index.rows;
-  }
+  const ChooseLinks choose = [&](const Cells& all, const Twins& twins) {
+    return request.choose_links(index, all, twins);
+  };
+  if (request.choose_links && !old.raw_dropped) options.choose_links = &choose;
   uint32_t* links = nullptr;
   index.links = SharedArray<uint32_t>::make(index.rows * kDegree, &links);
   check(make_graph(coded_rows(index, ordered_norms.data()), *cells, options, links));
@@ -179,7 +177,7 @@ Vectors Vectors::merge(int threads, const ec_monitor* monitor) const {
   if (!cells->centroids.allocate(centroids.size())) throw std::bad_alloc();
   std::memcpy(cells->centroids.data(), centroids.data(), static_cast<size_t>(centroids.size()));
   const std::vector<float> norms = centred_squares(index);
-  const BuildOptions options = {kDegree, threads, 0, monitor, nullptr, 0};
+  const BuildOptions options = {kDegree, threads, 0, monitor, nullptr};
   check(insert_rows(coded_rows(index, norms.data()), old.graph_rows, options, cells.get(), links));
   index.cells = std::move(cells);
   index.graph_rows = index.rows;

@@ -19,9 +19,10 @@ struct BuildRequest {
   int threads = 0;
   uint64_t seed = 0;
   const ec_monitor* monitor = nullptr;
-  // Finds some of the nearest of each row of an index whose rows are in their places, as BuildOptions has
-  // them; empty: the build looks for them. It may throw. Not called when vectors were dropped.
-  std::function<std::vector<uint32_t>(const IndexData& index)> find_nearest;
+  // Chooses the links of an index whose rows are in their places, as BuildOptions has it; empty: the build
+  // does. Not called when vectors were dropped.
+  std::function<std::vector<uint32_t>(const IndexData& index, const Cells& cells, const Twins& twins)>
+      choose_links;
 };
 
 // Thrown when the monitor asked to stop; nothing has changed then.

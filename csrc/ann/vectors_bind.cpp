@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "ann/build/neighbours.h"
+#include "ann/build/twins.h"
 #include "ann/parts.h"
 #include "ann/vectors.h"
 #include "python/gil.h"
@@ -93,31 +93,49 @@ class Locked {
   PyGILState_STATE state_;
 };
 
-// find(vectors, inverse_norms): bytes of the rows in their places and what they are scaled by, to an array
-// (rows, n) of uint32, n from 1 to kNeighbours, of slots, the largest number behind the last.
-std::vector<uint32_t> ask_for_nearest(const py::object& find, const ec::ann::IndexData& index) {
+// Of each cell, [cells][numbers], what the bytes of its centroid stand for.
+Array<float> centroids_of(const ec::ann::Cells& cells, const ec::ann::CodeShape& shape) {
+  Array<float> centroids(
+      {static_cast<py::ssize_t>(cells.cells()), static_cast<py::ssize_t>(shape.head_numbers())});
+  float* to = centroids.mutable_data();
+  for (int64_t c = 0; c < cells.cells(); ++c) {
+    const uint8_t* head = cells.centroids.data() + c * shape.head_bytes;
+    const float scale = ec::ann::factors_of(head, shape).head_scale;
+    for (int64_t k = 0; k < shape.head_numbers(); ++k) *to++ = scale * static_cast<float>(head[k] - 128);
+  }
+  return centroids;
+}
+
+// choose(vectors, inverse_norms, starts, centroids, twins): bytes of the rows in their places and what they
+// are scaled by; where each cell starts, and its centroid; for each row whether it is a twin. Gives an
+// array (rows, kDegree) of uint32, of slots, the largest number behind the last.
+std::vector<uint32_t> ask_for_links(const py::object& choose, const ec::ann::IndexData& index,
+                                    const ec::ann::Cells& cells, const ec::ann::Twins& twins) {
   const Locked locked;
   const auto seen = [](const auto* data, int64_t count) {
     using Number = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     return py::array_t<Number>(count, data, py::none());  // not copied, and read at once
   };
-  const auto found =
-      py::cast<Array<uint32_t>>(find(seen(index.raw.data(), index.raw.size()),
-                                     seen(index.inverse_norms.data(), index.inverse_norms.size())));
-  if (found.ndim() != 2 || found.shape(0) != index.rows || found.shape(1) < 1 ||
-      found.shape(1) > ec::ann::kNeighbours) {
-    throw py::value_error("neighbours must have shape (rows, n), n from 1 to 80");
+  Array<bool> are_twins(static_cast<py::ssize_t>(index.rows));
+  for (int64_t i = 0; i < index.rows; ++i)
+    are_twins.mutable_data()[i] = twins.role[static_cast<size_t>(i)] == ec::ann::TwinRole::kTwin;
+  const auto chosen =
+      py::cast<Array<uint32_t>>(choose(seen(index.raw.data(), index.raw.size()),
+                                       seen(index.inverse_norms.data(), index.inverse_norms.size()),
+                                       seen(cells.start.data(), static_cast<int64_t>(cells.start.size())),
+                                       centroids_of(cells, index.codec->shape()), are_twins));
+  if (chosen.ndim() != 2 || chosen.shape(0) != index.rows || chosen.shape(1) != ec::ann::kDegree)
+    throw py::value_error("links must have shape (rows, 32)");
+  for (py::ssize_t i = 0; i < chosen.size(); ++i) {
+    if (chosen.data()[i] >= index.rows && chosen.data()[i] != ec::ann::kNoSlot)
+      throw py::value_error("a link is out of range");
   }
-  for (py::ssize_t i = 0; i < found.size(); ++i) {
-    if (found.data()[i] >= index.rows && found.data()[i] != ec::ann::kNoSlot)
-      throw py::value_error("a neighbour is out of range");
-  }
-  return std::vector<uint32_t>(found.data(), found.data() + found.size());
+  return std::vector<uint32_t>(chosen.data(), chosen.data() + chosen.size());
 }
 
 py::tuple build(const Vectors& vectors, const std::optional<Array<float>>& basis,
                 const std::optional<Array<float>>& mean, int64_t head_bytes, int threads, uint64_t seed,
-                py::object progress, const py::object& find_nearest) {
+                py::object progress, const py::object& choose_links) {
   ec::ann::BuildRequest request;
   if (basis) {
     const int64_t dim = vectors.data().dim;
@@ -136,9 +154,10 @@ py::tuple build(const Vectors& vectors, const std::optional<Array<float>>& basis
   request.seed = seed;
   const ecpy::PyMonitor monitor(std::move(progress));
   request.monitor = monitor.get();
-  if (!find_nearest.is_none())
-    request.find_nearest = [&](const ec::ann::IndexData& index) {
-      return ask_for_nearest(find_nearest, index);
+  if (!choose_links.is_none())
+    request.choose_links = [&](const ec::ann::IndexData& index, const ec::ann::Cells& cells,
+                               const ec::ann::Twins& twins) {
+      return ask_for_links(choose_links, index, cells, twins);
     };
   std::vector<int64_t> order;
   Vectors built = unlocked([&] { return vectors.build(request, &order); });
@@ -350,7 +369,7 @@ void register_ann_vectors(py::module_& m) {
       .def("append", &append, py::arg("rows"), py::arg("threads"))
       .def("delete", &delete_rows, py::arg("slots"))
       .def("build", &build, py::arg("basis"), py::arg("mean"), py::arg("head_bytes"), py::arg("threads"),
-           py::arg("seed"), py::arg("progress"), py::arg("find_nearest") = py::none())
+           py::arg("seed"), py::arg("progress"), py::arg("choose_links") = py::none())
       .def("merge", &merge, py::arg("threads"), py::arg("progress") = py::none())
       .def("calibrate", &calibrate, py::arg("queries"), py::arg("threads"))
       .def("drop_raw", [](const Vectors& vectors) { return vectors.drop_raw(); })

@@ -171,6 +171,32 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   });
 }
 
+// First slot, slots; the nearest of each and how many; cells: addresses of members, starts, of each slot
+// its own, those near each, and how many of these.
+using Candidates = std::tuple<int64_t, int64_t, Part, std::array<uintptr_t, 4>, int>;
+
+// links: [slots][degree].
+void choose_links(const char* where, const ecpy::PlaceNumbers& place, const Index& index,
+                  const Candidates& candidates, uint64_t seed, int degree, int least, uintptr_t links) {
+  const auto& [first, count, near, cells, far_each] = candidates;
+  ec_cuda_ann_link_options options = {};
+  options.first = first;
+  options.count = count;
+  options.near = start_of<const int64_t>(near);
+  options.near_each = static_cast<int32_t>(std::get<1>(near));
+  options.far_each = far_each;
+  options.members = ecpy::pointer_of<const uint32_t>(cells[0]);
+  options.cell_start = ecpy::pointer_of<const uint32_t>(cells[1]);
+  options.cell_of = ecpy::pointer_of<const uint32_t>(cells[2]);
+  options.near_cells = ecpy::pointer_of<const uint32_t>(cells[3]);
+  options.seed = seed;
+  options.degree = degree;
+  options.least = least;
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_choose_links(at, &index.given, &options, ecpy::pointer_of<uint32_t>(links), error);
+  });
+}
+
 }  // namespace
 
 void register_ann(py::module_& module) {
@@ -184,4 +210,5 @@ void register_ann(py::module_& module) {
   module.def("ann_gather", &gather);
   module.def("ann_list", &list);
   module.def("ann_search", &search);
+  module.def("ann_choose_links", &choose_links);
 }

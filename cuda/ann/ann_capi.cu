@@ -3,6 +3,7 @@
 #include "ann/ann.h"
 #include "ann/filters.h"
 #include "ann/hopper/hopper_scan.h"
+#include "ann/links.h"
 #include "common/device.h"
 #include "core/errors.h"
 
@@ -234,4 +235,41 @@ ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_ann_index
   const CurrentDevice current(place->device);
   return started(run_search(prepared.problem, prepared.multiprocessors, workspace, stream_of(place)),
                  error);
+}
+
+ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_cuda_ann_index* given,
+                                   const ec_cuda_ann_link_options* options, uint32_t* links,
+                                   ec_error* error) {
+  ec_status status = check_given(place, "place", error);
+  if (status == EC_OK) status = check_given(given, "index", error);
+  if (status == EC_OK) status = check_given(options, "options", error);
+  LinkProblem problem = {};
+  if (status == EC_OK) status = make_index(*given, &problem.index, error);
+  if (status != EC_OK) return status;
+  const bool sound = options->first >= 0 && options->count >= 0 &&
+                     options->first <= problem.index.rows - options->count && options->near_each >= 0 &&
+                     options->far_each >= 0 && options->near_each <= kMostCandidates &&
+                     options->far_each <= kMostCandidates - options->near_each && options->degree >= 1 &&
+                     options->least <= options->degree;
+  if (!sound)
+    return ec::fail(
+        error, EC_INVALID_VALUE, "options", -1,
+        "'options' must have slots of the index, at most %d candidates each, and a degree of at least "
+        "1 and 'least'",
+        kMostCandidates);
+  problem.first = options->first;
+  problem.count = options->count;
+  problem.near = options->near;
+  problem.near_each = options->near_each;
+  problem.members = options->members;
+  problem.cell_start = options->cell_start;
+  problem.cell_of = options->cell_of;
+  problem.near_cells = options->near_cells;
+  problem.far_each = options->far_each;
+  problem.seed = options->seed;
+  problem.degree = options->degree;
+  problem.least = options->least;
+  problem.links = links;
+  const CurrentDevice current(place->device);
+  return started(run_choose_links(problem, stream_of(place)), error);
 }

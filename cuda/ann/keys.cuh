@@ -4,6 +4,8 @@
 // The order of keys is total, so that what is best does not depend on the order in which threads come.
 #pragma once
 
+#include <cstdint>
+
 #include "common/warp.cuh"
 
 namespace ec::cuda::ann {

@@ -276,6 +276,29 @@ EC_API ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_an
                                     void* workspace, int64_t* ids, float* distances, int64_t* counts,
                                     ec_error* error);
 
+// Links for a graph, chosen for slots [first, first + count) of an index whose slots are in the order of
+// cells. Candidates are the rows nearest to each and, of some cells around its own, one row each.
+typedef struct ec_cuda_ann_link_options {
+  int64_t first, count;
+  const int64_t* near;  // [count][near_each], as ec_cuda_ann_search gives them where ids are slots
+  int32_t near_each;    // with far_each 127 at most
+  int32_t far_each;
+  const uint32_t* members;     // the slots that others may be linked to, ascending; NULL: all
+  const uint32_t* cell_start;  // of each cell where its slots are in members, and where the last ends
+  const uint32_t* cell_of;     // of each slot its cell
+  const uint32_t* near_cells;  // [cells][far_each]
+  uint64_t seed;
+  int32_t degree;  // links of a row
+  int32_t least;   // if it has as many candidates
+} ec_cuda_ann_link_options;
+
+// links[count][degree], the nearest first, 2^32 - 1 behind the last: of the candidates of each row those
+// that are nearer to it than to any that was taken before, filled up to `least` with the nearest of the
+// others. By distances between codes, to inner products too. Complexity: O(count 128^2 columns).
+EC_API ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_cuda_ann_index* index,
+                                          const ec_cuda_ann_link_options* options, uint32_t* links,
+                                          ec_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -40,9 +40,9 @@ __device__ __forceinline__ int other_in_warp(int j, int part, int lane) {
   return 8 * j + 2 * (lane % 4) + part;
 }
 
-// The products of one stage, added to those of the warp.
-__device__ __forceinline__ void multiply_stage(const Stage& stage, int warp_row, int warp_other,
-                                               TileSums& c) {
+// The products of one stage of rows with one of others, added to those of the warp.
+__device__ __forceinline__ void multiply_stage(const BFloat* rows, const BFloat* others, int warp_row,
+                                               int warp_other, TileSums& c) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
   for (int k = 0; k < kStep / 16; ++k) {
@@ -50,14 +50,13 @@ __device__ __forceinline__ void multiply_stage(const Stage& stage, int warp_row,
     FragmentB b[kOtherFragments];
 #pragma unroll
     for (int i = 0; i < kRowFragments; ++i)  // matrices: rows 0-7 and 8-15, then their second 8 numbers
-      load_matrices(stage.rows + place_of(warp_row + 16 * i + lane % 16, 2 * k + lane / 16), a[i].pairs);
+      load_matrices(rows + place_of(warp_row + 16 * i + lane % 16, 2 * k + lane / 16), a[i].pairs);
 #pragma unroll
     for (int j = 0; j < kOtherFragments; j += 2) {
       // Matrices: 8 rows, their second 8 numbers, then the next rows.
       unsigned pairs[4];
-      load_matrices(
-          stage.others + place_of(warp_other + 8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2),
-          pairs);
+      load_matrices(others + place_of(warp_other + 8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2),
+                    pairs);
       b[j] = {{pairs[0], pairs[1]}};
       b[j + 1] = {{pairs[2], pairs[3]}};
     }
@@ -66,6 +65,10 @@ __device__ __forceinline__ void multiply_stage(const Stage& stage, int warp_row,
 #pragma unroll
       for (int j = 0; j < kOtherFragments; ++j) multiply_add(a[i], b[j], c[i][j]);
   }
+}
+__device__ __forceinline__ void multiply_stage(const Stage& stage, int warp_row, int warp_other,
+                                               TileSums& c) {
+  multiply_stage(stage.rows, stage.others, warp_row, warp_other, c);
 }
 
 }  // namespace ec::cuda

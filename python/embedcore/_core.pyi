@@ -179,7 +179,11 @@ class AnnVectors(metaclass=_Pybind11Type):
         threads: int,
         seed: int,
         progress: _Monitor,
-        find_nearest: Callable[[NDArray[np.uint8], _Floats], NDArray[np.uint32]] | None = ...,
+        choose_links: Callable[
+            [NDArray[np.uint8], _Floats, NDArray[np.uint32], _Floats, NDArray[np.bool_]],
+            NDArray[np.uint32],
+        ]
+        | None = ...,
     ) -> tuple[AnnVectors, _Int64s]: ...
     def merge(self, threads: int, progress: _Monitor = ...) -> AnnVectors: ...
     def calibrate(self, queries: _Floats | None, threads: int) -> AnnVectors: ...

@@ -173,3 +173,14 @@ def ann_search(
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
+def ann_choose_links(
+    where: str,
+    place: _Place,
+    index: AnnIndex,
+    candidates: tuple[int, int, tuple[int, int], tuple[int, int, int, int], int],
+    seed: int,
+    degree: int,
+    least: int,
+    links: int,
+    /,
+) -> None: ...

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "ann/codes.h"
@@ -21,15 +22,19 @@ struct CodedRows {
   int64_t rows = 0;
 };
 
+struct Cells;
+struct Twins;
+
+// Chooses the links of all rows: [rows][degree], kNoSlot behind the last of a row.
+using ChooseLinks = std::function<std::vector<uint32_t>(const Cells& cells, const Twins& twins)>;
+
 struct BuildOptions {
   int degree = 32;
   int threads = 0;
   uint64_t seed = 0;
   const ec_monitor* monitor = nullptr;
-  // Of each row some of its nearest, kNoSlot behind the last, where they are known: [rows][known_each].
-  // They are not looked for then. known_each is at most what a search for them would keep.
-  const uint32_t* known = nullptr;
-  int64_t known_each = 0;
+  // Does so in place of the build, where all rows are new; null: the build does. It may throw.
+  const ChooseLinks* choose_links = nullptr;
 };
 
 // Cell c holds the slots members[start[c]] ... members[start[c + 1] - 1], ascending.

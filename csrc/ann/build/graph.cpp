@@ -27,6 +27,7 @@ struct LinkScratch {
   AlignedBuffer<float> distances;
   AlignedBuffer<Key> keys;
   AlignedBuffer<Key> links;
+  std::vector<uint32_t> slots;
 };
 
 class Linker {
@@ -45,9 +46,11 @@ class Linker {
   }
 
   ec_status run(const Cells& cells) {
-    ec_status status = find_neighbours(graph_, cells, options_, effort_, &lists_);
+    const bool chosen = options_.choose_links != nullptr;
+    ec_status status = EC_OK;
+    if (!chosen) status = find_neighbours(graph_, cells, options_, effort_, &lists_);
     if (status == EC_OK) status = allocate_scratch();
-    if (status == EC_OK) status = prune_new();
+    if (status == EC_OK) status = chosen ? take_chosen(cells) : prune_new();
     if (status == EC_OK) status = collect_incoming();
     if (status == EC_OK) status = merge_incoming();
     return status;
@@ -66,6 +69,43 @@ class Linker {
       }
     }
     return EC_OK;
+  }
+
+  // lists_ become links that something else has chosen, at the distances that codes have.
+  ec_status take_chosen(const Cells& cells) {
+    const std::vector<uint32_t> chosen = (*options_.choose_links)(cells, graph_.twins);
+    const int64_t count = rows_.rows, degree = options_.degree;
+    lists_.room = degree;
+    lists_.count.assign(count, 0);
+    if (!lists_.keys.allocate(count * degree)) return EC_OUT_OF_MEMORY;
+    return parallel_for((count + kTaskRows - 1) / kTaskRows, options_.threads, options_.monitor,
+                        [&](int64_t task, int worker) {
+                          const int64_t end = std::min(count, (task + 1) * kTaskRows);
+                          for (int64_t i = task * kTaskRows; i < end; ++i)
+                            take_row(static_cast<uint32_t>(i), chosen.data() + i * degree,
+                                     scratch_[worker]);
+                        });
+  }
+
+  void take_row(uint32_t row, const uint32_t* chosen, LinkScratch& mine) {
+    if (graph_.is_twin(row)) return;
+    std::vector<uint32_t>& slots = mine.slots;
+    slots.clear();
+    for (int64_t e = 0; e < options_.degree && chosen[e] != kNoSlot; ++e)
+      if (chosen[e] != row && !graph_.is_twin(chosen[e])) slots.push_back(chosen[e]);
+    if (slots.empty()) return;
+    Key* list = lists_.of(row);
+    const int64_t count = measure(row, slots.data(), static_cast<int64_t>(slots.size()), list, mine);
+    std::sort(list, list + count);
+    lists_.count[row] = static_cast<uint16_t>(count);
+  }
+
+  // Keys of some rows at their distances from a row.
+  int64_t measure(uint32_t row, const uint32_t* slots, int64_t count, Key* keys, LinkScratch& mine) const {
+    mine.left.load(rows_, &row, 1, kernels_);
+    mine.right.load(rows_, slots, count);
+    kernels_.distances(mine.left.codes(), 1, mine.right.codes(0), count, mine.distances.data(), 0);
+    return kernels_.collect(mine.distances.data(), count, std::numeric_limits<float>::max(), slots, keys);
   }
 
   // lists_ become links.
@@ -157,12 +197,7 @@ class Linker {
       return slot == kNoSlot || graph_.is_twin(slot);
     });
     const int64_t count = last - links;
-    if (count == 0) return 0;
-    mine.left.load(rows_, &row, 1, kernels_);
-    mine.right.load(rows_, links, count);
-    kernels_.distances(mine.left.codes(), 1, mine.right.codes(0), count, mine.distances.data(), 0);
-    return kernels_.collect(mine.distances.data(), count, std::numeric_limits<float>::max(), links,
-                            mine.keys.data());
+    return count == 0 ? 0 : measure(row, links, count, mine.keys.data(), mine);
   }
 
   const GraphRows& graph_;

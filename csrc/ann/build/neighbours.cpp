@@ -144,13 +144,10 @@ class PanelScan {
   void scan(int64_t panel, ScanScratch& mine) const {
     const int64_t rows = rows_of(lefts(), panel);
     rank_cells(panel, rows, mine);
-    if (options_.known == nullptr) scan_nearest_cells(panel, rows, mine);
+    scan_nearest_cells(panel, rows, mine);
     for (int64_t r = 0; r < rows; ++r) {
       const uint32_t slot = lefts().slots[panel * product_.panel_rows + r];
-      if (options_.known == nullptr)
-        finish_row(slot, mine.keys.data() + r * room(), mine.lists[r].count, mine);
-      else
-        take_known(slot, mine);
+      finish_row(slot, mine.keys.data() + r * room(), mine.lists[r].count, mine);
       add_farther(slot, mine.cell_values.data() + r * padded_cells(), mine);
     }
   }
@@ -233,15 +230,6 @@ class PanelScan {
       count = keep_least(keys, measure(slot, count, keys, mine), effort_.kept + 1);
     }
     store(slot, keys, count);
-  }
-
-  // The same from neighbours that are known.
-  void take_known(uint32_t slot, ScanScratch& mine) const {
-    const uint32_t* known = options_.known + slot * options_.known_each;
-    int64_t count = 0;
-    for (int64_t i = 0; i < options_.known_each && known[i] != kNoSlot; ++i)
-      if (!graph_.is_twin(known[i])) mine.slots[count++] = known[i];
-    store(slot, mine.keys.data(), count == 0 ? 0 : measure(slot, count, mine.keys.data(), mine));
   }
 
   void store(uint32_t slot, Key* keys, int64_t count) const {

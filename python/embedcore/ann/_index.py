@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._check import choose, flag, integer
 from . import _change, _file
-from ._device_build import finder_on
+from ._device_build import chooser_on
 from ._device_rows import check_device, device_number
 from ._on_device import DeviceIndex
 from ._progress import Progress, monitor_of
@@ -58,8 +58,9 @@ class Index(Readable):
         Of builds: True writes a line on standard error, a function is called with the fraction
         done.
     build_device : str, default "cpu"
-        Where builds look for the neighbours of rows; on a GPU (see :meth:`to`; ``"cuda"``: the one
-        that is current at the build) they compare all pairs. The index is the CPU's all the same.
+        Where builds look for the neighbours of rows and choose their links; on a GPU (see
+        :meth:`to`; ``"cuda"``: the one that is current at the build) by products of bfloat16. The
+        index is the CPU's all the same.
 
     Raises
     ------
@@ -253,14 +254,14 @@ class Index(Readable):
             if state.ids.rows == state.ids.live == state.trained and state.tail == 0:
                 return
             with monitor_of(self._progress, "ann.Index.compact") as monitor:
-                find = finder_on("ann.Index.compact", self._build_device, state.options)
-                state = compacted(state, self._threads, monitor, find)
+                choose = chooser_on("ann.Index.compact", self._build_device, state.options)
+                state = compacted(state, self._threads, monitor, choose)
             self._state = state
 
     def _settle(self, state: State) -> None:
         with monitor_of(self._progress, "ann.Index: building") as monitor:
-            find = finder_on("ann.Index", self._build_device, state.options)
-            state = settled(state, self._threads, monitor, find)
+            choose = chooser_on("ann.Index", self._build_device, state.options)
+            state = settled(state, self._threads, monitor, choose)
         self._state = state
 
     def calibrate(self, queries: Any = None) -> None:
@@ -320,7 +321,7 @@ class Index(Readable):
         progress : bool or callable, default False
             Of later builds.
         build_device : str, default "cpu"
-            Where later builds look for neighbours.
+            Where later builds look for neighbours and choose links.
 
         Returns
         -------

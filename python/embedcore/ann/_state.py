@@ -23,8 +23,15 @@ from ._ids import Ids, Ints
 from ._vectors import widened
 
 Monitor = Callable[[float], object] | None
-# Vectors and inverse norms in the order of slots, to neighbours (rows, n) of each.
-FindNearest = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.uint32]]
+# Vectors and inverse norms in the order of slots, where cells start, their centroids, and which
+# rows are twins, to links (rows, 32) of each.
+ChooseLinks = Callable[
+    [
+        NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint32], NDArray[np.float32],
+        NDArray[np.bool_],
+    ],
+    NDArray[np.uint32],
+]  # fmt: skip
 
 # Below this number of rows all of them are scanned for a query in a fraction of a millisecond, and
 # cells would hold too few rows to be learned.
@@ -155,20 +162,20 @@ def _with_prefix(
 
 
 def settled(
-    state: State, threads: int, monitor: Monitor, find_nearest: FindNearest | None = None
+    state: State, threads: int, monitor: Monitor, choose_links: ChooseLinks | None = None
 ) -> State:
     """Return the state after the building that its changes call for: none, most of the time."""
     graph, live, tail = state.vectors.graph_rows, state.ids.live, state.tail
     dead = state.vectors.rows - live
     if state.trained == 0:
         if live >= TRAINED_ROWS:
-            return built(state, threads, monitor, find_nearest)
+            return built(state, threads, monitor, choose_links)
         if dead > max(TRAINED_ROWS, live):
             return repacked(state, threads)
         return state
     loose = tail + dead > max(TRAINED_ROWS, _LOOSE_SHARE * graph)
     if loose or live >= _OUTGROWN * state.trained:
-        return built(state, threads, monitor, find_nearest)
+        return built(state, threads, monitor, choose_links)
     if tail > max(_TAIL_ROWS, _TAIL_SHARE * graph):
         vectors = state.vectors.merge(threads, monitor)
         if vectors.graph_rows >= _REMEASURED * vectors.calibrated_rows:
@@ -178,11 +185,11 @@ def settled(
 
 
 def built(
-    state: State, threads: int, monitor: Monitor, find_nearest: FindNearest | None = None
+    state: State, threads: int, monitor: Monitor, choose_links: ChooseLinks | None = None
 ) -> State:
     """Return the state with everything trained and linked anew, and without dead rows.
 
-    `find_nearest` finds neighbours in place of the build, where vectors are kept.
+    `choose_links` does so in place of the build, where vectors are kept.
     """
     options = state.options
     if state.ids.live == 0:
@@ -196,7 +203,7 @@ def built(
         raise ValueError("ann.Index: its vectors are damaged; a row is not finite or too long.")
     basis = basis_of(sample, unit=options.metric == "cosine", seed=options.seed)
     vectors, order = state.vectors.build(
-        basis.axes, basis.mean, basis.head_bytes, threads, options.seed, monitor, find_nearest
+        basis.axes, basis.mean, basis.head_bytes, threads, options.seed, monitor, choose_links
     )
     if not options.keep_vectors:
         vectors = vectors.drop_raw()
@@ -204,11 +211,11 @@ def built(
 
 
 def compacted(
-    state: State, threads: int, monitor: Monitor, find_nearest: FindNearest | None = None
+    state: State, threads: int, monitor: Monitor, choose_links: ChooseLinks | None = None
 ) -> State:
     """Return the state without dead rows, trained if there are rows enough."""
     if state.trained or state.ids.live >= TRAINED_ROWS:
-        return built(state, threads, monitor, find_nearest)
+        return built(state, threads, monitor, choose_links)
     return repacked(state, threads)
 
 

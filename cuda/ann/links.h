@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Links of rows, chosen among candidates by the rule of the CPU's builds (csrc/ann/build/prune.h).
+#pragma once
+
+#include "ann/index.h"
+#include "common/platform.h"
+
+namespace ec::cuda::ann {
+
+constexpr int kMostCandidates = 127;  // of a row
+
+// Candidates of a row are the rows nearest to it and, of some cells around its own, one row each.
+struct LinkProblem {
+  IndexRows index;
+  int64_t first, count;  // slots whose links are chosen
+  const int64_t* near;   // [count][near_each]: slots, -1: none
+  int near_each;
+  const uint32_t* members;     // rows that take part, by cells; null: all slots, in their order
+  const uint32_t* cell_start;  // [cells + 1], in members
+  const uint32_t* cell_of;     // [slot]
+  const uint32_t* near_cells;  // [cells][far_each]
+  int far_each;
+  unsigned long long seed;
+  int degree, least;  // links of a row; at least so many if it has as many candidates
+  uint32_t* links;    // [count][degree], the nearest first; 2^32 - 1 behind the last
+};
+
+// False: a grid would be too large.
+bool run_choose_links(const LinkProblem& problem, Stream stream);
+
+}  // namespace ec::cuda::ann
