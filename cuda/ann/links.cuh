@@ -32,14 +32,6 @@ struct LinkShared {
   int end, candidates;  // of the tile, behind the last row that is there
 };
 
-// Any number, as far apart for neighbours as for others (splitmix64, Steele et al., OOPSLA 2014).
-__device__ __forceinline__ unsigned long long mixed(unsigned long long a) {
-  a += 0x9e3779b97f4a7c15ull;
-  a = (a ^ a >> 30) * 0xbf58476d1ce4e5b9ull;
-  a = (a ^ a >> 27) * 0x94d049bb133111ebull;
-  return a ^ a >> 31;
-}
-
 class LinkChooser {
  public:
   __device__ LinkChooser(const LinkProblem& problem, LinkShared& shared)
@@ -96,17 +88,14 @@ class LinkChooser {
     const auto own = static_cast<uint32_t>(problem_.first + row_);
     if (thread_ == 0) return own;
     const int near = thread_ - 1, far = near - problem_.near_each;
-    if (far < 0) {
-      const int64_t found = problem_.near[row_ * problem_.near_each + near];
-      return found < 0 ? kNoRow : static_cast<uint32_t>(found);
-    }
+    if (far < 0)  // -1 becomes kNoRow
+      return static_cast<uint32_t>(problem_.near[row_ * problem_.near_each + near]);
     if (far >= problem_.far_each) return kNoRow;
     const uint32_t home = problem_.cell_of[own];
     const uint32_t cell = problem_.near_cells[static_cast<int64_t>(home) * problem_.far_each + far];
     const uint32_t start = problem_.cell_start[cell], size = problem_.cell_start[cell + 1] - start;
     if (size == 0) return kNoRow;
-    const unsigned long long number = mixed(problem_.seed + (static_cast<Key>(own) << 8 | far));
-    const uint32_t at = start + static_cast<uint32_t>(number % size);
+    const uint32_t at = start + one_of(size, problem_.seed, own, far);
     return problem_.members == nullptr ? at : problem_.members[at];
   }
 
