@@ -113,6 +113,26 @@ def test_builds_repeat(kind: Any) -> None:
     np.testing.assert_array_equal(links_of(one.index), links_of(other.index))
 
 
+@pytest.mark.parametrize(
+    ("slots", "near", "farther", "degree", "least"),
+    [
+        ((0, 5), 100, 28, 32, 16),
+        ((3, 3), 1, 0, 32, 16),
+        ((-1, 3), 1, 0, 32, 16),
+        ((0, 5), 1, 0, 8, 9),
+        ((0, 5), 1, 0, 0, 0),
+    ],
+)
+def test_choices_that_cannot_be(
+    kind: Any, slots: tuple[int, int], near: int, farther: int, degree: int, least: int
+) -> None:
+    call = _device.call_for("here", "build_device", 0)
+    index = call.kernels.AnnIndex(2, 0, (5, 3, 3, 0, 0), (0,) * 10)
+    candidates = (*slots, (0, near), (0, 0, 0, 0), farther)
+    with pytest.raises(ValueError, match=r"^here: 'options' must have slots of the index, at most"):
+        call.kernels.ann_choose_links("here", call.place(), index, candidates, 0, degree, least, 0)
+
+
 def test_files_and_copies_are_those_of_any_index(kind: Any, tmp_path: Path) -> None:
     with early_builds(200):
         world = make_world(rows=300, columns=16, queries=4, build_device="cuda")
