@@ -21,6 +21,12 @@ def links_of(index: Any) -> Any:
     return index._state.vectors.parts()["links"].reshape(-1, 32)
 
 
+def shared_links(index: Any, other: Any) -> float:
+    """Return which share of a row's links two graphs have in common."""
+    pairs = zip(links_of(index), links_of(other), strict=True)
+    return float(np.mean([len(np.intersect1d(a, b)) / len(np.union1d(a, b)) for a, b in pairs]))
+
+
 def recall(index: Any, world: Any, effort: int = 20) -> float:
     hits = index.search(world.queries, effort=effort)
     return float(np.mean(check(hits, world.table, world.queries, 10, None)))
@@ -35,11 +41,7 @@ def test_the_graph_is_nearly_that_of_the_cpu(kind: Any, metric: str, dtype: str)
         here = make_world(metric, dtype, rows=300, columns=24, queries=20)
         there = make_world(metric, dtype, rows=300, columns=24, queries=20, build_device="cuda")
     np.testing.assert_array_equal(here.index._state.ids.external, there.index._state.ids.external)
-    a, b = links_of(here.index), links_of(there.index)
-    same = np.mean(
-        [len(np.intersect1d(x, y)) / len(np.union1d(x, y)) for x, y in zip(a, b, strict=True)]
-    )
-    assert same > 0.85  # rows farther away are others
+    assert shared_links(here.index, there.index) > 0.85  # rows farther away are others
     assert recall(there.index, there) >= recall(here.index, here) - 0.02
     assert recall(there.index, there, 100) >= 0.9
 
@@ -71,6 +73,7 @@ def test_rows_of_the_cells_around_are_looked_at(kind: Any, monkeypatch: pytest.M
         assert 200 <= len(near) < 400 and (np.diff(near.astype(np.int64)) > 0).all()
         assert np.isin(np.arange(first, min(600, first + 128)), near).all()
         assert len(cells.near) > 30 and (cells.near[:, 0] == np.arange(len(cells.near))).all()
+    assert shared_links(here.index, there.index) > 0.6
     assert recall(there.index, there, 40) >= recall(here.index, here, 40) - 0.02
 
 
