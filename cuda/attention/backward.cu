@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/backward.cuh"
+#include "attention/backward_clusters.cuh"
 #include "attention/backward_ends.cuh"
 #include "attention/gradient_slots.h"
 #include "attention/layout.h"
@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kMostPrepareBlocks = 4096;
 constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
+constexpr int64_t kMostClusterColumns = 1024;
 
 // Of a tile, for which the kernels with tensor cores have room.
 int tensor_tokens(const AttentionProblem& problem) {
@@ -28,19 +29,20 @@ struct BackwardLayout {
     call.gradient = gradient;
     call.sequences = plan.sequences;
     wants_query = problem.query.data != nullptr && gradient.grad_query != nullptr;
-    fit = choose_tensor() || choose_plain();
+    fit = choose_tensor() || choose_clusters() || choose_plain();
     const int64_t most_each =
         problem.key.kind == NumberKind::kFloat32 ? kPlainGradientBlocks<float> : kPlainGradientBlocks<Half>;
-    const int64_t each = tensor ? 1 : min(most_each, blocks_each(call.memory.shared_bytes, most_shared));
-    blocks = max(int64_t{1},
-                 min((most_places(problem) + kLeastShare - 1) / kLeastShare, each * multiprocessors));
+    const int64_t each = tensor() ? 1 : min(most_each, blocks_each(call.memory.shared_bytes, most_shared));
+    blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
+                                 each * multiprocessors / halves()));
     const int64_t heads = problem.heads, rows = problem.sequences * heads, slot_rows = 2 * blocks * heads;
     call.terms = {arena.take<float>(rows), arena.take<int>(problem.sequences), arena.take<double>(2 * rows),
                   nullptr, nullptr};
-    if (tensor) take_powers(gradient.grad_out.kind);
+    if (tensor()) take_powers(gradient.grad_out.kind);
     call.slots.sums = arena.take<double>(2 * slot_rows);
     call.slots.score_sums = arena.take<double>(slot_rows);
-    call.memory.blocks = arena.take<unsigned char>(blocks * static_cast<int64_t>(call.memory.block_bytes));
+    call.memory.blocks =
+        arena.take<unsigned char>(blocks * halves() * static_cast<int64_t>(call.memory.block_bytes));
     if (wants_query) take_query_slots();
   }
 
@@ -68,14 +70,18 @@ struct BackwardLayout {
     call.slots.query = arena.take<float>(call.slots.queries * numbers);
     if (call.slots.queries == blocks) return;
     call.slots.started = arena.take<int>(1);
-    call.slots.turns = arena.take<int>(call.slots.queries);
+    call.slots.turns = arena.take<int>(kClusterBlocks * call.slots.queries);
   }
 
   // Places of what both kinds of kernel need, the most used first.
-  BlockArena place_common(int tokens, int stages, int64_t products, int64_t rows) {
+  BlockArena place_common(int tokens, int stages, int64_t products, int64_t rows, bool halves = false) {
     const AttentionProblem& problem = call.problem;
-    call.tile =
-        tile_shape(problem, tokens, stages, wants_query, problem.query.data == nullptr ? 0 : problem.heads);
+    const int64_t saved_heads = problem.query.data == nullptr ? 0 : problem.heads;
+    call.tile = tile_shape(problem, tokens, stages, wants_query || halves, saved_heads);
+    if (halves) {
+      for (int i = 0; i < kClusterBlocks; ++i) call.halves[i] = half_of(problem, call.tile, saved_heads, i);
+      call.tile = call.halves[0];
+    }
     BlockArena block(most_shared);
     call.number = block.take<int64_t>(1);
     call.walk = block.take<TileWalk>(1);
@@ -103,6 +109,9 @@ struct BackwardLayout {
            static_cast<double>(kSharpLse);
   }
 
+  bool tensor() const { return kind != Kind::kPlain; }
+  int halves() const { return kind == Kind::kClusters ? kClusterBlocks : 1; }
+
   bool choose_tensor() {
     const AttentionProblem& problem = call.problem;
     if (problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr) return false;
@@ -110,17 +119,49 @@ struct BackwardLayout {
       return false;
     const int rows = problem.heads <= 16 ? 16 : problem.heads <= 32 ? 32 : 64;
     const int most_tokens = tensor_tokens(problem);
-    const int tiles = problem.key.kind == NumberKind::kFloat16 ? 3 : 2;
     for (const int tokens : {32, 16}) {
       if (tokens > most_tokens) continue;
       for (const int stages : {3, 2}) {
         BlockArena block = place_common(tokens, stages, kColumnParts * rows * (most_tokens + 8), rows);
         call.value_factor = block.take<Half>(int64_t{rows} * values().stride);
         call.query_factor = block.take<Half>(rows * (key_padded() + 8));
-        call.gradients = block.take<Half>(int64_t{tiles} * rows * (most_tokens + 8));
+        const int64_t numbers = rows * (most_tokens + 8);
+        call.gradients = block.take<Half>(2 * numbers);
+        call.pooled = block.take<Half>(problem.key.kind == NumberKind::kFloat16 ? numbers : 0);
         call.memory = block.memory();
-        if (block.all_shared()) return tensor = true;
+        if (!block.all_shared()) continue;
+        kind = Kind::kBlocks;
+        return true;
       }
+    }
+    return false;
+  }
+
+  bool choose_clusters() {
+    const AttentionProblem& problem = call.problem;
+    if (!problem.clusters || problem.key.kind == NumberKind::kFloat32 || problem.query.data == nullptr)
+      return false;
+    // Both blocks have columns of both.
+    if (problem.heads <= kClusterHeads / 2 || problem.heads > kClusterHeads || problem.key_columns <= 16 ||
+        problem.value_columns <= 16 || problem.key_columns > kMostClusterColumns)
+      return false;
+    constexpr int kTokens = kClusterGradientTokens, kRows = kClusterHeads;
+    constexpr int64_t kNumbers = kRows * (kTokens + 8);
+    for (const int stages : {4, 3, 2}) {
+      BlockArena block = place_common(kTokens, stages, kHalfParts * kNumbers, kRows, true);
+      call.value_factor = block.take<Half>(int64_t{kRows} * values().stride);
+      call.query_factor = block.take<Half>(int64_t{kRows} * call.tile.keys.stride);
+      if (problem.key.kind == NumberKind::kFloat16) {
+        call.gradients = call.products;  // all threads have sent those when weights and dz are put
+        call.pooled = block.take<Half>(kNumbers);
+      } else {
+        call.gradients = block.take<Half>(2 * kNumbers);
+      }
+      call.received = block.take<ReceivedGradients>(1);
+      call.memory = block.memory();
+      if (!block.all_shared()) continue;
+      kind = Kind::kClusters;
+      return true;
     }
     return false;
   }
@@ -152,22 +193,33 @@ struct BackwardLayout {
   Arena arena;
   Plan plan;
   BackwardCall call = {};
-  bool tensor = false, fit = false, wants_query = false;
+  enum class Kind { kPlain, kBlocks, kClusters } kind = Kind::kPlain;
+  bool fit = false, wants_query = false;
   int64_t blocks = 1;
 };
 
 template <class Kernel>
 void launch(Kernel* kernel, const BackwardLayout& layout, Stream stream) {
-  allow_shared(kernel, layout.call.memory.shared_bytes);
-  EC_LAUNCH(kernel, static_cast<unsigned>(layout.blocks), kAttentionThreads,
-            layout.call.memory.shared_bytes, stream, layout.call);
+  const size_t shared_bytes = layout.call.memory.shared_bytes;
+  allow_shared(kernel, shared_bytes);
+  const Dim3 grid{static_cast<unsigned>(layout.blocks), static_cast<unsigned>(layout.halves()), 1};
+  if (layout.kind == BackwardLayout::Kind::kClusters)
+    EC_LAUNCH_CLUSTERS(kernel, (Dim3{1, kClusterBlocks, 1}), grid, kAttentionThreads, shared_bytes, stream,
+                       layout.call);
+  else
+    EC_LAUNCH(kernel, grid, kAttentionThreads, shared_bytes, stream, layout.call);
 }
 
 // Of the walk over sharp sequences, which has no sums of columns, one serves any number of them.
 template <class T, bool kSums>
 void launch_tensor(const BackwardLayout& layout, Stream stream) {
+  constexpr int kFew = kSums ? 1 : 3, kMany = kSums ? 1 : 4;  // columns of a half
   const AttentionProblem& problem = layout.call.problem;
-  if (problem.heads <= 16)
+  if (layout.kind == BackwardLayout::Kind::kClusters)
+    launch(layout.call.tile.keys.padded <= 384 ? differentiate_clusters<T, kFew, kSums>
+                                               : differentiate_clusters<T, kMany, kSums>,
+           layout, stream);
+  else if (problem.heads <= 16)
     launch(differentiate_tensor < T, 1, kSums ? 1 : 12, 32, kSums >, layout, stream);
   else if (problem.heads > 32)
     launch(differentiate_tensor < T, 4, kSums ? 1 : 3, 32, kSums >, layout, stream);
@@ -182,7 +234,7 @@ void launch_walk(const BackwardLayout& layout, Stream stream) {
   with_numbers(layout.call.problem.key.kind, [&](auto number) {
     using T = decltype(number);
     if constexpr (sizeof(T) == 2) {
-      if (layout.tensor) return launch_tensor<T, kSums>(layout, stream);
+      if (layout.tensor()) return launch_tensor<T, kSums>(layout, stream);
     }
     launch(differentiate_plain<T, kSums>, layout, stream);
   });

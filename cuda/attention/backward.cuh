@@ -32,11 +32,14 @@ __device__ __forceinline__ void write_query(const BackwardCall& call, float* to,
 }
 
 // Of a piece: what goes to results where it is whole, else to a slot.
+template <class Pool>
 __device__ __forceinline__ void finish_temperature(const BackwardCall& call, const Piece& piece,
-                                                   int64_t block, const HeadGradient* states) {
+                                                   int64_t block, const HeadGradient* states,
+                                                   const Pool& pool) {
   const int64_t heads = call.problem.heads, b = piece.sequence, slot = piece.slot(block);
   if (call.gradient.grad_temperature == nullptr) return;
   for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads) {
+    if (!pool.writes(j)) continue;
     if (piece.whole())
       call.gradient.grad_temperature[b * heads + j] = temperature_gradient(call, b, j, states[j].score_sum);
     else
@@ -57,11 +60,12 @@ __device__ __forceinline__ void finish_query(const BackwardCall& call, const Pie
   const bool turns = !own && call.slots.turns != nullptr, whole = own && piece.whole();
   const int64_t slot = own ? piece.slot(block) : block % call.slots.queries;
   const int number = turns ? static_cast<int>(block / call.slots.queries) : 0;
-  if (turns) wait_for_turn(call.slots.turns + slot, number);
+  int* turn = turns ? call.slots.turns + blockIdx.y * call.slots.queries + slot : nullptr;
+  if (turns) wait_for_turn(turn, number);
   write_query(
       call, whole ? call.gradient.grad_query + piece.sequence * numbers : call.slots.query + slot * numbers,
       number > 0, pool);
-  if (turns) give_turn(call.slots.turns + slot, number + 1);
+  if (turns) give_turn(turn, number + 1);
 }
 
 // The block's number among those that share the tokens. Where blocks take turns it is that of its start:
@@ -75,13 +79,14 @@ __device__ __forceinline__ void take_number(const BackwardCall& call, int64_t* n
 }
 
 // Of a piece of a sharp sequence.
+template <class Pool>
 __device__ __forceinline__ void finish_sums(const BackwardCall& call, const Piece& piece,
-                                            const HeadGradient* states) {
+                                            const HeadGradient* states, const Pool& pool) {
   const int64_t heads = call.problem.heads;
   double* to = piece.whole() ? call.terms.sums + 2 * piece.sequence * heads
                              : call.slots.sums + 2 * piece.slot(blockIdx.x) * heads;
   for (int j = static_cast<int>(threadIdx.x); j < heads; j += kAttentionThreads)
-    to[2 * j] = states[j].weight_sum, to[2 * j + 1] = states[j].product_sum;
+    if (pool.writes(j)) to[2 * j] = states[j].weight_sum, to[2 * j + 1] = states[j].product_sum;
 }
 
 // What is of a sequence, for when all threads have met.
@@ -94,21 +99,34 @@ __device__ __forceinline__ void begin_piece(const BackwardCall& call, const Piec
   if (!kSums && call.problem.query_per_sequence) pool.clear();
 }
 
+// What is left to do when all threads have the last tile of a piece.
+template <class Pool, bool kSums>
+__device__ __forceinline__ void finish_piece(const BackwardCall& call, const Piece& piece, bool last,
+                                             int64_t block, const HeadGradient* states, const Pool& pool) {
+  __syncthreads();
+  if (kSums) {
+    finish_sums(call, piece, states, pool);
+  } else {
+    finish_temperature(call, piece, block, states, pool);
+    finish_query(call, piece, last, block, pool);
+  }
+}
+
 // kSums: the walk over sharp sequences.
 template <class T, class Pool, bool kSums>
 __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
-  const int64_t& block = *call.memory.find<int64_t>(call.number, shared);
-  take_number<kSums>(call, call.memory.find<int64_t>(call.number, shared));
-  TileWalk& walk = *call.memory.find<TileWalk>(call.walk, shared);
+  const int64_t& block = *call.memory.find<int64_t, Pool::kShared>(call.number, shared);
+  take_number<kSums>(call, call.memory.find<int64_t, Pool::kShared>(call.number, shared));
+  TileWalk& walk = *call.memory.find<TileWalk, Pool::kShared>(call.walk, shared);
   TileCopies<T> copies(call.problem, call.sequences, Share(call.sequences, gridDim.x), block, call.tile,
                        call.scored() ? call.gradient.scores : nullptr, kSums ? call.terms.sharp : nullptr,
-                       walk, call.memory.find<unsigned char>(call.stages, shared));
-  HeadGradient* states = call.memory.find<HeadGradient>(call.states, shared);
-  float* scores = call.memory.find<float>(call.scores, shared);
-  float* products = call.memory.find<float>(call.products, shared);
-  float* weights = call.memory.find<float>(call.weights, shared);
-  Across& across = *call.memory.find<Across>(call.across, shared);
+                       walk, call.memory.find<unsigned char, Pool::kShared>(call.stages, shared));
+  HeadGradient* states = call.memory.find<HeadGradient, Pool::kShared>(call.states, shared);
+  float* scores = call.memory.find<float, Pool::kShared>(call.scores, shared);
+  float* gradients = call.memory.find<float, Pool::kShared>(call.products, shared);
+  float* weights = call.memory.find<float, Pool::kShared>(call.weights, shared);
+  Across& across = *call.memory.find<Across, Pool::kShared>(call.across, shared);
   Pool pool(call, shared);
   pool.clear();
   bool loaded = !call.scored();
@@ -125,22 +143,16 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
     pool.multiply(stage.values);
     __syncthreads();
     if (kSums) {
-      sum_tile<Pool>(call, header, stage.offsets, stage.saved, scores, products, across, states);
+      sum_tile(call, header, stage.offsets, stage.saved, scores, across, states, pool);
     } else {
-      differentiate_tile(call, header, stage.offsets, stage.saved, scores, weights, products, across,
+      differentiate_tile(call, header, stage.offsets, stage.saved, scores, weights, gradients, across,
                          states, pool);
       __syncthreads();
       if (call.wants_query()) pool.add(stage.keys, states);
       pool.spread(call, header, across);
     }
-    if (!header.stops) continue;
-    __syncthreads();
-    if (kSums) {
-      finish_sums(call, header.piece, states);
-    } else {
-      finish_temperature(call, header.piece, block, states);
-      finish_query(call, header.piece, !copies.next().present(), block, pool);
-    }
+    if (header.stops)
+      finish_piece<Pool, kSums>(call, header.piece, !copies.next().present(), block, states, pool);
   }
   async_wait<0>();
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/backward_tile.cuh"
+#include "attention/half_products.cuh"
 #include "attention/parts.cuh"
 #include "attention/rest.cuh"
 
@@ -106,7 +107,8 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
   const bool first = threadIdx.x % kWarpSize == 0;
   if (call.slots.turns != nullptr && blockIdx.x == 0) {
     if (threadIdx.x == 0) *call.slots.started = 0;
-    for (int64_t i = threadIdx.x; i < call.slots.queries; i += kAttentionThreads) call.slots.turns[i] = 0;
+    for (int64_t i = threadIdx.x; i < kClusterBlocks * call.slots.queries; i += kAttentionThreads)
+      call.slots.turns[i] = 0;
   }
   for (int64_t row = blockIdx.x * int64_t{kAttentionWarps} + threadIdx.x / kWarpSize; row < rows;
        row += int64_t{gridDim.x} * kAttentionWarps) {

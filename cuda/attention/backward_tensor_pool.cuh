@@ -12,46 +12,47 @@
 #include <type_traits>
 
 #include "attention/backward_pools.cuh"
-#include "attention/tensor_products.cuh"
+#include "attention/half_products.cuh"
 
 namespace ec::cuda {
 
-// At most 16 kHeadTiles heads, 128 kPairs columns of the keys, and kTokens a tile.
-template <class T, int kHeadTiles, int kPairs, int kTokens>
+// At most 16 kHeadTiles heads, 128 kPairs columns of the keys, and kTokens a tile. kHalf: of a block of a
+// cluster, which has half of the columns (backward_clusters.cuh).
+template <class T, int kHeadTiles, int kPairs, int kTokens, bool kHalf = false>
 class TensorGradientPool {
  public:
-  static constexpr bool kScaled = std::is_same_v<T, Half>;
+  static constexpr bool kScaled = std::is_same_v<T, Half>, kShared = true;
   static constexpr int kRows = 16 * kHeadTiles;
   // Rows of 48 or 80 bytes: matrices of 8 of them meet in no bank.
-  static constexpr int kProductTokens = kTokens, kProductStride = kTokens + 8, kTileStride = kTokens + 8;
-  static constexpr int kProductSlots = kColumnParts, kSlotNumbers = kRows * kProductStride;
-  static constexpr int kOwnHeads = kRows / kAttentionWarps;
+  static constexpr int kProductStride = kTokens + 8, kTileStride = kTokens + 8;
+  static constexpr int kProductSlots = kHalf ? kHalfParts : kColumnParts;
+  static constexpr int kSlotNumbers = kRows * kProductStride;
+  static constexpr int kHeadLanes = kHalf ? kTokens : kWarpSize;
+  static constexpr int kOwnHeads = kRows * kHeadLanes / kAttentionThreads;
   static constexpr int kAtOnce = kHeadTiles * kPairs >= 12 ? 2 : 4;  // registers are for sums
   static constexpr int kSteps = kTokens / 16;
   static constexpr int kSpreadSteps = kHeadTiles > 2 ? 1 : kSteps;  // at once
 
   __device__ TensorGradientPool(const BackwardCall& call, unsigned char* shared)
-      : tile_(call.tile),
+      : tile_(kHalf ? call.halves[blockIdx.y] : call.tile),
         heads_(static_cast<int>(call.problem.heads)),
-        values_(call.tile.values.columns == 0 ? call.tile.keys : call.tile.values),
-        key_padded_((static_cast<int>(call.problem.key_columns) + 15) / 16 * 16),
+        values_(tile_.values.columns == 0 ? tile_.keys : tile_.values),
+        keys_(kHalf ? tile_.keys : key_factor_shape(call.problem, 8)),
         shared_(call.problem.value.data == nullptr),
-        gradient_(call.memory.find<T>(call.value_factor, shared)),
-        query_(call.memory.find<T>(call.query_factor, shared)),
-        weights_(call.memory.find<T>(call.gradients, shared)),
+        gradient_(call.memory.find<T, kShared>(call.value_factor, shared)),
+        query_(call.memory.find<T, kShared>(call.query_factor, shared)),
+        weights_(call.memory.find<T, kShared>(call.gradients, shared)),
         dz_(weights_ + kRows * kTileStride),
-        pooled_(kScaled ? dz_ + kRows * kTileStride : dz_),
-        products_(call.memory.find<float>(call.products, shared)) {}
+        pooled_(kScaled ? call.memory.find<T, kShared>(call.pooled, shared) : dz_),
+        products_(call.memory.find<float, kShared>(call.products, shared)) {}
 
   __device__ int rows() const { return kRows; }
-  __device__ int query_stride() const { return key_padded_ + 8; }
+  __device__ bool writes(int) const { return true; }
   // Requires: the states are seen by all threads where numbers are scaled.
   __device__ void load(const BackwardCall& call, int64_t b, HeadGradient* states, bool with_query) {
     const FactorShape shape = {kRows,
-                               values_.padded,
-                               values_.stride,
-                               key_padded_,
-                               query_stride(),
+                               values_,
+                               keys_,
                                kScaled ? &states->grad_power : nullptr,
                                kScaled ? &states->query_power : nullptr,
                                static_cast<int>(sizeof(HeadGradient) / sizeof(float))};
@@ -64,16 +65,26 @@ class TensorGradientPool {
       for (int i = 0; i < 2 * kPairs; ++i) sums_[h][i] = {};
   }
   __device__ void multiply(const T* values) const {
-    multiply_tensor<T, kHeadTiles, kProductStride>(values, values_, tile_.tokens, gradient_, nullptr,
-                                                   products_);
+    if constexpr (kHalf)
+      multiply_half<T, kTokens / 8, kProductStride>(values, values_, gradient_, nullptr, products_);
+    else
+      multiply_tensor<T, kHeadTiles, kProductStride>(values, values_, tile_.tokens, gradient_, nullptr,
+                                                     products_);
   }
-  // Weights and dz of this lane's token and the heads of its warp, to the tiles that are multiplied.
+  __device__ float product(int, int j, int lane) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int slot = 0; slot < kProductSlots; ++slot)
+      sum += products_[slot * kSlotNumbers + j * kProductStride + lane % kTokens];
+    return sum;
+  }
+  // Weights and dz of this thread's token and heads, to the tiles that are multiplied.
   __device__ void put(OwnNumbers<kOwnHeads>& weights, OwnNumbers<kOwnHeads>& gradients, Across& across,
                       HeadGradient* states) const {
     if constexpr (kScaled)
       put_scaled(weights, gradients, across, states);
     else
-      for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
+      for_pool_heads<TensorGradientPool>(kRows, [&](int i, int j) {
         put_number(weights_, j, weights(i, j));
         put_number(dz_, j, gradients(i, j));
       });
@@ -82,7 +93,9 @@ class TensorGradientPool {
   __device__ void spread(const BackwardCall& call, const TileHeader& header, const Across& across) const {
 #pragma unroll 1
     for (int which = 0; which < 2; ++which) {
-      const SpreadTerms terms = spread_terms<T>(call, header.piece.sequence, which);
+      const SpreadTerms terms =
+          spread_terms<T>(call, header.piece.sequence, which, which == 0 ? keys_.first : values_.first,
+                          which == 0 ? keys_.columns : values_.columns);
       if (terms.rows == nullptr) continue;
 #pragma unroll 1
       for (int step = 0; step < kSteps; step += kSpreadSteps)
@@ -93,13 +106,15 @@ class TensorGradientPool {
   __device__ void each(const Put& put) const {
     constexpr int kTiles = kHeadTiles * kDrainNumbers <= kProductSlots * kSlotNumbers ? kHeadTiles : 1;
     static_assert(kTiles * kDrainNumbers <= kProductSlots * kSlotNumbers, "there is room");
-    each_sum<kHeadTiles, kPairs, kTiles>(sums_, heads_, key_padded_, products_, put);
+    each_sum<kHeadTiles, kPairs, kTiles>(
+        sums_, heads_, keys_.padded, products_,
+        [&](int j, int k, float a, float b) { put(j, keys_.first + k, a, b); });
   }
 
  private:
   static __device__ void put_number(T* tile, int j, float number) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-    if (kTokens == kWarpSize || lane < kTokens) tile[j * kTileStride + lane] = rounded(number, T{});
+    const int lane = static_cast<int>(threadIdx.x) % kHeadLanes;
+    if (kTokens == kHeadLanes || lane < kTokens) tile[j * kTileStride + lane] = rounded(number, T{});
   }
   // By all threads, when all have what they need of `across`.
   __device__ void put_scaled(OwnNumbers<kOwnHeads>& weights, OwnNumbers<kOwnHeads>& gradients,
@@ -107,17 +122,17 @@ class TensorGradientPool {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
               warp = static_cast<int>(threadIdx.x) / kWarpSize;
     float largest_weight = 0.0f, largest_gradient = 0.0f;
-    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
-      const float dz = gradients(i, j), power = power_for(warp_max(fabsf(dz)));
+    for_pool_heads<TensorGradientPool>(kRows, [&](int i, int j) {
+      const float dz = gradients(i, j), power = power_for(head_max<kHeadLanes>(fabsf(dz)));
       put_number(pooled_, j, dz * inverse_power(power));
-      if (lane == 0) states[j].power = power;
+      if (lane % kHeadLanes == 0) states[j].power = power;
       weights(i, j) *= states[j].grad_power;
       gradients(i, j) *= states[j].query_power;
       largest_weight = fmaxf(largest_weight, fabsf(weights(i, j)));
       largest_gradient = fmaxf(largest_gradient, fabsf(gradients(i, j)));
     });
-    across.largest_weight()[warp * kWarpSize + lane] = largest_weight;
-    across.largest_gradient()[warp * kWarpSize + lane] = largest_gradient;
+    across.largest_weight()[warp * kWarpSize + lane] = token_max<kHeadLanes>(largest_weight);
+    across.largest_gradient()[warp * kWarpSize + lane] = token_max<kHeadLanes>(largest_gradient);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kAttentionWarps; ++i) {
@@ -130,7 +145,7 @@ class TensorGradientPool {
       across.weight_power()[lane] = of_weights;
       across.gradient_power()[lane] = of_gradients;
     }
-    for_own_heads<kOwnHeads, kRows>(kRows, 0, [&](int i, int j) {
+    for_pool_heads<TensorGradientPool>(kRows, [&](int i, int j) {
       put_number(weights_, j, weights(i, j) * inverse_power(of_weights));
       put_number(dz_, j, gradients(i, j) * inverse_power(of_gradients));
     });
@@ -219,7 +234,7 @@ class TensorGradientPool {
     const int of_lane = lane / 4 + lane % 4 / 2 * 8;
     T* pieces = terms.template row<T>(first + of_lane) + lane % 2 * 8;
     const bool in_pieces =
-        !terms.accumulate && terms.columns % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
+        !terms.accumulate && terms.apart % 8 == 0 && reinterpret_cast<uintptr_t>(terms.rows) % 16 == 0;
     Transposed weights = {}, scores = {};
     if (terms.of_weights) load_transposed(weights_, step, weights);
     if (terms.of_scores) load_transposed(dz_, step, scores);
@@ -227,13 +242,13 @@ class TensorGradientPool {
     for (int k = warp * kPairColumns; k < padded; k += kAttentionWarps * kPairColumns) {
       FragmentC sums[kSpreadSteps][2] = {};
       if (terms.of_weights) add_products(weights, gradient_, values_.stride, k, sums);
-      if (terms.of_scores) add_products(scores, query_, query_stride(), k, sums);
+      if (terms.of_scores) add_products(scores, query_, keys_.stride, k, sums);
 #pragma unroll
       for (int t = 0; t < kSpreadSteps; ++t) {
         if (16 * t >= there) continue;
         if (kScaled) scale_rows(powers + 16 * (step + t), sums[t]);
         if (in_pieces)
-          put_piece(pieces + 16 * t * terms.columns + k,
+          put_piece(pieces + 16 * t * terms.apart + k,
                     16 * t + of_lane < there && k + lane % 2 * 8 < terms.columns, sums[t]);
         else
           put_numbers(terms, first + 16 * t, there - 16 * t, k, sums[t]);
@@ -273,7 +288,7 @@ class TensorGradientPool {
   const TileShape& tile_;
   const int heads_;
   const RowShape& values_;
-  const int key_padded_;
+  const RowShape keys_;
   const bool shared_;  // the keys are the values
   T *gradient_, *query_, *weights_, *dz_, *pooled_;
   float* products_;

@@ -31,8 +31,8 @@ struct BackwardSlots {
   double* score_sums;  // [slot][head]
   float* query;        // [slot, or one of `queries`][head][key column]
   int64_t queries;     // those of a query of all sequences
-  // Where there are fewer of them than blocks: how many blocks have started, and [queries] whose turn it
-  // is.
+  // Where there are fewer of them than blocks: how many blocks have started, and [block of the cluster]
+  // [queries] whose turn it is.
   int *started, *turns;
 };
 
@@ -41,9 +41,11 @@ struct BackwardCall {
   AttentionGradient gradient;
   Sequences sequences;
   TileShape tile;
+  TileShape halves[2];  // of the blocks of a cluster, where they are in clusters: `tile` is the first
   BlockMemory memory;
-  Place number, walk, stages, states, scores, products, weights, gradients, across;
+  Place number, walk, stages, states, scores, products, weights, gradients, pooled, across;
   Place value_factor, query_factor, query_sums;
+  Place received;  // in clusters
   BackwardTerms terms;
   BackwardSlots slots;
   // Digits that grad_out has more than the tokens, where it is rounded to their kind: of float32's 24.
@@ -156,22 +158,29 @@ __device__ __forceinline__ float sum_across(const float* of_warps) {
   return sum;
 }
 
-// a of the heads of this warp into `own`; returns 1 / |a|, and in *passed 0 where a token has no direction
-// and passes nothing back.
-template <int kOwnHeads>
+// body(i, j) of the heads of this thread.
+template <class Pool, class Body>
+__device__ __forceinline__ void for_pool_heads(int heads, const Body& body) {
+  for_own_heads<Pool::kOwnHeads, Pool::kOwnHeads * kAttentionThreads / Pool::kHeadLanes, Pool::kHeadLanes>(
+      heads, 0, body);
+}
+
+// a of the heads of this thread into `own`; returns 1 / |a|, and in *passed 0 where a token has no
+// direction and passes nothing back.
+template <class Pool>
 __device__ __forceinline__ float activate_tile(const BackwardCall& call, int64_t b, const TileToken& token,
-                                               const float* saved, OwnNumbers<kOwnHeads>& own,
+                                               const float* saved, OwnNumbers<Pool::kOwnHeads>& own,
                                                double* squares, float* passed) {
   const int heads = static_cast<int>(call.problem.heads), tokens = call.tile.tokens;
   const float* of_lane = saved + min(token.lane, tokens - 1);
   double square = 0.0;
-  for_own_heads<kOwnHeads, kOwnHeads * kAttentionWarps>(heads, 0, [&](int i, int j) {
+  for_pool_heads<Pool>(heads, [&](int i, int j) {
     const float z = call.scored() && j < heads ? of_lane[j * tokens] : 0.0f;
     const float a = activated(call.problem, call.sequences, b, token, j, z);
     own(i, j) = a;
     square += static_cast<double>(a) * static_cast<double>(a);
   });
-  return inverse_length(call.problem, square, squares, passed);
+  return inverse_length(call.problem, token_sum<Pool::kHeadLanes>(square), squares, passed);
 }
 
 // A of this lane's token, from a score.
@@ -183,43 +192,39 @@ __device__ __forceinline__ float weight_again(const TileToken& token, const Head
   return token.counts() ? expf(exponent) * state.correction : 0.0f;
 }
 
-// dA of this lane's token: the sum of what the products' slots have, and the weights' own gradient.
+// dA of this lane's token: its product, and the weights' own gradient.
 template <class Pool>
 __device__ __forceinline__ float weight_gradient(const BackwardCall& call, const TileToken& token, int j,
-                                                 const HeadGradient& state, const float* products) {
-  float sum = 0.0f;
-  const int lane = Pool::kProductTokens < kWarpSize ? token.lane % Pool::kProductTokens : token.lane;
-#pragma unroll
-  for (int slot = 0; slot < Pool::kProductSlots; ++slot)
-    sum += products[slot * Pool::kSlotNumbers + j * Pool::kProductStride + lane];
+                                                 const HeadGradient& state, float sum) {
   if (Pool::kScaled) sum *= state.grad_power;
   if (call.gradient.grad_weights != nullptr && token.there && j < call.problem.heads)
     sum += call.gradient.grad_weights[token.place + j * call.sequences.tokens];
   return token.counts() ? sum : 0.0f;
 }
 
-// From dA (products[slot][head][token]) and saved scores to the weights and dz of a tile, which the pool
-// takes, and to what is wanted of each token. scores, weights: scratch [head][kScoreStride].
+// From the pool's products and saved scores to the weights and dz of a tile, which the pool takes, and to
+// what is wanted of each token. scores, weights, gradients: scratch [head][kScoreStride].
 template <class Pool>
 __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, const TileHeader& header,
                                                    const float* offsets, const float* saved, float* scores,
-                                                   float* weights, float* products, Across& across,
+                                                   float* weights, float* gradients, Across& across,
                                                    HeadGradient* states, Pool& pool) {
-  constexpr int kOwn = Pool::kOwnHeads;
+  constexpr int kOwn = Pool::kOwnHeads, kLanes = Pool::kHeadLanes;
   const AttentionProblem& problem = call.problem;
   const AttentionGradient& gradient = call.gradient;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize, heads = static_cast<int>(problem.heads);
+  const int thread = static_cast<int>(threadIdx.x), heads = static_cast<int>(problem.heads);
   const int64_t b = header.piece.sequence;
-  const TileToken token(call.sequences, header, call.tile.tokens, offsets);
+  const TileToken token(call.sequences, header, call.tile.tokens, offsets, thread % kLanes);
   const bool normed = problem.norm == HeadNorm::kL2, bent = problem.activation == Activation::kTanh;
-  OwnNumbers<kOwn> own(scores), own_weights(weights), own_gradients(products);
+  OwnNumbers<kOwn> own(scores), own_weights(weights), own_gradients(gradients);
   float passed;
-  const float length = activate_tile<kOwn>(call, b, token, saved, own, across.squares, &passed);
+  const float length = activate_tile<Pool>(call, b, token, saved, own, across.squares, &passed);
   float along = 0.0f, of_mask = 0.0f;
-  for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
+  for_pool_heads<Pool>(heads, [&](int i, int j) {
     const float f = own(i, j) * length, score = (f + token.offset) * states[j].inverse;
     const float weight = weight_again(token, states[j], score);
-    const float of_weight = weight_gradient<Pool>(call, token, j, states[j], products);
+    const float of_weight =
+        weight_gradient<Pool>(call, token, j, states[j], pool.product(i, j, token.lane));
     const float ds = token.counts() ? weight * (of_weight + states[j].row_term) : 0.0f;
     const float df = ds * states[j].inverse;
     own_weights(i, j) = weight;
@@ -230,29 +235,29 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
       // Where a score is -infinity its weight is 0, and so is the product.
       const float above = score - states[j].origin;
       const float sum =
-          warp_sum(token.counts() ? ds * (above < -kLargestFloat ? -kLargestFloat : above) : 0.0f);
+          head_sum<kLanes>(token.counts() ? ds * (above < -kLargestFloat ? -kLargestFloat : above) : 0.0f);
       if (token.lane == 0) states[j].score_sum += static_cast<double>(sum);
     }
   });
   if (normed || gradient.grad_mask != nullptr) {
-    across.along[warp * kWarpSize + token.lane] = along;
-    across.mask[warp * kWarpSize + token.lane] = of_mask;
+    across.along[thread] = token_sum<kLanes>(along);
+    across.mask[thread] = token_sum<kLanes>(of_mask);
     __syncthreads();
     along = sum_across(across.along);
     of_mask = sum_across(across.mask);
   }
-  for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
+  for_pool_heads<Pool>(heads, [&](int i, int j) {
     const float a = own(i, j);
     float dz = own_gradients(i, j);
     if (normed) dz = (dz - a * length * along) * passed;
     if (bent) dz *= 1.0f - a * a;
     dz = token.counts() ? dz : 0.0f;
-    if (token.there && gradient.grad_bias != nullptr && j < heads)
+    if (token.there && gradient.grad_bias != nullptr && j < heads && pool.writes(j))
       gradient.grad_bias[token.place + j * call.sequences.tokens] = dz;
     own_gradients(i, j) = dz;
   });
   pool.put(own_weights, own_gradients, across, states);
-  if (warp == 0 && token.there && gradient.grad_mask != nullptr)
+  if (thread < kLanes && token.there && gradient.grad_mask != nullptr && pool.writes(0))
     gradient.grad_mask[call.sequences.token_origin(b) + token.t] = of_mask;
 }
 
@@ -260,19 +265,22 @@ __device__ __forceinline__ void differentiate_tile(const BackwardCall& call, con
 template <class Pool>
 __device__ __forceinline__ void sum_tile(const BackwardCall& call, const TileHeader& header,
                                          const float* offsets, const float* saved, float* scores,
-                                         const float* products, Across& across, HeadGradient* states) {
-  constexpr int kOwn = Pool::kOwnHeads;
+                                         Across& across, HeadGradient* states, const Pool& pool) {
+  constexpr int kLanes = Pool::kHeadLanes;
   const int heads = static_cast<int>(call.problem.heads);
-  const TileToken token(call.sequences, header, call.tile.tokens, offsets);
-  OwnNumbers<kOwn> own(scores);
+  const TileToken token(call.sequences, header, call.tile.tokens, offsets,
+                        static_cast<int>(threadIdx.x) % kLanes);
+  OwnNumbers<Pool::kOwnHeads> own(scores);
   float passed;
   const float length =
-      activate_tile<kOwn>(call, header.piece.sequence, token, saved, own, across.squares, &passed);
-  for_own_heads<kOwn, kOwn * kAttentionWarps>(heads, 0, [&](int i, int j) {
+      activate_tile<Pool>(call, header.piece.sequence, token, saved, own, across.squares, &passed);
+  for_pool_heads<Pool>(heads, [&](int i, int j) {
     const float score = (own(i, j) * length + token.offset) * states[j].inverse;
     const auto weight = static_cast<double>(weight_again(token, states[j], score));
-    const auto of_weight = static_cast<double>(weight_gradient<Pool>(call, token, j, states[j], products));
-    const double sum = warp_sum(weight), product_sum = warp_sum(token.counts() ? weight * of_weight : 0.0);
+    const auto of_weight = static_cast<double>(
+        weight_gradient<Pool>(call, token, j, states[j], pool.product(i, j, token.lane)));
+    const double sum = head_sum<kLanes>(weight),
+                 product_sum = head_sum<kLanes>(token.counts() ? weight * of_weight : 0.0);
     if (token.lane != 0 || j >= heads) return;
     states[j].weight_sum += sum;
     states[j].product_sum += product_sum;

@@ -9,7 +9,6 @@
 
 namespace ec::cuda {
 
-constexpr int kClusterBlocks = 2;
 constexpr int kHalfTokens = kMostTileTokens / kClusterBlocks;  // of a tile, that a block weighs
 constexpr int kWeighedHeads = 4;                               // by a thread, of its token
 
@@ -20,14 +19,6 @@ struct Received {
   double totals[kClusterHeads][2];  // of the weights, and of the weights as they are pooled
   CopyBarrier products_there[2], weights_there[2], largest_there, totals_there;
 };
-
-template <class From>
-__device__ __forceinline__ uint4 bits_of(const From& from) {
-  static_assert(sizeof(From) == sizeof(uint4), "what is sent at once");
-  uint4 bits;
-  memcpy(&bits, &from, sizeof bits);
-  return bits;
-}
 
 // T has 16 bits; there are at most 64 heads, and 128 kPairs columns of the values in a half. A half of a
 // warp has 16 tokens, and four heads of eight.
@@ -57,11 +48,9 @@ class ClusterPool {
     publish_barriers();
   }
 
-  // Those that this thread weighs: matrices of both halves of a warp meet in no bank.
+  // Those that this thread weighs.
   __device__ int token() const { return static_cast<int>(blockIdx.y) * kHalfTokens + lane() % kHalfTokens; }
-  __device__ int own_head(int i) const {
-    return warp() * 2 * kWeighedHeads + i / 2 * 4 + lane() / kHalfTokens * 2 + i % 2;
-  }
+  __device__ int own_head(int i) const { return head_of_half_warp<kWeighedHeads>(i); }
   // Whether results of a head are written by this block.
   __device__ bool writes(int j) const {
     return j < heads_ && j % kClusterBlocks == static_cast<int>(blockIdx.y);
@@ -80,9 +69,9 @@ class ClusterPool {
   }
   __device__ void multiply(const T* keys) const {
     if (tile_.tokens == kMostTileTokens)
-      multiply_half<T, kMostTileTokens / 8>(keys, tile_.keys, factor_, scale_, slots_);
+      multiply_half<T, kMostTileTokens / 8, kScoreStride>(keys, tile_.keys, factor_, scale_, slots_);
     else
-      multiply_half<T, 2>(keys, tile_.keys, factor_, scale_, slots_);
+      multiply_half<T, 2, kScoreStride>(keys, tile_.keys, factor_, scale_, slots_);
   }
 
   // This half's sums for the tokens of tile n that the other weighs. Requires: all threads have multiplied.
@@ -176,7 +165,6 @@ class ClusterPool {
 
  private:
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
   static __device__ unsigned other() { return 1 - blockIdx.y; }
   __device__ float half_product(int j, int t) const {
     const float* from = slots_ + j * kScoreStride + t;

@@ -10,25 +10,6 @@ namespace {
 constexpr float kMostBoundedHalf = 4.0f;   // exp(-2 * 4) is a normal number of float16
 constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
 
-// The tile of block i of a cluster, which has half of the columns: those of the first are at least as many,
-// and rows and stages of both lie alike.
-TileShape half_of(const AttentionProblem& problem, const TileShape& all, int i) {
-  TileShape half = all;
-  const int64_t bytes = number_bytes(problem.key.kind);
-  for (RowShape* rows : {&half.keys, &half.values}) {
-    if (rows->columns == 0) continue;
-    const int middle = static_cast<int>(round_up(rows->padded / 2, 16));
-    const int columns = min(rows->columns, middle);
-    rows->first = i * middle;
-    rows->columns = i == 0 ? columns : rows->columns - columns;
-    rows->padded = i == 0 ? middle : rows->padded - middle;
-    rows->stride = static_cast<int>(middle + 16 / bytes);
-  }
-  half.stage_bytes = stage_bytes(problem, half, 0);
-  half.kept = 1;
-  return half;
-}
-
 // One call, laid out.
 struct ForwardLayout {
   ForwardLayout(const AttentionProblem& problem, const AttentionResult& result, int multiprocessors,
@@ -57,7 +38,7 @@ struct ForwardLayout {
   BlockArena place_common(int tokens, int stages, int product_slots, int64_t rows, bool halves = false) {
     call.tile = tile_shape(call.problem, tokens, stages, call.problem.query.data != nullptr, 0);
     if (halves) {
-      for (int i = 0; i < kClusterBlocks; ++i) call.halves[i] = half_of(call.problem, call.tile, i);
+      for (int i = 0; i < kClusterBlocks; ++i) call.halves[i] = half_of(call.problem, call.tile, 0, i);
       call.tile = call.halves[0];
     }
     BlockArena block(most_shared);

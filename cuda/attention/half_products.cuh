@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scores of 64 heads from half of the columns: the products of a block of a cluster (forward_clusters.cuh).
-// Memory: as in tensor_products.cuh.
+// Products of 64 heads with half of the columns: those of a block of a cluster (forward_clusters.cuh,
+// backward_clusters.cuh). Memory: as in tensor_products.cuh.
 #pragma once
 
 #include "attention/tensor_products.cuh"
 
 namespace ec::cuda {
 
-constexpr int kClusterHeads = 64;
+constexpr int kClusterBlocks = 2, kClusterHeads = 64;
 constexpr int kHalfParts = 2;  // of a half's columns, summed by other warps
 
 // Of 16 columns: 16 heads, and 8 kTiles tokens.
@@ -32,9 +32,10 @@ struct HalfFragments {
   unsigned b[kTiles / 2][4];
 };
 
-// slots[part][head][kScoreStride: token] = this part's share of tile . factor, of 8 kTiles tokens: four
-// warps have 16 heads each, and four others the other columns. What is multiplied next is loaded ahead.
-template <class T, int kTiles>
+// slots[part][head][kStride: token] = this part's share of tile . factor, of 8 kTiles tokens; scale (may be
+// null): of each head. Four warps have 16 heads each, and four others the other columns. What is multiplied
+// next is loaded ahead.
+template <class T, int kTiles, int kStride>
 __device__ __forceinline__ void multiply_half(const T* tile, const RowShape& shape, const T* factor,
                                               const float* scale, float* slots) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
@@ -57,14 +58,14 @@ __device__ __forceinline__ void multiply_half(const T* tile, const RowShape& sha
     }
     now.multiply(sums, T{});
   }
-  float* to = slots + part * kClusterHeads * kScoreStride + 2 * (lane % 4);
+  float* to = slots + part * kClusterHeads * kStride + 2 * (lane % 4);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int head = first + lane / 4 + 8 * half;
-    const float times = scale[head];
+    const float times = scale == nullptr ? 1.0f : scale[head];
 #pragma unroll
     for (int n = 0; n < kTiles; ++n)
-      *reinterpret_cast<float2*>(to + head * kScoreStride + 8 * n) =
+      *reinterpret_cast<float2*>(to + head * kStride + 8 * n) =
           float2{sums[n].numbers[2 * half] * times, sums[n].numbers[2 * half + 1] * times};
   }
 }

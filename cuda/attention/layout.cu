@@ -69,6 +69,23 @@ TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bo
   return tile;
 }
 
+TileShape half_of(const AttentionProblem& problem, const TileShape& all, int64_t saved_heads, int i) {
+  TileShape half = all;
+  const int64_t bytes = number_bytes(problem.key.kind);
+  for (RowShape* rows : {&half.keys, &half.values}) {
+    if (rows->columns == 0) continue;
+    const int middle = static_cast<int>(round_up(rows->padded / 2, 16));
+    const int columns = min(rows->columns, middle);
+    rows->first = i * middle;
+    rows->columns = i == 0 ? columns : rows->columns - columns;
+    rows->padded = i == 0 ? middle : rows->padded - middle;
+    rows->stride = static_cast<int>(middle + 16 / bytes);
+  }
+  half.stage_bytes = stage_bytes(problem, half, saved_heads);
+  half.kept = 1;
+  return half;
+}
+
 int64_t most_places(const AttentionProblem& problem) {
   return problem.offsets != nullptr ? problem.tokens : problem.sequences * problem.tokens;
 }

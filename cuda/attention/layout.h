@@ -46,6 +46,9 @@ RowShape row_shape(const Numbers& rows, int64_t columns, bool staged);
 int stage_bytes(const AttentionProblem& problem, const TileShape& tile, int64_t saved_heads);
 TileShape tile_shape(const AttentionProblem& problem, int tokens, int stages, bool keys,
                      int64_t saved_heads);
+// The tile of block i of a cluster, which has half of the columns: those of the first are at least as many,
+// and rows and stages of both lie alike. A tile stays in its stage when another is taken.
+TileShape half_of(const AttentionProblem& problem, const TileShape& all, int64_t saved_heads, int i);
 
 // The most tokens that may count, as far as the host knows.
 int64_t most_places(const AttentionProblem& problem);

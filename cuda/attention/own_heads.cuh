@@ -1,17 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scores of a tile by heads: warp w has heads w, w + 8, ..., and lane t token t of the tile.
+// Scores of a tile by heads: warp w has heads w, w + 8, ..., and lane t token t of the tile. Or, of tiles
+// of 16 tokens, a half of a warp has heads of its own, and its lanes the tokens.
 #pragma once
 
 #include "attention/memory.cuh"
 
 namespace ec::cuda {
 
-// body(i, j) of the i-th head j of this warp. Where a number of heads is known these are kOwnHeads,
-// beginning with `first`, around after kRows, and some may be beyond `heads`; else all.
-template <int kOwnHeads, int kRows, class Body>
+// Of kLanes lanes that have the same heads: of the token of this one the sum or the largest number that its
+// warp has, and of its heads those that these lanes have. All lanes of a warp take part.
+template <int kLanes, class N>
+__device__ __forceinline__ N token_sum(N value) {
+  if constexpr (kLanes < kWarpSize) value += __shfl_xor_sync(kAllLanes, value, kLanes);
+  return value;
+}
+template <int kLanes>
+__device__ __forceinline__ float token_max(float value) {
+  if constexpr (kLanes < kWarpSize) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, kLanes));
+  return value;
+}
+template <int kLanes, class N>
+__device__ __forceinline__ N head_sum(N value) {
+#pragma unroll
+  for (int step = kLanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+template <int kLanes>
+__device__ __forceinline__ float head_max(float value) {
+#pragma unroll
+  for (int step = kLanes / 2; step > 0; step /= 2)
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, step));
+  return value;
+}
+
+// The i-th head of this thread, where a half of a warp has its own: matrices of both halves meet in no
+// bank.
+template <int kOwnHeads>
+__device__ __forceinline__ int head_of_half_warp(int i) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  return warp * 2 * kOwnHeads + i / 2 * 4 + lane / (kWarpSize / 2) * 2 + i % 2;
+}
+
+// body(i, j) of the i-th head j of these kLanes lanes. Where a number of heads is known these are
+// kOwnHeads, beginning with `first`, around after kRows, and some may be beyond `heads`; else all.
+template <int kOwnHeads, int kRows, int kLanes = kWarpSize, class Body>
 __device__ __forceinline__ void for_own_heads(int heads, int first, const Body& body) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  if constexpr (kOwnHeads > 0) {
+  if constexpr (kLanes < kWarpSize) {
+    static_assert(kLanes == kWarpSize / 2 && kOwnHeads % 2 == 0 && kRows == 2 * kOwnHeads * kAttentionWarps,
+                  "halves of warps have all heads");
+#pragma unroll
+    for (int i = 0; i < kOwnHeads; ++i) body(i, head_of_half_warp<kOwnHeads>(i));
+  } else if constexpr (kOwnHeads > 0) {
 #pragma unroll
     for (int i = 0; i < kOwnHeads; ++i) body(i, (first + warp + kAttentionWarps * i) % kRows);
   } else {

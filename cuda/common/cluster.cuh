@@ -69,4 +69,13 @@ inline void wait_for_neighbours(CopyBarrier& barrier, unsigned parity, EC_CALLED
 
 #endif
 
+// What is stored at once.
+template <class From>
+__device__ __forceinline__ uint4 bits_of(const From& from) {
+  static_assert(sizeof(From) == sizeof(uint4), "16 bytes");
+  uint4 bits;
+  memcpy(&bits, &from, sizeof bits);
+  return bits;
+}
+
 }  // namespace ec::cuda

@@ -205,6 +205,7 @@ void errors_are_those_of_the_plain_computation(const Shape& shape, ec_dtype dtyp
       const Gradients right = gradients_of(sequence_of(model, {false, dtype})),
                       plainly = gradients_of(sequence_of(model, {true, dtype}));
       Call call(model, dtype);
+      call.problem.clusters = true;
       call.forward(2);
       call.backward(2, false, dtype);
       compare("keys", shape, size, error_of(call.grad_key, right.key), error_of(plainly.key, right.key));
@@ -243,6 +244,9 @@ void every_size_of_gradients() {
       {"32 heads, 800 columns", 1, 40, 32, 800, 0, kDense, kTanh, kNormed},
       {"40 heads, 384 columns", 1, 40, 40, 384, 0, kDense, kTanh, kNormed},
       {"64 heads, values", 1, 50, 64, 24, 88, kDense, kPlain, kNormed},
+      {"33 heads, 400 columns", 1, 40, 33, 400, 0, kDense, kTanh, kNormed},
+      {"48 heads, values", 1, 40, 48, 512, 776, kDense, kPlain, kFree},
+      {"64 heads, 1024 columns", 1, 35, 64, 1024, 0, kDense, kTanh, kFree},
       {"common", 1, 100, 8, 24, 0, kDense, kTanh, kNormed},
       {"12 heads, 1100 columns", 1, 40, 12, 1100, 0, kDense, kTanh, kFree},
   };
@@ -257,17 +261,20 @@ void sizes_make_no_difference() {
   const Shape shapes[] = {
       {"9 heads", 2, 90, 9, 48, 0, kDense, kTanh, kNormed},
       {"30 heads, values", 2, 60, 30, 40, 24, kDense, kTanh, kFree, true},
+      {"40 heads, 400 columns", 2, 40, 40, 400, 0, kDense, kTanh, kNormed},
   };
   for (const Shape& shape : shapes) {
     for (const ec_dtype dtype : {EC_FLOAT16, EC_BFLOAT16}) {
       const Model model = model_of(shape, dtype, 1.0, true);
       Call one(model, dtype);
+      one.problem.clusters = true;
       one.forward(3);
       one.backward(3, false, EC_FLOAT32);
       for (const int power : {-60, -20, 20, 60}) {
         Model other = model;
         for (double& number : other.grad_out) number = std::ldexp(number, power);
         Call scaled(other, dtype);
+        scaled.problem.clusters = true;
         scaled.forward(3);
         scaled.backward(3, false, EC_FLOAT32);
         for (size_t i = 0; i < one.grad_query.size(); ++i)
