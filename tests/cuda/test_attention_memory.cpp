@@ -29,6 +29,7 @@ AttentionProblem problem_of(const Shape& shape, int64_t heads, NumberKind kind) 
   problem.fixed_temperature = 0.25;
   problem.activation = ec::Activation::kTanh;
   problem.norm = ec::HeadNorm::kL2;
+  problem.clusters = true;
   return problem;
 }
 
@@ -63,7 +64,8 @@ void scratch_is_a_twentieth_of_the_tokens() {
   for (const NumberKind kind : {NumberKind::kBFloat16, NumberKind::kFloat16}) {
     for (const Shape& shape : shapes)
       for (const int64_t heads : {8, 16, 32}) scratch_is_a_twentieth(shape, heads, kind);
-    for (const int64_t heads : {33, 64}) scratch_is_a_twentieth({128, 2048, 384}, heads, kind);
+    for (const int64_t columns : {384, 768, 1024})
+      for (const int64_t heads : {33, 64}) scratch_is_a_twentieth({128, 2048, columns}, heads, kind);
     scratch_is_a_twentieth({64, 2048, 1536}, 16, kind);
   }
 }
