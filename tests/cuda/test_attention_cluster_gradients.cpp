@@ -65,8 +65,8 @@ void agree(const Call& call, const Call& exact) {
 // As differences of the loss are.
 void gradients_are_those_of_the_loss() {
   const Shape shapes[] = {
-      {"33 heads, ragged", 3, 60, 33, 400, 0, kRagged, kTanh, kNormed},
-      {"values", 2, 30, 34, 392, 40, kLengths, kPlain, kFree, true, false, true, true},
+      {"33 heads, ragged", 3, 42, 33, 400, 0, kRagged, kTanh, kNormed},
+      {"values", 2, 18, 34, 392, 40, kLengths, kPlain, kFree, true, false, true, true},
   };
   for (const Shape& shape : shapes) {
     Model model(shape);
@@ -82,12 +82,12 @@ void gradients_are_those_of_the_loss() {
 // Digit by digit the same in every run, whichever block is ahead.
 void each_token_is_read_once() {
   const Shape shapes[] = {
-      {"64 heads", 1, 45, 64, 768, 0, kDense, kTanh, kNormed},
+      {"64 heads", 1, 37, 64, 768, 0, kDense, kTanh, kNormed},
       {"1024 columns", 1, 33, 64, 1024, 0, kDense, kTanh, kFree},
       {"33 heads, lengths", 3, 50, 33, 400, 0, kLengths, kPlain, kNormed},
       {"values", 1, 40, 48, 1000, 24, kDense, kTanh, kNormed},
       {"own queries", 3, 70, 48, 512, 0, kRagged, kTanh, kNormed, true},
-      {"wide values", 1, 30, 40, 512, 768, kDense, kTanh, kFree, false, false, false, true},
+      {"wide values", 1, 20, 40, 512, 768, kDense, kTanh, kFree, false, false, false, true},
   };
   for (const Shape& shape : shapes) {
     const Model model(shape);
@@ -120,7 +120,7 @@ void devices_without_clusters() {
 // lengths; gradients that are added to others.
 void places_and_cuts() {
   const Shape shapes[] = {
-      {"cut", 1, 150, 64, 544, 0, kDense, kTanh, kNormed, false, true},
+      {"cut", 1, 100, 64, 544, 0, kDense, kTanh, kNormed, false, true},
       {"many", 12, 60, 34, 416, 0, kRagged, kTanh, kNormed, true, true, true},
       {"odd columns", 2, 40, 50, 527, 0, kLengths, kPlain, kNormed},
   };
@@ -142,7 +142,7 @@ void places_and_cuts() {
 // Whose sums of weights are taken first: with all weight on few tokens, and with gradients of the weights.
 void sharp_sequences() {
   const Shape shapes[] = {
-      {"sharp", 2, 70, 40, 400, 0, kRagged, kPlain, kFree, false, true, true},
+      {"sharp", 2, 50, 40, 400, 0, kRagged, kPlain, kFree, false, true, true},
       {"weights", 2, 40, 36, 528, 48, kLengths, kTanh, kNormed, true},
   };
   for (const Shape& shape : shapes) {
@@ -174,7 +174,7 @@ void sharp_sequences() {
 
 // Clusters with many tokens take turns at the slots of the query's gradient, each block at its half.
 void clusters_take_turns() {
-  const Shape shape = {"turns", 2, 520, 33, 392, 0, kLengths, kTanh, kNormed};
+  const Shape shape = {"turns", 2, 258, 33, 392, 0, kLengths, kTanh, kNormed};
   const Model model(shape);
   Call exact(model, EC_FLOAT32), call(model, EC_BFLOAT16), again(model, EC_BFLOAT16);
   run(exact, 2);
