@@ -37,7 +37,7 @@ class Scan {
         thread_(static_cast<int>(threadIdx.x)),
         lane_(thread_ % kWarpSize),
         warp_(thread_ / kWarpSize),
-        share_(problem, kTile),
+        share_(problem, kTile, 0),
         steps_(problem.index.padded / kStep) {}
 
   __device__ void run() {

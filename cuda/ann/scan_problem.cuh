@@ -41,7 +41,8 @@ __device__ __forceinline__ float bound_of(float product, float offset, float nor
 // `segments`th tile of the rows. x: segments, fastest, times tiles of queries.
 template <bool kByBits>
 struct ScanShare {
-  __device__ ScanShare(const ScanProblem& problem, int tile_rows) : tile_rows(tile_rows) {
+  // few_rows: of a tile where blocks have no more than two of these, lest some have nothing; 0: of no tile.
+  __device__ ScanShare(const ScanProblem& problem, int many_rows, int few_rows) {
     const int64_t tile = blockIdx.x / problem.segments;
     segment = blockIdx.x - tile * problem.segments;
     const int32_t* firsts = kByBits ? nullptr : problem.queries.firsts;
@@ -51,6 +52,8 @@ struct ScanShare {
     queries = static_cast<int>(end - first_query);
     filter = kByBits ? -1 : problem.queries.filter_of(first_query);
     rows = problem.passing.count(filter);
+    is_listed = filter >= 0 || problem.passing.every != nullptr;
+    tile_rows = few_rows > 0 && is_listed && rows <= 2 * problem.segments * few_rows ? few_rows : many_rows;
     const int64_t row_tiles = (rows + tile_rows - 1) / tile_rows;
     turns = row_tiles > segment ? (row_tiles - segment - 1) / problem.segments + 1 : 0;
   }
@@ -88,6 +91,7 @@ struct ScanShare {
   }
 
   int tile_rows, queries, filter;
+  bool is_listed;  // whether rows are those of a list
   int64_t segment, first_query, rows, turns;
 };
 

@@ -14,6 +14,8 @@ namespace ec::cuda {
 
 constexpr int kWideColumns = 256;               // of c
 constexpr int kWideNumbers = kWideColumns / 2;  // of c, that a thread has
+constexpr int kNarrowColumns = 64;              // of c where few are wanted
+constexpr int kNarrowNumbers = kNarrowColumns / 2;
 
 #if defined(__CUDACC__)
 
@@ -90,6 +92,30 @@ __device__ __forceinline__ void products_end(float (&numbers)[kWideNumbers]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : EC_WIDE_OF("+f", numbers) : : "memory");
 }
 
+#define EC_NARROW_OF(how, numbers) EC_SIXTEEN_OF(how, numbers, 0), EC_SIXTEEN_OF(how, numbers, 16)
+#define EC_NARROW_PLACES                                                        \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, " \
+  "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+
+__device__ __forceinline__ void multiply_tiles(float (&numbers)[kNarrowNumbers], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" EC_NARROW_PLACES
+      "}, %32, %33, accumulate, 1, 1, 0, 0;\n}"
+      : EC_NARROW_OF("=f", numbers)
+      : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void multiply_add_tiles(float (&numbers)[kNarrowNumbers], uint64_t a,
+                                                   uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" EC_NARROW_PLACES
+               "}, %32, %33, 1, 1, 1, 0, 0;"
+               : EC_NARROW_OF("+f", numbers)
+               : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void products_end(float (&numbers)[kNarrowNumbers]) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : EC_NARROW_OF("+f", numbers) : : "memory");
+}
+
 #else
 
 inline void copy_tile(void* to, const TileMap& map, int column, int row, CopyBarrier& barrier,
@@ -106,13 +132,18 @@ template <int kRegisters>
 void give_up_registers() {}
 template <int kRegisters>
 void take_registers() {}
-inline void multiply_tiles(float (&numbers)[kWideNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
-  emulation::multiply_tiles(numbers, kWideColumns, a, b, false, EC_HERE);
+template <int kNumbers>
+void multiply_tiles(float (&numbers)[kNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
+  emulation::multiply_tiles(numbers, 2 * kNumbers, a, b, false, EC_HERE);
 }
-inline void multiply_add_tiles(float (&numbers)[kWideNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
-  emulation::multiply_tiles(numbers, kWideColumns, a, b, true, EC_HERE);
+template <int kNumbers>
+void multiply_add_tiles(float (&numbers)[kNumbers], uint64_t a, uint64_t b, EC_CALLED_FROM) {
+  emulation::multiply_tiles(numbers, 2 * kNumbers, a, b, true, EC_HERE);
 }
-inline void products_end(float (&)[kWideNumbers], EC_CALLED_FROM) { emulation::products_wait(0, EC_HERE); }
+template <int kNumbers>
+void products_end(float (&)[kNumbers], EC_CALLED_FROM) {
+  emulation::products_wait(0, EC_HERE);
+}
 
 #endif
 

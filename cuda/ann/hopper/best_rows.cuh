@@ -4,10 +4,11 @@
 // one, and nothing waits for other warps.
 //
 // Nearly all bounds are below the bars of their queries, which is three instructions each. What is not is
-// put aside, in the order of the products; the lists of four queries are sorted in step. Nothing here
-// depends on when a warp comes.
+// put aside, in the order of the products; the lists of four queries are sorted in step. The first tile has
+// its bars from itself (first_bars.cuh). Nothing here depends on when a warp comes.
 #pragma once
 
+#include "ann/hopper/first_bars.cuh"
 #include "ann/scan_problem.cuh"
 #include "common/hopper_tiles.cuh"
 
@@ -18,8 +19,7 @@ constexpr int kWarpQueries = 16;
 constexpr int kAside = 26;        // keys of a query that are put aside
 constexpr int kSortedAtOnce = 4;  // queries
 constexpr int kTaken = 16;        // products that a lane looks at together
-constexpr int kParts = kWideNumbers / kTaken;
-static_assert(kAside <= kWarpSize && kTaken <= 32 && kParts <= 32, "one for each lane, or bit");
+static_assert(kAside < kWarpSize && kTaken <= 32, "one for each lane, or bit");
 
 // What bounds take of the rows of a tile; those beyond the last have no number for an offset.
 struct TileFacts {
@@ -66,14 +66,21 @@ class BestRows {
   }
 
   // Looks at the products of a tile of which the facts are there.
-  __device__ __forceinline__ void offer(const float (&c)[kWideNumbers]) {
+  template <int kNumbers>
+  __device__ __forceinline__ void offer(const float (&c)[kNumbers], bool is_first) {
+    constexpr int kParts = kNumbers / kTaken;
+    static_assert(kParts * kTaken == kNumbers && kParts <= 8, "as take has them");
+    // Where bits have to be asked which rows count there are many more tiles.
+    if (!kByBits && is_first)
+      find_bars<kNumbers>([&](int lane, int i) { return bound(c[i], lane, 0, i); }, lane_, problem_.kept,
+                          bars_);
     unsigned parts = 0;  // that have a bound which is not below its bar
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
       float highest[2];  // of each query
 #pragma unroll
       for (int i = 0; i < kTaken; ++i) {
-        const float own = bound(c[part * kTaken + i], part, i);
+        const float own = bound(c[part * kTaken + i], lane_, part, i);
         highest[i / 2 % 2] = i < 4 && i % 2 == 0 ? own : fmaxf(highest[i / 2 % 2], own);
       }
       const bool some = highest[0] >= bars_[0] || highest[1] >= bars_[1];
@@ -83,7 +90,7 @@ class BestRows {
     for (; parts != 0; parts &= parts - 1) {
       const int part = __ffs(static_cast<int>(parts)) - 1;
       float taken[kTaken];
-      take(c, part, taken);
+      take<kParts>(c, part, taken);
       put_aside(taken, part);
     }
   }
@@ -92,46 +99,48 @@ class BestRows {
   __device__ __forceinline__ void finish() { sort_those_of(1); }
 
  private:
-  // Of products i to i + 3 of a part: the pair of rows that they are of.
-  __device__ __forceinline__ int place_of(int part, int i) const { return part * kTaken + i + lane_ % 4; }
+  // Of product i of a lane's, counted from the first of a part: the pair of rows that it is of one.
+  static __device__ __forceinline__ int place_of(int lane, int part, int i) {
+    return part * kTaken + i / 4 * 4 + lane % 4;
+  }
 
-  __device__ __forceinline__ float bound(float product, int part, int i) const {
-    const float4 pair = facts_.pairs[place_of(part, i / 4 * 4)];
+  __device__ __forceinline__ float bound(float product, int lane, int part, int i) const {
+    const float4 pair = facts_.pairs[place_of(lane, part, i)];
     return i % 2 == 0 ? bound_of(product, pair.x, pair.z, reaches_[i / 2 % 2])
                       : bound_of(product, pair.y, pair.w, reaches_[i / 2 % 2]);
   }
   __device__ __forceinline__ uint32_t slot(int part, int i) const {
-    const uint2 slots = facts_.slots[place_of(part, i / 4 * 4)];
+    const uint2 slots = facts_.slots[place_of(lane_, part, i)];
     return i % 2 == 0 ? slots.x : slots.y;
   }
 
   // There is no other way to an element of an array in registers that is known at run time.
-  static __device__ __forceinline__ void take(const float (&c)[kWideNumbers], int part,
+  template <int kParts>
+  static __device__ __forceinline__ void take(const float (&c)[kParts * kTaken], int part,
                                               float (&taken)[kTaken]) {
     switch (part) {
       case 0:
-        return copy<0>(c, taken);
+        return copy<0, kParts>(c, taken);
       case 1:
-        return copy<1>(c, taken);
+        return copy<1, kParts>(c, taken);
       case 2:
-        return copy<2>(c, taken);
+        return copy<2, kParts>(c, taken);
       case 3:
-        return copy<3>(c, taken);
+        return copy<3, kParts>(c, taken);
       case 4:
-        return copy<4>(c, taken);
+        return copy<4, kParts>(c, taken);
       case 5:
-        return copy<5>(c, taken);
+        return copy<5, kParts>(c, taken);
       case 6:
-        return copy<6>(c, taken);
+        return copy<6, kParts>(c, taken);
       default:
-        return copy<7>(c, taken);
+        return copy<7, kParts>(c, taken);
     }
   }
-  template <int kPart>
-  static __device__ __forceinline__ void copy(const float (&c)[kWideNumbers], float (&taken)[kTaken]) {
-    static_assert(kPart < kParts, "there are no more");
+  template <int kPart, int kParts>
+  static __device__ __forceinline__ void copy(const float (&c)[kParts * kTaken], float (&taken)[kTaken]) {
 #pragma unroll
-    for (int i = 0; i < kTaken; ++i) taken[i] = c[kPart * kTaken + i];
+    for (int i = 0; i < kTaken; ++i) taken[i] = c[kPart % kParts * kTaken + i];
   }
 
   // Keys are compared and not bounds, of which many may be the same.
@@ -140,7 +149,7 @@ class BestRows {
 #pragma unroll
     for (int i = 0; i < kTaken; ++i) {
       const int half = i / 2 % 2;
-      if (bound(taken[i], part, i) >= bars_[half] &&
+      if (bound(taken[i], lane_, part, i) >= bars_[half] &&
           share_.passes(problem_, first_ + lane_ / 4 + 8 * half, slot(part, i)))
         waiting |= 1u << i;
     }
@@ -150,7 +159,7 @@ class BestRows {
 #pragma unroll
       for (int i = 0; i < kTaken; ++i) {
         if ((some >> i & 1u) == 0) continue;  // of all lanes
-        const Key key = key_of(bound(taken[i], part, i), slot(part, i));
+        const Key key = key_of(bound(taken[i], lane_, part, i), slot(part, i));
         if (!put_aside(key, i / 2 % 2, (waiting >> i & 1u) != 0)) waiting &= ~(1u << i);
       }
       if (__any_sync(kAllLanes, waiting != 0 ? 1 : 0) != 0) sort_those_of(kAside);
@@ -201,7 +210,7 @@ class BestRows {
       tails[i] = 0;
     }
     sort_warp(keys, lane_);
-    int at = 0;
+    int at = (begun_ >> group & 1u) == 0 ? begin(keys, group) : 0;
 #pragma unroll 1
     for (; at < kept; at += kWarpSize) {
       if (__any_sync(kAllLanes, (keys[0] | keys[1] | keys[2] | keys[3]) != 0 ? 1 : 0) == 0) break;
@@ -221,6 +230,17 @@ class BestRows {
         bars_[half] = own && last != 0 ? bar : bars_[half];
       }
     }
+  }
+
+  // Keys that are the first of their lists, which they do not fill: so many are not put aside.
+  __device__ __forceinline__ int begin(const Key (&keys)[kSortedAtOnce], int group) {
+    begun_ |= 1u << group;
+#pragma unroll
+    for (int i = 0; i < kSortedAtOnce; ++i) {
+      const int query = group * kSortedAtOnce + i;
+      if (is_there(query)) *place(query, 0) = keys[i];
+    }
+    return problem_.kept;
   }
 
   // Keys into places [at, at + the warp) of their lists; what they push out takes their place.
@@ -261,6 +281,7 @@ class BestRows {
   int counts_[2];
   Key lasts_[2];
   float bars_[2], reaches_[2];
+  unsigned begun_ = 0;  // a bit for each group of queries whose lists are not empty
 };
 
 }  // namespace ec::cuda::ann

@@ -8,7 +8,8 @@
 //
 // Where all rows are compared they are one after another, and one thread has them brought by the copy
 // engine, as the queries are always. Rows of a list are gathered by all threads of the warpgroup, 16 bytes
-// at a time, to where the engine would put them.
+// at a time, to where the engine would put them. Where these are so few that most blocks would have none,
+// tiles have 64 of them.
 //
 // What bounds it, per multiprocessor and cycle: the tensor cores take 128 x 256 x 64 products in 1024
 // cycles; in that time 48 KB come in, and products read 80 bytes a cycle of shared memory of the 128 that
@@ -24,9 +25,11 @@
 namespace ec::cuda::ann {
 
 constexpr int kRingStages = 4;
+constexpr int kFewRows = kNarrowColumns;  // of a tile, where few rows pass
 // Stages of gathered rows that a thread has not waited for when it begins another. With more of them the
-// one of two warpgroups that is ahead would wait for copies that are there.
-constexpr int kUnderWay = 1;
+// one of two warpgroups that is ahead would wait for copies that are there; small ones are waited for one
+// by one all the same.
+constexpr int kUnderWay = 1, kFewUnderWay = 2;
 constexpr int kLookers = 2;  // warpgroups that multiply, and look
 constexpr int kScanThreads = (kLookers + 1) * kGroupThreads;
 constexpr int kGroupWarps = kGroupThreads / kWarpSize;
@@ -74,9 +77,8 @@ class HopperBlock {
         steps_((problem.scan.index.padded + kPanelColumns - 1) / kPanelColumns) {}
 
   __device__ __forceinline__ int lookers() const { return share_.queries > kPanelRows ? 2 : 1; }
-  __device__ __forceinline__ bool is_gathered() const {
-    return share_.filter >= 0 || problem_.scan.passing.every != nullptr;
-  }
+  __device__ __forceinline__ bool is_gathered() const { return share_.is_listed; }
+  __device__ __forceinline__ bool has_few_rows() const { return share_.tile_rows == kFewRows; }
 
   // By one thread.
   __device__ __forceinline__ void start() {
@@ -92,7 +94,8 @@ class HopperBlock {
 
   // By the warpgroup that fills the ring.
   __device__ __forceinline__ void bring() {
-    if (is_gathered()) return gather();
+    if (!kByBits && has_few_rows()) return gather<kFewRows, kFewUnderWay>();
+    if (is_gathered()) return gather<kScanRows, kUnderWay>();
     if (in_group_ != 0) return;
     unsigned n = 0;
 #pragma unroll 1
@@ -112,6 +115,15 @@ class HopperBlock {
 
   // By a warpgroup that multiplies and looks, number `group`.
   __device__ __forceinline__ void look(int group) {
+    if (!kByBits && has_few_rows()) return look_at<kNarrowNumbers>(group);
+    // The two are apart from the start where they go on for long.
+    if (group > 0) __nanosleep(kPauseNanoseconds);
+    look_at<kWideNumbers>(group);
+  }
+
+ private:
+  template <int kNumbers>
+  __device__ __forceinline__ void look_at(int group) {
     const int warp = in_group_ / kWarpSize;
     TileFacts& facts = shared_.facts[group];
     BestRows<kByBits> best(problem_.scan, share_, group * kPanelRows + warp * kWarpQueries, facts,
@@ -124,18 +136,17 @@ class HopperBlock {
       const uint2 slots = next;
       const float4 pair = facts_of(turn, slots);
       next = own_slots(turn + 1);
-      float c[kWideNumbers];
+      float c[kNumbers];
       multiply_tile(group, n, c);
       sync_group(group + 1);  // all have looked at the tile before
       facts.pairs[in_group_] = pair;
       facts.slots[in_group_] = slots;
       sync_group(group + 1);
-      best.offer(c);
+      best.offer(c, turn == 0);
     }
     best.finish();
   }
 
- private:
   __device__ __forceinline__ void wait_until_empty(unsigned n) {
     wait_for_phase(shared_.empty[place_in_ring(n)], parity_of(n) ^ 1u);  // at once where nothing was there
   }
@@ -146,16 +157,18 @@ class HopperBlock {
   }
 
   // Rows of a list. A thread has one piece of every 16th row.
+  template <int kTileRows, int kLeft>
   __device__ __forceinline__ void gather() {
     constexpr int kRowPieces = kPanelColumns / 8, kApart = kGroupThreads / kRowPieces,
-                  kRows = kScanRows / kApart;
+                  kRows = kTileRows / kApart;
+    static_assert(kLeft < kRingStages, "whoever fills the ring would wait for what nobody can have");
     const IndexRows& index = problem_.scan.index;
     const int piece = in_group_ % kRowPieces, first = in_group_ / kRowPieces;
     unsigned n = 0;
 #pragma unroll 1
     for (int64_t turn = 0; turn < share_.turns; ++turn) {
       const int64_t first_row = share_.first_row(problem_.scan, turn) + first;
-      const auto left = static_cast<int>(min(int64_t{kScanRows}, share_.rows - first_row));
+      const auto left = static_cast<int>(min(int64_t{kTileRows}, share_.rows - first_row));
       uint32_t slots[kRows];
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
@@ -177,40 +190,43 @@ class HopperBlock {
                       from + static_cast<int64_t>(slots[i]) * index.padded,
                       i * kApart < left && column < index.padded);
         async_commit();
-        async_wait<kUnderWay>();
-        if (n >= kUnderWay) give(n - kUnderWay);
+        async_wait<kLeft>();
+        if (n >= kLeft) give(n - kLeft);
       }
     }
     async_wait<0>();
-    for (unsigned i = n > kUnderWay ? n - kUnderWay : 0; i < n; ++i) give(i);
+    for (unsigned i = n > kLeft ? n - kLeft : 0; i < n; ++i) give(i);
   }
   __device__ __forceinline__ void give(unsigned n) {
     publish_writes();
     arrive(shared_.full[place_in_ring(n)]);
   }
 
-  // A thread finds the facts of two rows of each tile.
+  // A thread finds the facts of two rows of each tile, or none where tiles have few.
   __device__ __forceinline__ int64_t own_row(int64_t turn) const {
     return share_.first_row(problem_.scan, turn) + 2 * in_group_;
+  }
+  __device__ __forceinline__ bool is_own(int64_t row) const {
+    return 2 * in_group_ < share_.tile_rows && row < share_.rows;
   }
   __device__ __forceinline__ uint2 own_slots(int64_t turn) const {
     const int64_t row = own_row(turn);
     const PassingLists& passing = problem_.scan.passing;
-    return {row < share_.rows ? passing.slot(share_.filter, row) : 0,
-            row + 1 < share_.rows ? passing.slot(share_.filter, row + 1) : 0};
+    return {is_own(row) ? passing.slot(share_.filter, row) : 0,
+            is_own(row + 1) ? passing.slot(share_.filter, row + 1) : 0};
   }
   __device__ __forceinline__ float4 facts_of(int64_t turn, uint2 slots) const {
     const int64_t row = own_row(turn);
     const IndexRows& index = problem_.scan.index;
     const float beyond = __uint_as_float(0x7fc00000u);
-    const bool first = row < share_.rows, second = row + 1 < share_.rows;
+    const bool first = is_own(row), second = is_own(row + 1);
     return {first ? index.offsets[slots.x] : beyond, second ? index.offsets[slots.y] : beyond,
             first ? index.norms[slots.x] : 0.0f, second ? index.norms[slots.y] : 0.0f};
   }
 
   // The products of stage n, the first of a tile, or others added to those.
-  template <bool kFirst>
-  __device__ __forceinline__ void multiply_stage(int group, unsigned n, float (&c)[kWideNumbers]) {
+  template <bool kFirst, int kNumbers>
+  __device__ __forceinline__ void multiply_stage(int group, unsigned n, float (&c)[kNumbers]) {
     const RingStage& stage = shared_.stages[place_in_ring(n)];
     wait_for_phase(shared_.full[place_in_ring(n)], parity_of(n));
     const uint64_t queries = tile_descriptor(shared_address(stage.queries + group * kPanelNumbers)),
@@ -227,7 +243,8 @@ class HopperBlock {
   }
 
   // The products of one tile, from stage n on, and the stages given back.
-  __device__ __forceinline__ void multiply_tile(int group, unsigned& n, float (&c)[kWideNumbers]) {
+  template <int kNumbers>
+  __device__ __forceinline__ void multiply_tile(int group, unsigned& n, float (&c)[kNumbers]) {
     const bool first_lane = in_group_ % kWarpSize == 0;
     multiply_stage<true>(group, n, c);
 #pragma unroll 1
@@ -254,7 +271,7 @@ __global__ void __launch_bounds__(kScanThreads, 1) scan_tiles(const __grid_const
   unsigned char* memory = shared_array<unsigned char>(kScanSharedBytes);
   HopperScanShared& shared = *reinterpret_cast<HopperScanShared*>(
       memory + (kSwizzleBytes - shared_address(memory) % kSwizzleBytes) % kSwizzleBytes);
-  const ScanShare<kByBits> share(problem.scan, kScanRows);
+  const ScanShare<kByBits> share(problem.scan, kScanRows, kByBits ? 0 : kFewRows);
   if (!share.is_wanted(problem.scan, shared.wanted)) return;
   HopperBlock<kByBits> block(problem, shared, share);
   if (threadIdx.x == 0) block.start();
@@ -266,7 +283,6 @@ __global__ void __launch_bounds__(kScanThreads, 1) scan_tiles(const __grid_const
   } else {
     take_registers<kLookerRegisters>();
     if (group >= block.lookers()) return;
-    if (group > 0) __nanosleep(kPauseNanoseconds);
     block.look(group);
   }
 #endif
