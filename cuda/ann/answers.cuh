@@ -41,6 +41,7 @@ __device__ __forceinline__ void merge_short_lists(const ScanProblem& problem, in
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
+      if (__any_sync(kAllLanes, others[i] != 0 ? 1 : 0) == 0) continue;  // most, where few rows pass
       Key keys[1] = {max(best, others[i])};
       merge_warp(keys, lane);
       best = keys[0];
@@ -87,25 +88,59 @@ __device__ __forceinline__ void sort_answers(AnswerShared& shared, int size) {
   }
 }
 
-// The distances of a position's candidates, padded to a power of two, which is returned.
+// The distances of those of candidates [first, end) that may be no farther than `farthest`; the others are
+// left out. A warp has two at a time.
 template <class T>
-__device__ __forceinline__ int measure(const AnswerProblem& problem, int64_t position, AnswerShared& shared,
-                                       int lane, int warp) {
+__device__ __forceinline__ void measure_some(const AnswerProblem& problem, int64_t position,
+                                             AnswerShared& shared, int first, int end, float farthest,
+                                             int lane, int warp) {
   const IndexRows& index = problem.scan.index;
   const KeyList list = problem.scan.list(position, 0);
   const float* query = problem.scan.queries.vectors + position * index.columns;
-  const double part = problem.scan.queries.facts[position].part;
-  int size = kWarpSize;
-  while (size < list.kept) size *= 2;
-  for (int i = warp; i < size; i += kPairWarps) {
-    const Key key = i < list.kept ? list.keys[i] : 0;
-    float distance = __uint_as_float(0x7f800000u);
-    if (key != 0) distance = distance_of<T>(index, query, part, slot_of(key), lane);
-    if (lane == 0) {
-      shared.distances[i] = distance;
-      shared.ids[i] = key == 0 ? kLargestId : index.ids[slot_of(key)];
+  const QueryFacts& facts = problem.scan.queries.facts[position];
+  const float beyond = __uint_as_float(0x7f800000u);
+  for (int at = first + 2 * warp; at < end; at += 2 * kPairWarps) {
+    Key keys[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      keys[i] = at + i < list.kept ? list.keys[at + i] : 0;
+      // Bounds of codes are no bounds of their distances.
+      if (!kIsCoded<T> && keys[i] != 0 && farthest < beyond &&
+          nearest_below(index, facts, bound_of(keys[i])) > farthest)
+        keys[i] = 0;
     }
+    float distances[2] = {beyond, beyond};
+    if ((keys[0] | keys[1]) != 0) {
+      // Of one that is left out, the other again.
+      const uint32_t slots[2] = {slot_of(keys[0] != 0 ? keys[0] : keys[1]),
+                                 slot_of(keys[1] != 0 ? keys[1] : keys[0])};
+      two_distances<T>(index, query, facts.part, slots, distances, lane);
+    }
+    if (lane >= 2) continue;
+    const Key key = lane == 0 ? keys[0] : keys[1];
+    shared.distances[at + lane] = key == 0 ? beyond : lane == 0 ? distances[0] : distances[1];
+    shared.ids[at + lane] = key == 0 ? kLargestId : index.ids[slot_of(key)];
   }
+}
+
+// The distances of a position's candidates, padded to a power of two, which is returned. The best are
+// measured first: what their bounds say is farther than k of them does not belong to the answer.
+template <class T>
+__device__ __forceinline__ int measure(const AnswerProblem& problem, int64_t position, AnswerShared& shared,
+                                       int lane, int warp) {
+  constexpr int kStep = 2 * kPairWarps;
+  int size = kWarpSize;
+  while (size < problem.scan.kept) size *= 2;
+  const int best = min(size, (problem.k + kStep - 1) / kStep * kStep);
+  const float beyond = __uint_as_float(0x7f800000u);
+  measure_some<T>(problem, position, shared, 0, best, beyond, lane, warp);
+  __syncthreads();
+  float farthest = -beyond;
+  for (int i = lane; i < problem.k; i += kWarpSize) {
+    const float distance = shared.distances[i];
+    farthest = distance == distance ? fmaxf(farthest, distance) : beyond;  // no number tells nothing
+  }
+  measure_some<T>(problem, position, shared, best, size, warp_max(farthest), lane, warp);
   __syncthreads();
   return size;
 }

@@ -13,23 +13,47 @@ __device__ __forceinline__ float distance_of_score(Metric metric, double part, d
   return static_cast<float>(metric == Metric::kL2 ? sqrt(square) : 0.5 * square);
 }
 
+// What each column adds to the sum that a distance is made of.
+template <class T>
+__device__ __forceinline__ double term_of(const IndexRows& index, double x, double q) {
+  return index.metric == Metric::kL2 && !kIsCoded<T> ? (x - q) * (x - q) : x * q;
+}
+
+template <class T>
+__device__ __forceinline__ float distance_of_sum(const IndexRows& index, double part, int64_t slot,
+                                                 double sum) {
+  if (kIsCoded<T>)
+    return distance_of_score(index.metric, part, sum + static_cast<double>(index.offsets[slot]));
+  if (index.metric == Metric::kL2) return static_cast<float>(sqrt(sum));
+  if (index.metric == Metric::kInnerProduct) return static_cast<float>(-sum);
+  return static_cast<float>(fmax(0.0, 1.0 - sum * static_cast<double>(index.inverse_norms[slot])));
+}
+
 // A warp; all lanes get it. query: as prepared; part: as its QueryFacts has it.
 template <class T>
 __device__ __forceinline__ float distance_of(const IndexRows& index, const float* query, double part,
                                              int64_t slot, int lane) {
   const Row<T> row(index, slot);
-  const bool apart = index.metric == Metric::kL2 && !kIsCoded<T>;
   double sum = 0.0;
+  for (int k = lane; k < index.columns; k += kWarpSize)
+    sum += term_of<T>(index, static_cast<double>(row[k]), static_cast<double>(query[k]));
+  return distance_of_sum<T>(index, part, slot, warp_sum(sum));
+}
+
+// Of two rows at once, so that neither waits for the other, and the query's numbers are made doubles once.
+template <class T>
+__device__ __forceinline__ void two_distances(const IndexRows& index, const float* query, double part,
+                                              const uint32_t (&slots)[2], float (&distances)[2], int lane) {
+  const Row<T> rows[2] = {Row<T>(index, slots[0]), Row<T>(index, slots[1])};
+  double sums[2] = {};
+#pragma unroll 4
   for (int k = lane; k < index.columns; k += kWarpSize) {
-    const auto x = static_cast<double>(row[k]), q = static_cast<double>(query[k]);
-    sum += apart ? (x - q) * (x - q) : x * q;
+    const auto q = static_cast<double>(query[k]);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) sums[i] += term_of<T>(index, static_cast<double>(rows[i][k]), q);
   }
-  sum = warp_sum(sum);
-  if (kIsCoded<T>)
-    return distance_of_score(index.metric, part, sum + static_cast<double>(index.offsets[slot]));
-  if (apart) return static_cast<float>(sqrt(sum));
-  if (index.metric == Metric::kInnerProduct) return static_cast<float>(-sum);
-  return static_cast<float>(fmax(0.0, 1.0 - sum * static_cast<double>(index.inverse_norms[slot])));
+#pragma unroll
+  for (int i = 0; i < 2; ++i) distances[i] = distance_of_sum<T>(index, part, slots[i], warp_sum(sums[i]));
 }
 
 // No row whose bound is at most this is nearer than what is returned. NaN for NaN.
