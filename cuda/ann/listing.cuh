@@ -35,45 +35,50 @@ __device__ __forceinline__ int sum_before(int number, ListShared& shared, int* a
   return before + upto - number;
 }
 
-// bits [filters][chunks][kChunkWords]; firsts [filters][chunks]. x: chunks, y: filters in turns.
+// How many of a filter's slots chunks [0, end) have. All threads of the block.
+__device__ __forceinline__ int64_t count_before(const int64_t* of_chunks, int64_t end, ListShared& shared) {
+  int64_t before = 0;
+  for (int64_t at = 0; at < end; at += kFilterThreads) {
+    const int64_t i = at + threadIdx.x;
+    int all = 0;
+    sum_before(i < end ? static_cast<int>(of_chunks[i]) : 0, shared, &all);
+    before += all;
+  }
+  return before;
+}
+
+// bits [filters][chunks][kChunkWords]; of_chunks [filters][chunks]. x: chunks, y: filters in turns.
 __global__ void __launch_bounds__(kFilterThreads, 1)
-    count_chunks(const unsigned* bits, int64_t filters, int64_t chunks, int64_t* firsts) {
+    count_chunks(const unsigned* bits, int64_t filters, int64_t chunks, int64_t* of_chunks) {
   ListShared& shared = shared_memory<ListShared>();
   for (int64_t filter = blockIdx.y; filter < filters; filter += gridDim.y) {
     const int64_t chunk = filter * chunks + blockIdx.x;
     int all = 0;
     sum_before(__popc(bits[chunk * kChunkWords + threadIdx.x]), shared, &all);
-    if (threadIdx.x == 0) firsts[chunk] = all;
+    if (threadIdx.x == 0) of_chunks[chunk] = all;
   }
 }
 
-// Counts of chunks to where each begins, and to how many pass. A block for each filter.
+// How many pass, where nothing is listed. A block for each filter.
 __global__ void __launch_bounds__(kFilterThreads, 1)
-    add_chunks(int64_t chunks, int64_t* firsts, int64_t* counts) {
+    add_chunks(int64_t chunks, const int64_t* of_chunks, int64_t* counts) {
   ListShared& shared = shared_memory<ListShared>();
-  int64_t* own = firsts + static_cast<int64_t>(blockIdx.x) * chunks;
-  int64_t before = 0;
-  for (int64_t at = 0; at < chunks; at += kFilterThreads) {
-    const int64_t i = at + threadIdx.x;
-    const int count = i < chunks ? static_cast<int>(own[i]) : 0;
-    int all = 0;
-    const int first = sum_before(count, shared, &all);
-    if (i < chunks) own[i] = before + first;
-    before += all;
-  }
-  if (threadIdx.x == 0) counts[blockIdx.x] = before;
+  const int64_t all = count_before(of_chunks + static_cast<int64_t>(blockIdx.x) * chunks, chunks, shared);
+  if (threadIdx.x == 0) counts[blockIdx.x] = all;
 }
 
-// As count_chunks.
+// As count_chunks. Each block adds up what the chunks before its own have, which are few: it costs less
+// than a kernel between the two.
 __global__ void __launch_bounds__(kFilterThreads, 1)
-    list_slots(const unsigned* bits, int64_t filters, int64_t chunks, const int64_t* firsts,
-               uint32_t* slots, int64_t stride) {
+    list_slots(const unsigned* bits, int64_t filters, int64_t chunks, const int64_t* of_chunks,
+               uint32_t* slots, int64_t stride, int64_t* counts) {
   ListShared& shared = shared_memory<ListShared>();
   for (int64_t filter = blockIdx.y; filter < filters; filter += gridDim.y) {
-    const int64_t chunk = filter * chunks + blockIdx.x;
-    unsigned word = bits[chunk * kChunkWords + threadIdx.x];
+    unsigned word = bits[(filter * chunks + blockIdx.x) * kChunkWords + threadIdx.x];
+    const int64_t before = count_before(of_chunks + filter * chunks, blockIdx.x, shared);
     int all = 0;
-    uint32_t* to = slots + filter * stride + firsts[chunk] + sum_before(__popc(word), shared, &all);
+    uint32_t* to = slots + filter * stride + before + sum_before(__popc(word), shared, &all);
+    if (blockIdx.x == chunks - 1 && threadIdx.x == 0) counts[filter] = before + all;
     const auto base =
         static_cast<uint32_t>((static_cast<int64_t>(blockIdx.x) * kChunkWords + threadIdx.x) * kWordBits);
     for (; word != 0; word &= word - 1)

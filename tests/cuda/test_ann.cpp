@@ -136,6 +136,26 @@ void long_lists() {
   const Passing passing(mask);
 }
 
+// More words than a block adds up what comes before them at once.
+void longer_lists() {
+  const int64_t rows = int64_t{258} * 256 * 32 - 7, words = filter_words(rows);
+  std::vector<unsigned> bits(static_cast<size_t>(words));
+  std::vector<uint32_t> right;
+  for (uint32_t slot = 3; slot < rows; slot += 1201) {
+    bits[slot / 32] |= 1u << (slot % 32);
+    right.push_back(slot);
+  }
+  std::vector<uint32_t> slots(right.size());
+  std::vector<unsigned char> workspace(list_workspace_bytes(1, rows));
+  for (uint32_t* to : {slots.data(), static_cast<uint32_t*>(nullptr)}) {
+    int64_t count = -1;
+    CHECK(run_list(bits.data(), 1, rows, to, static_cast<int64_t>(slots.size()), &count, workspace.data(),
+                   nullptr));
+    CHECK(count == static_cast<int64_t>(right.size()));
+  }
+  CHECK(slots == right);
+}
+
 // The first half of the rows hang together, and nothing leads to the others: what a walk finds is of these,
 // and a scan finds all.
 struct HalfGraph {
@@ -207,6 +227,7 @@ int main() {
   lists_keep_the_best();
   filters_of_no_rows();
   long_lists();
+  longer_lists();
   for (const bool hopper : {false, true}) {
     on_hopper = hopper;
     all_shapes();
