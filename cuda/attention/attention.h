@@ -38,6 +38,7 @@ struct AttentionProblem {
   Activation activation;
   HeadNorm norm;
   bool clusters = false;  // the device runs blocks in clusters
+  bool hopper = false;    // the device runs hopper/: the forward is taken there where it fits
 };
 
 // C-contiguous; each but out may be null.

@@ -5,6 +5,7 @@
 
 #include "attention/attention.h"
 #include "attention/check.h"
+#include "attention/hopper/hopper_forward.h"
 #include "common/device.h"
 #include "common/workspace.h"
 #include "core/errors.h"
@@ -130,6 +131,7 @@ struct Prepared {
     current.emplace(place->device);
     const ec_status made = make_problem(*given, &problem, error);
     problem.clusters = has_clusters(facts.major);
+    problem.hopper = runs_hopper_forward(facts.major, facts.minor);
     return made;
   }
 };

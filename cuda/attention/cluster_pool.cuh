@@ -48,6 +48,8 @@ class ClusterPool {
     publish_barriers();
   }
 
+  __device__ void sync() const { __syncthreads(); }
+
   // Those that this thread weighs.
   __device__ int token() const { return static_cast<int>(blockIdx.y) * kHalfTokens + lane() % kHalfTokens; }
   __device__ int own_head(int i) const { return head_of_half_warp<kWeighedHeads>(i); }

@@ -2,6 +2,7 @@
 #include "attention/forward.cuh"
 #include "attention/forward_clusters.cuh"
 #include "attention/forward_merge.cuh"
+#include "attention/hopper/hopper_forward.h"
 #include "attention/layout.h"
 
 namespace ec::cuda {
@@ -18,9 +19,11 @@ struct ForwardLayout {
     call.problem = problem;
     call.result = result;
     call.sequences = plan.sequences;
-    fit = choose_block() || choose_clusters() || choose_groups() || choose_plain();
+    fit = choose_hopper() || choose_block() || choose_clusters() || choose_groups() || choose_plain();
     call.most_bounded = most_bounded();
-    const int64_t each = tensor() && !narrow() ? 1 : blocks_each(call.memory.shared_bytes, most_shared);
+    const int64_t each = kind == Kind::kHopper   ? hopper.blocks_each
+                         : tensor() && !narrow() ? 1
+                                                 : blocks_each(call.memory.shared_bytes, most_shared);
     blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
                                  each * multiprocessors / groups));
     const int64_t rows = 2 * blocks * problem.heads;
@@ -106,6 +109,11 @@ struct ForwardLayout {
     groups = 1;
     return false;
   }
+  bool choose_hopper() {
+    if (call.problem.hopper) hopper = fit_hopper_forward(call.problem, most_shared);
+    if (hopper.fits) kind = Kind::kHopper;
+    return hopper.fits;
+  }
   bool choose_block() {
     const int rows = head_rows();
     return tensor_heads(rows == 16 ? 2048 : rows == 32 ? 1024 : 512) && fit_groups(rows);
@@ -159,7 +167,8 @@ struct ForwardLayout {
   Arena arena;
   Plan plan;
   ForwardCall call = {};
-  enum class Kind { kPlain, kBlocks, kClusters } kind = Kind::kPlain;
+  HopperFit hopper;
+  enum class Kind { kPlain, kBlocks, kClusters, kHopper } kind = Kind::kPlain;
   bool fit = false;
   int64_t blocks = 1;  // that share the tokens
   int64_t groups = 1;  // of heads or columns, with blocks of their own
@@ -180,7 +189,9 @@ template <class T>
 void launch_tensor(const ForwardLayout& layout, Stream stream) {
   const int columns = layout.pool_columns();
   const int64_t heads = layout.call.problem.heads;
-  if (layout.kind == ForwardLayout::Kind::kClusters)
+  if (layout.kind == ForwardLayout::Kind::kHopper)
+    run_hopper_forward(layout.call, layout.hopper, layout.blocks, stream);
+  else if (layout.kind == ForwardLayout::Kind::kClusters)
     launch_attend(columns <= 384 ? attend_clusters<T, 3> : attend_clusters<T, 4>, layout, stream);
   else if (heads <= 16)
     launch_attend(columns <= 384    ? attend_tensor<T, 1, 1, 3>

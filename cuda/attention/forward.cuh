@@ -31,7 +31,7 @@ __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piec
     call.slots.rounded_total[row + j] = states[j].rounded_total;
   }
   if (piece.whole()) {
-    __syncthreads();
+    pool.sync();
     pool.each(scratch, [&](int j, int k, float a, float b) {
       const float scale = states[j].shrink;
       write_out<T>(call, row + j, k, a * scale, b * scale);

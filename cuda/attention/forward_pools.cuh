@@ -24,6 +24,7 @@ class PlainPool {
         totals_(call.memory.find<float>(call.totals, shared)),
         scores_(call.memory.find<float>(call.scores, shared)) {}
 
+  __device__ void sync() const { __syncthreads(); }
   __device__ int rows() const { return heads_; }
   __device__ int first_head() const { return 0; }
   __device__ bool writes(int) const { return true; }
@@ -130,6 +131,7 @@ class TensorPool {
       weights_[i] = T{};
   }
 
+  __device__ void sync() const { __syncthreads(); }
   __device__ int rows() const { return kRows; }
   __device__ int first_head() const { return first_; }
   // Whether results of this head are written by this block.

@@ -75,18 +75,11 @@ struct OwnNumbers<0> {
   float* own;
 };
 
-// 1 / |a| of this lane's token, from its warp's share of the squares.
+// 1 / |a| from the sum of all squares.
 __device__ __forceinline__ float inverse_length(const AttentionProblem& problem, double square,
-                                                double* squares, float* passed) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
-            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+                                                float* passed) {
   *passed = 1.0f;
   if (problem.norm != HeadNorm::kL2) return 1.0f;
-  squares[warp * kWarpSize + lane] = square;
-  __syncthreads();
-  square = 0.0;
-#pragma unroll
-  for (int i = 0; i < kAttentionWarps; ++i) square += squares[i * kWarpSize + lane];
   // Without tanh, squares may be beyond float32.
   const float norm = problem.activation == Activation::kTanh ? sqrtf(static_cast<float>(square))
                                                              : static_cast<float>(sqrt(square));
@@ -95,14 +88,31 @@ __device__ __forceinline__ float inverse_length(const AttentionProblem& problem,
   return length;
 }
 
+// The same of this lane's token, from its warp's share of the squares.
+__device__ __forceinline__ float inverse_length(const AttentionProblem& problem, double square,
+                                                double* squares, float* passed) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
+            warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  if (problem.norm != HeadNorm::kL2) return inverse_length(problem, square, passed);
+  squares[warp * kWarpSize + lane] = square;
+  __syncthreads();
+  square = 0.0;
+#pragma unroll
+  for (int i = 0; i < kAttentionWarps; ++i) square += squares[i * kWarpSize + lane];
+  return inverse_length(problem, square, passed);
+}
+
 // A token of a tile: this lane's, or another.
 struct TileToken {
   __device__ TileToken(const Sequences& sequences, const TileHeader& header, int tile_tokens,
                        const float* offsets, int number = static_cast<int>(threadIdx.x) % kWarpSize)
+      : TileToken(sequences, header, tile_tokens, number, offsets[number]) {}
+  __device__ TileToken(const Sequences& sequences, const TileHeader& header, int tile_tokens, int number,
+                       float own_offset)
       : lane(number),
         t(header.first + lane),
         place(sequences.score_origin(header.piece.sequence) + t),
-        offset(offsets[lane]),
+        offset(own_offset),
         there(lane < tile_tokens && t < header.piece.last) {}
   __device__ bool counts() const { return offset != -HUGE_VALF; }
 

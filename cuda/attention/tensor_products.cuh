@@ -126,8 +126,18 @@ __device__ __forceinline__ void each_sum(const FragmentC (&sums)[kHeadTiles][2 *
   }
 }
 
-// scale[j], and the factor of head j, of the columns that the keys have, divided by it: a power of two that
-// brings the numbers of the head to where float16 has all its digits. A warp each.
+// A power of two that brings the numbers of a head of the query, of which the first is `origin`, to where
+// float16 has all its digits when they are divided by it. By a warp.
+static __device__ __forceinline__ float head_scale(const Numbers& query, int64_t origin, int columns) {
+  float largest = 0.0f;
+  for (int k = static_cast<int>(threadIdx.x) % kWarpSize; k < columns; k += kWarpSize)
+    largest = fmaxf(largest, fabsf(static_cast<float>(number_at(query, origin + k * query.stride[1]))));
+  largest = warp_max(largest);
+  const bool scaled = largest >= 1e-30f && largest <= 1e30f;
+  return scaled ? __uint_as_float(__float_as_uint(largest) & 0x7f800000u) : 1.0f;
+}
+
+// scale[j], and the factor of head j, of the columns that the keys have, divided by it. A warp each.
 static __device__ __forceinline__ void load_scaled_query(const AttentionProblem& problem, int64_t b,
                                                          int rows, const RowShape& shape, Half* to,
                                                          float* scale) {
@@ -137,13 +147,7 @@ static __device__ __forceinline__ void load_scaled_query(const AttentionProblem&
     const int64_t origin = (problem.query_per_sequence ? b * query.stride[0] : 0) + j * query.stride[2] +
                            shape.first * query.stride[1];
     const int columns = j < problem.heads ? shape.columns : 0;
-    float largest = 0.0f;
-    for (int k = lane; k < columns; k += kWarpSize)
-      largest = fmaxf(largest, fabsf(static_cast<float>(number_at(query, origin + k * query.stride[1]))));
-    largest = warp_max(largest);
-    const bool scaled = largest >= 1e-30f && largest <= 1e30f;
-    const float power = scaled ? __uint_as_float(__float_as_uint(largest) & 0x7f800000u) : 1.0f;
-    const float inverse = 1.0f / power;
+    const float power = head_scale(query, origin, columns), inverse = 1.0f / power;
     for (int k = lane; k < shape.padded; k += kWarpSize) {
       const float number =
           k < columns ? static_cast<float>(number_at(query, origin + k * query.stride[1])) : 0.0f;

@@ -120,14 +120,16 @@ __device__ __forceinline__ void products_end(float (&numbers)[kNarrowNumbers]) {
 
 inline void copy_tile(void* to, const TileMap& map, int column, int row, CopyBarrier& barrier,
                       EC_CALLED_FROM) {
-  emulation::copy_tile(to, map, column, row, &barrier, EC_HERE);
+  emulation::copy_tile(to, map, column, row, 0, &barrier, EC_HERE);
 }
 inline void prefetch_map(const TileMap&) {}
 inline void publish_writes() {}
 inline void gather_copy(void* to, const void* from, bool present, EC_CALLED_FROM) {
   async_copy(to, from, present, file, line);
 }
-inline void sync_group(int number, EC_CALLED_FROM) { emulation::sync_group(number, EC_HERE); }
+inline void sync_group(int number, EC_CALLED_FROM) {
+  emulation::sync_threads(number, kGroupThreads, EC_HERE);
+}
 template <int kRegisters>
 void give_up_registers() {}
 template <int kRegisters>

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/numbers.cuh"
+
 namespace ec::emulation {
 namespace {
 
@@ -30,6 +32,7 @@ struct Product {
   int columns;
   uint64_t a, b;
   bool accumulate;
+  Operands operands;
   size_t order;  // among those of the warpgroup
 };
 
@@ -45,10 +48,11 @@ struct Products {
 struct Asked {
   uint64_t a, b;
   bool accumulate;
+  Operands operands;
   int threads;
 };
 
-// Of a warpgroup.
+// Of a warpgroup, or several.
 struct GroupBarrier {
   size_t group = 0;
   int arrived = 0;
@@ -91,20 +95,29 @@ struct Operand {
     if (group_bytes % 1024 != 0) refuse("groups of 8 rows are not on 1024 bytes", place);
   }
 
-  // 16 numbers of a row, as floats.
-  void read(int row, float (&to)[kProductSteps], const Place& place) const {
-    for (int piece = 0; piece < 2; ++piece) {
-      const unsigned plain = start + static_cast<unsigned>(row) / 8 * group_bytes +
-                             static_cast<unsigned>(row) % 8 * 128 + static_cast<unsigned>(piece) * 16;
-      const unsigned address = plain ^ (plain >> 7 & 7) << 4;
-      if (address < kSharedStart || address + 16 > kSharedStart + shared_bytes())
-        refuse("a tile lies outside of shared memory", place);
-      uint16_t bits[8];
-      std::memcpy(bits, static_cast<const unsigned char*>(shared_memory()) + (address - kSharedStart), 16);
-      for (int i = 0; i < 8; ++i) {
-        const uint32_t wide = static_cast<uint32_t>(bits[i]) << 16;
-        std::memcpy(&to[8 * piece + i], &wide, sizeof wide);
-      }
+  // Piece `piece` of a row, 8 numbers as floats.
+  void read_piece(int row, int piece, bool half, float* to, const Place& place) const {
+    const unsigned plain = start + static_cast<unsigned>(row) / 8 * group_bytes +
+                           static_cast<unsigned>(row) % 8 * 128 + static_cast<unsigned>(piece) * 16;
+    const unsigned address = plain ^ (plain >> 7 & 7) << 4;
+    if (address < kSharedStart || address + 16 > kSharedStart + shared_bytes())
+      refuse("a tile lies outside of shared memory", place);
+    uint16_t bits[8];
+    std::memcpy(bits, static_cast<const unsigned char*>(shared_memory()) + (address - kSharedStart), 16);
+    for (int i = 0; i < 8; ++i)
+      to[i] = half ? cuda::to_float(cuda::Half{bits[i]}) : cuda::to_float(cuda::BFloat{bits[i]});
+  }
+  // 16 numbers of a row.
+  void read(int row, bool half, float (&to)[kProductSteps], const Place& place) const {
+    for (int piece = 0; piece < 2; ++piece) read_piece(row, piece, half, to + 8 * piece, place);
+  }
+  // Of a transpose.
+  void read_turned(int row, bool half, float (&to)[kProductSteps], const Place& place) const {
+    if (start % 1024 != 0) refuse("a tile that is turned does not begin on 1024 bytes", place);
+    for (int k = 0; k < kProductSteps; ++k) {
+      float numbers[8];
+      read_piece(k, row / 8, half, numbers, place);
+      to[k] = numbers[row % 8];
     }
   }
 };
@@ -115,11 +128,16 @@ void compute(const Product& product, float* numbers, const Place& place) {
   const int in_group = static_cast<int>(thread_number() % kGroupThreads), l = in_group % kWarpLanes;
   const int row = in_group / kWarpLanes * 16 + l / 4;
   float rows[2][kProductSteps], other[kProductSteps];
-  a.read(row, rows[0], place);
-  a.read(row + 8, rows[1], place);
+  const bool is_half = product.operands.half;
+  for (int i = 0; i < 2; ++i) {
+    if (product.operands.turned)
+      a.read_turned(row + 8 * i, is_half, rows[i], place);
+    else
+      a.read(row + 8 * i, is_half, rows[i], place);
+  }
   for (int j = 0; j < product.columns / 8; ++j) {
     for (int part = 0; part < 2; ++part) {
-      b.read(8 * j + 2 * (l % 4) + part, other, place);
+      b.read(8 * j + 2 * (l % 4) + part, is_half, other, place);
       for (int half = 0; half < 2; ++half) {
         float& number = numbers[4 * j + 2 * half + part];
         float sum = product.accumulate ? number : 0.0f;
@@ -173,13 +191,13 @@ void bulk_copy(void* to, const void* from, unsigned bytes, void* barrier, const 
   });
 }
 
-void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* barrier,
+void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, int64_t array, void* barrier,
                const Place& place) {
-  constexpr int kPieces = 8;  // of 16 bytes, of which those of a row are swapped by its number
+  constexpr int64_t kColumns = 64, kPiece = 8;  // numbers; pieces of a row are swapped by its number
   const unsigned start = shared_address(to, place), bytes = static_cast<unsigned>(map.tile_rows) * 128;
   if (start % 1024 != 0) refuse("a tile is not copied to 1024 bytes", place);
-  if (reinterpret_cast<uintptr_t>(map.numbers) % 16 != 0 || map.columns % 8 != 0 || map.tile_rows > 256 ||
-      map.rows < 1 || column % 8 != 0)
+  if (reinterpret_cast<uintptr_t>(map.numbers) % 16 != 0 || map.row_stride % 8 != 0 ||
+      map.array_stride % 8 != 0 || map.tile_rows > 256 || map.rows < 1 || map.arrays < 1)
     refuse("a map is not of rows on 16 bytes, or of more than 256", place);
   auto* tile = static_cast<unsigned char*>(to);
   shared_address(tile + bytes - 1, place);
@@ -187,15 +205,18 @@ void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* 
   std::memset(to, 0xff, bytes);
   later([=] {
     for (int64_t i = 0; i < map.tile_rows; ++i) {
-      for (int64_t piece = 0; piece < kPieces; ++piece) {
-        unsigned char* place_of_piece = tile + i * 128 + (piece ^ i % 8) * 16;
-        const int64_t number = column + piece * 8;
-        if (row + i < 0 || row + i >= map.rows || number < 0 || number >= map.columns)
-          std::memset(place_of_piece, 0, 16);
-        else
-          std::memcpy(
-              place_of_piece,
-              static_cast<const unsigned char*>(map.numbers) + ((row + i) * map.columns + number) * 2, 16);
+      for (int64_t k = 0; k < kColumns; ++k) {
+        unsigned char* place_of_number = tile + i * 128 + (k / kPiece ^ i % 8) * 16 + k % kPiece * 2;
+        const int64_t number = column + k;
+        const bool there = row + i >= 0 && row + i < map.rows && number >= 0 && number < map.columns &&
+                           array >= 0 && array < map.arrays;
+        std::memset(place_of_number, 0, 2);
+        if (!there) continue;
+        std::memcpy(place_of_number,
+                    static_cast<const unsigned char*>(map.numbers) +
+                        (array * map.array_stride + (row + i) * map.row_stride + number) * 2,
+                    2);
+        copied_bytes() += 2;
       }
     }
     at->bytes -= bytes;
@@ -218,31 +239,32 @@ void store_there(unsigned rank, void* to, const void* from, void* barrier, const
   });
 }
 
-void sync_group(int number, const Place& place) {
-  if (number < 1 || number > 15) refuse("a barrier of a warpgroup has a number from 1 to 15", place);
-  const size_t group = thread_number() / kGroupThreads;
+void sync_threads(int number, int threads, const Place& place) {
+  if (number < 1 || number > 15) refuse("a barrier of some threads has a number from 1 to 15", place);
+  const size_t group = thread_number() / static_cast<size_t>(threads);
   GroupBarrier* at = &state().group_barriers[{shared_memory(), number}];
   if (at->arrived == 0) at->group = group;
   if (at->group != group) refuse("warpgroups share a barrier", place);
   const unsigned phase = at->phase;
-  if (++at->arrived == kGroupThreads) {
+  if (++at->arrived == threads) {
     at->arrived = 0;
     ++at->phase;
     notify();
   }
-  wait_until([=] { return at->phase != phase; }, "its warpgroup", place);
+  wait_until([=] { return at->phase != phase; }, "the others at a barrier of some threads", place);
 }
 
 void multiply_tiles(float* numbers, int columns, uint64_t a, uint64_t b, bool accumulate,
-                    const Place& place) {
+                    const Place& place, const Operands& operands) {
   const size_t thread = thread_number();
   meet(0xffffffffu, &a, sizeof a, place);  // the lanes of a warp ask together
   Products& own = state().products[thread];
   std::vector<Asked>& asked = state().groups[thread / kGroupThreads];
   const size_t order = own.asked++;
-  if (order == asked.size()) asked.push_back({a, b, accumulate, 0});
+  if (order == asked.size()) asked.push_back({a, b, accumulate, operands, 0});
   Asked& of_group = asked[order];
-  if (of_group.a != a || of_group.b != b || of_group.accumulate != accumulate)
+  if (of_group.a != a || of_group.b != b || of_group.accumulate != accumulate ||
+      of_group.operands.turned != operands.turned || of_group.operands.half != operands.half)
     refuse("threads of a warpgroup ask for different products", place);
   ++of_group.threads;
   notify();
@@ -251,7 +273,7 @@ void multiply_tiles(float* numbers, int columns, uint64_t a, uint64_t b, bool ac
     kept.assign(numbers, numbers + columns / 2);
     for (int i = 0; i < columns / 2; ++i) numbers[i] = std::numeric_limits<float>::quiet_NaN();
   }
-  own.open.push_back({numbers, columns, a, b, accumulate, order});
+  own.open.push_back({numbers, columns, a, b, accumulate, operands, order});
 }
 
 void products_commit() {

@@ -27,25 +27,30 @@ void wait_for_phase(void* barrier, unsigned parity, const Place& place);
 // What it writes is unwritten until the barrier has counted it.
 void bulk_copy(void* to, const void* from, unsigned bytes, void* barrier, const Place& place);
 
-// An array of rows of numbers of two bytes, of which tiles of 64 columns are copied.
+// Arrays of rows of numbers of two bytes, of which tiles of 64 columns are copied.
 struct TileMap {
   const void* numbers;
-  int64_t rows, columns;
+  int64_t columns, rows, row_stride, arrays, array_stride;
   int tile_rows;
 };
 // The same of a tile, in the layout of an operand; zeros where the array ends.
-void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, void* barrier,
+void copy_tile(void* to, const TileMap& map, int64_t column, int64_t row, int64_t array, void* barrier,
                const Place& place);
-// Until all threads of the warpgroup are at the barrier of that number, which no other uses.
-void sync_group(int number, const Place& place);
+// Until so many threads, of which the first has a number that is a multiple of that, are at the barrier of
+// that number, which no others use.
+void sync_threads(int number, int threads, const Place& place);
 // kStoredBytes to where `to` lies in block `rank` of the cluster, counted by the barrier there that lies
 // where `barrier` does; unwritten until then.
 void store_there(unsigned rank, void* to, const void* from, void* barrier, const Place& place);
 
+// turned: a is given as its transpose, 16 rows of 64 numbers each; half: both are float16, not bf16.
+struct Operands {
+  bool turned = false, half = false;
+};
 // c (64 x columns) = a b^T (+ c): computed when products_wait says so; until then c is not to be read.
 // numbers: columns / 2 of this thread, as common/hopper.cuh says.
 void multiply_tiles(float* numbers, int columns, uint64_t a, uint64_t b, bool accumulate,
-                    const Place& place);
+                    const Place& place, const Operands& operands = {});
 void products_commit();
 void products_wait(int groups_left, const Place& place);
 

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/hopper/hopper_forward.h"
+
+#include "attention/hopper/attend_panels.cuh"
+#include "attention/layout.h"
+
+namespace ec::cuda {
+namespace {
+
+constexpr int64_t kMostCounted = int64_t{1} << 30;  // rows and numbers of the maps
+// Panels beside those of a tile, so that something is under way while it is weighed.
+constexpr int kLeastAhead = 4;
+constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;
+
+int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
+
+// The panels that a warpgroup of a kernel has.
+int own_panels(int panels) { return panels <= 6 ? 3 : panels <= 8 ? 4 : panels <= 12 ? 6 : 8; }
+
+size_t state_bytes(int rows) {
+  return rows == 16   ? sizeof(PoolState<BFloat, 16>)
+         : rows == 32 ? sizeof(PoolState<BFloat, 32>)
+                      : sizeof(PoolState<BFloat, 64>);
+}
+
+// Whether the copy engine finds the tokens.
+bool is_mapped(const AttentionProblem& problem) {
+  const Numbers& key = problem.key;
+  const int64_t apart = key.stride[1], arrays_apart = key.stride[0];
+  if (reinterpret_cast<uintptr_t>(key.data) % 16 != 0 || apart % 8 != 0 || apart < problem.key_columns ||
+      apart > kMostCounted || problem.tokens < 1 || problem.tokens > kMostCounted)
+    return false;
+  if (problem.offsets != nullptr || problem.sequences == 1) return true;
+  return arrays_apart > 0 && arrays_apart % apart == 0 && arrays_apart / apart <= kMostCounted &&
+         arrays_apart <= int64_t{1} << 38 && problem.sequences <= kMostCounted;
+}
+
+template <class T, int kRows, int kOwn>
+void launch(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
+  allow_shared(attend_panels<T, kRows, kOwn>, fit.shared_bytes);
+  EC_LAUNCH((attend_panels<T, kRows, kOwn>), static_cast<unsigned>(blocks), kHopperThreads,
+            fit.shared_bytes, stream, problem);
+}
+template <class T, int kRows>
+void launch_rows(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
+  const int own = own_panels(fit.panels);
+  if (own == 3) return launch<T, kRows, 3>(problem, fit, blocks, stream);
+  if (own == 4) return launch<T, kRows, 4>(problem, fit, blocks, stream);
+  if constexpr (kRows <= 32) {
+    if (own == 6) return launch<T, kRows, 6>(problem, fit, blocks, stream);
+    return launch<T, kRows, 8>(problem, fit, blocks, stream);
+  }
+}
+template <class T>
+void launch_kind(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
+  const int rows = head_rows(problem.call.problem.heads);
+  if (rows == 16) return launch_rows<T, 16>(problem, fit, blocks, stream);
+  if (rows == 32) return launch_rows<T, 32>(problem, fit, blocks, stream);
+  return launch_rows<T, 64>(problem, fit, blocks, stream);
+}
+
+}  // namespace
+
+bool runs_hopper_forward(int major, int minor) { return major == 9 && minor == 0; }
+
+HopperFit fit_hopper_forward(const AttentionProblem& problem, size_t most_shared) {
+  if (problem.key.kind == NumberKind::kFloat32 || problem.value.data != nullptr ||
+      problem.query.data == nullptr || problem.heads < kLeastTensorHeads ||
+      problem.heads > kMostTensorHeads || problem.key_columns > kMostPanels * kPanelColumns ||
+      !is_mapped(problem))
+    return {};
+  const int rows = head_rows(problem.heads);
+  HopperFit fit;
+  fit.panels = static_cast<int>((problem.key_columns + kPanelColumns - 1) / kPanelColumns);
+  if (fit.panels < kPoolers || (rows == 64 && fit.panels > kMostPanelsOfMany)) return {};
+  const size_t others = kSwizzleBytes +
+                        static_cast<size_t>(fit.panels) * rows * kPanelColumns * sizeof(BFloat) +
+                        state_bytes(rows);
+  for (int each = hopper_pairs_up(rows, own_panels(fit.panels)) ? 2 : 1; each >= 1; --each) {
+    // A block has 1 KB beside what it asks for.
+    const size_t most = each == 1 ? most_shared : (most_shared + 1024) / 2 - 1024;
+    if (most < others) continue;
+    fit.slots = static_cast<int>(min((most - others) / kPanelBytes, size_t{kMostSlots}));
+    fit.shared_bytes = others + static_cast<size_t>(fit.slots) * kPanelBytes;
+    fit.blocks_each = each;
+    fit.fits = fit.slots >= fit.panels + min(fit.panels, kLeastAhead);
+    if (fit.fits) break;
+  }
+  return fit;
+}
+
+void run_hopper_forward(const ForwardCall& call, const HopperFit& fit, int64_t blocks, Stream stream) {
+  const AttentionProblem& given = call.problem;
+  const bool one = given.offsets != nullptr || given.sequences == 1;
+  HopperForward problem = {};
+  problem.call = call;
+  problem.panels = fit.panels;
+  problem.slots = fit.slots;
+  const TiledArrays tokens = {given.key.data,
+                              given.key_columns,
+                              given.tokens,
+                              given.key.stride[1],
+                              one ? 1 : given.sequences,
+                              one ? given.tokens * given.key.stride[1] : given.key.stride[0]};
+  if (!make_tile_map(tokens, kTileTokens, &problem.tiles) ||
+      !make_tile_map(tokens, kEdgeTokens, &problem.edges))
+    return;
+  if (given.key.kind == NumberKind::kFloat16)
+    launch_kind<Half>(problem, fit, blocks, stream);
+  else
+    launch_kind<BFloat>(problem, fit, blocks, stream);
+}
+
+}  // namespace ec::cuda

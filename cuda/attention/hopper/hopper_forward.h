@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The forward by Hopper's own instructions; see attend_panels.cuh.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/platform.h"
+
+namespace ec::cuda {
+
+struct AttentionProblem;
+struct ForwardCall;
+
+// How a call is laid out in shared memory.
+struct HopperFit {
+  bool fits = false;
+  int panels = 0, slots = 0;
+  size_t shared_bytes = 0;
+  int blocks_each = 1;  // of a multiprocessor
+};
+
+// Whether a device of this compute capability runs it.
+bool runs_hopper_forward(int major, int minor);
+// Whether it takes such a problem, where a block shares so much at most.
+HopperFit fit_hopper_forward(const AttentionProblem& problem, size_t most_shared);
+// Starts one kernel of so many blocks. Requires: a problem that fits.
+void run_hopper_forward(const ForwardCall& call, const HopperFit& fit, int64_t blocks, Stream stream);
+
+}  // namespace ec::cuda

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a block multiplies with and pools into on Hopper (see attend_panels.cuh). A thread of warpgroup g
+// weighs one token of a tile for a quarter of the heads: all heads of a token are those of four lanes.
+#pragma once
+
+#include <type_traits>
+
+#include "attention/hopper/token_ring.cuh"
+
+namespace ec::cuda {
+
+// What a block shares beside the ring and the factor, which lie before it.
+template <class T, int kRows>
+struct alignas(kSwizzleBytes) PoolState {
+  T weights[kRows * kTileTokens];            // an operand: rows are heads
+  float sent[kRows / 4][kAttentionThreads];  // half sums, to a thread of the other warpgroup
+  double sums[kAttentionWarps][kRows][2];    // of weights over a warp's tokens, and as they are pooled
+  float largest[kAttentionWarps][kRows];     // over a warp's tokens
+  HeadState states[kRows];
+  float scale[kRows];  // of the factor
+  RingState ring;
+};
+
+// T has 16 bits. There are at most kRows heads, and 2 kOwn panels of the columns, of which the two
+// warpgroups have one by turns.
+template <class T, int kRows, int kOwn>
+class PanelPool {
+ public:
+  static constexpr int kWeighed = kRows / 4;  // heads of a thread, of its token
+  static constexpr int kSums = kRows / 2;     // of a thread, of a panel
+  static constexpr int kFactorBytes = kRows * kPanelColumns * static_cast<int>(sizeof(T));  // of a panel
+
+  __device__ PanelPool(const HopperForward& problem, const TokenRing& ring, PoolState<T, kRows>& shared,
+                       unsigned char* factor)
+      : problem_(problem), ring_(ring), shared_(shared), factor_(factor) {}
+
+  __device__ void sync() const { sync_threads<kAttentionThreads>(kPoolerBarrier); }
+  __device__ int token() const { return warp() % kPoolerWarps * 16 + lane() / 4 + 8 * group(); }
+  __device__ int own_head(int i) const { return i / 2 * 8 + lane() % 4 * 2 + i % 2; }
+  __device__ bool writes(int j) const { return j < heads(); }
+
+  // The factor of all panels, zeros beyond the heads and columns.
+  __device__ void load(int64_t b) const {
+    const AttentionProblem& problem = problem_.call.problem;
+    const Numbers& query = problem.query;
+    const int64_t origin = problem.query_per_sequence ? b * query.stride[0] : 0;
+    if constexpr (kScaled) {
+      for (int j = warp(); j < kRows; j += kAttentionWarps) {
+        const float scale = j < heads() ? head_scale(query, origin + j * query.stride[2], columns()) : 1.0f;
+        if (lane() == 0) shared_.scale[j] = scale;
+      }
+      sync();
+    }
+    if (query.kind == NumberKind::kFloat64)
+      load_from(static_cast<const double*>(query.data) + origin, false);
+    else if (query.kind == NumberKind::kFloat32)
+      load_from(static_cast<const float*>(query.data) + origin, false);
+    else
+      load_from(static_cast<const uint16_t*>(query.data) + origin, query.kind == NumberKind::kFloat16);
+    publish_writes();
+  }
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) totals_[i] = rounded_totals_[i] = 0.0f;
+#pragma unroll
+    for (int p = 0; p < kOwn; ++p)
+#pragma unroll
+      for (float& sum : sums_[p]) sum = 0.0f;
+  }
+
+  // z of this thread's heads and token, as the panels come.
+  __device__ void multiply(float (&z)[kWeighed]) const {
+    float products[kSums];
+    multiply_panel<true>(group(), products);
+#pragma unroll 1
+    for (int c = group() + kPoolers; c < problem_.panels; c += kPoolers) multiply_panel<false>(c, products);
+    products_end(products);
+    // Of its two tokens a thread sends one to the thread of the other warpgroup that has the same.
+    const bool second = group() != 0;
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      const float low = products[i / 2 * 4 + i % 2], high = products[i / 2 * 4 + 2 + i % 2];
+      shared_.sent[i][threadIdx.x ^ kGroupThreads] = second ? low : high;
+      z[i] = second ? high : low;
+    }
+    sync();
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      z[i] += shared_.sent[i][threadIdx.x];
+      if (kScaled) z[i] *= shared_.scale[own_head(i)];
+    }
+  }
+
+  // That what this thread's token has, which may be anything, is not pooled. Requires: all have multiplied.
+  __device__ void leave_out_token() const {
+    const uint4 zeros = {0, 0, 0, 0};
+#pragma unroll 1
+    for (int c = 0; c < problem_.panels; ++c) {
+      auto* row = reinterpret_cast<uint4*>(ring_.panel(c)) + token() * (kPanelColumns / 8);
+      row[lane() % 4] = zeros;
+      row[lane() % 4 + 4] = zeros;
+    }
+  }
+  __device__ void put(int i, float weight, float shrink) {
+    const T number = rounded(weight, T{});
+    shared_.weights[place_in_panel(own_head(i), token() / 8) + token() % 8] = number;
+    totals_[i] = __fmaf_rn(totals_[i], shrink, weight);
+    rounded_totals_[i] = __fmaf_rn(rounded_totals_[i], shrink, to_float(number));
+  }
+
+  // From the largest numbers of this thread's heads to the references of all.
+  __device__ void raise_references(const float (&f)[kWeighed]) const {
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      float largest = f[i];
+#pragma unroll
+      for (int step = 4; step < kWarpSize; step *= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, step));
+      if (lane() < 4) shared_.largest[warp()][own_head(i)] = largest;
+    }
+    sync();
+    if (threadIdx.x < kRows) {
+      float largest = shared_.largest[0][threadIdx.x];
+      for (int w = 1; w < kAttentionWarps; ++w) largest = fmaxf(largest, shared_.largest[w][threadIdx.x]);
+      raise_reference(largest, shared_.states[threadIdx.x]);
+    }
+    sync();
+  }
+  // Before add, where references move.
+  __device__ void shrink() {
+    float times[kWeighed];
+    bool some = false;
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      times[i] = shared_.states[own_head(i)].shrink;
+      some = some || times[i] != 1.0f;
+    }
+    if (some) {
+#pragma unroll
+      for (int p = 0; p < kOwn; ++p)
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) sums_[p][i] *= times[i / 4 * 2 + i % 2];
+    }
+    __syncwarp();
+  }
+  // sums += panel^T weights^T, of the own panels, each of which is given back.
+  __device__ void add() {
+    const uint64_t weights = tile_descriptor(shared_address(shared_.weights));
+    products_fence();
+#pragma unroll
+    for (int p = 0; p < kOwn; ++p) {
+      const int c = kPoolers * p + group();
+      // Beyond the last panel is the first once more: what comes of it is not used.
+      const uint64_t panel =
+          tile_descriptor(shared_address(ring_.panel(c < problem_.panels ? c : group())));
+#pragma unroll
+      for (int k = 0; k < kTileTokens / kProductSteps; ++k)
+        multiply_add_tiles<true>(sums_[p], panel + k * kNextTurnedStep, weights + k * kNextStep, T{});
+      products_commit();
+      if (p == 0) continue;
+      products_wait<1>();
+      give_back(c - kPoolers);
+    }
+#pragma unroll
+    for (int p = 0; p < kOwn; ++p) products_end(sums_[p]);
+    give_back(kPoolers * (kOwn - 1) + group());
+  }
+
+  // Of a piece: of thread j, the states of head j. Requires: all have put.
+  __device__ void sum_totals(HeadState* states) const {
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      double total = static_cast<double>(totals_[i]),
+             rounded_total = static_cast<double>(rounded_totals_[i]);
+#pragma unroll
+      for (int step = 4; step < kWarpSize; step *= 2) {
+        total += __shfl_xor_sync(kAllLanes, total, step);
+        rounded_total += __shfl_xor_sync(kAllLanes, rounded_total, step);
+      }
+      if (lane() >= 4) continue;
+      shared_.sums[warp()][own_head(i)][0] = total;
+      shared_.sums[warp()][own_head(i)][1] = rounded_total;
+    }
+    sync();
+    if (threadIdx.x >= kRows) return;
+    HeadState& state = states[threadIdx.x];
+    state.total = state.rounded_total = 0.0;
+    for (int w = 0; w < kAttentionWarps; ++w) {
+      state.total += shared_.sums[w][threadIdx.x][0];
+      state.rounded_total += shared_.sums[w][threadIdx.x][1];
+    }
+  }
+
+  // put(j, k, a, b) of the sums of head j and columns k and k + 1. Lanes have columns that lie side by
+  // side: two of them exchange what makes pairs.
+  template <class Put>
+  __device__ void each(float*, const Put& put) const {
+    const bool odd = lane() / 4 % 2 != 0;
+#pragma unroll
+    for (int p = 0; p < kOwn; ++p) {
+      const int c = kPoolers * p + group();
+      if (c >= problem_.panels) continue;
+#pragma unroll
+      for (int i = 0; i < kSums; i += 2) {
+        const float low = sums_[p][i], high = sums_[p][i + 1];
+        const float other = __shfl_xor_sync(kAllLanes, odd ? low : high, 4);
+        const int j = own_head(i / 4 * 2) + (odd ? 1 : 0);
+        const int k = c * kPanelColumns + warp() % kPoolerWarps * 16 + i / 2 % 2 * 8 + lane() / 8 * 2;
+        if (j < heads()) put(j, k, odd ? other : low, odd ? high : other);
+      }
+    }
+  }
+
+ private:
+  static constexpr bool kScaled = std::is_same_v<T, Half>;
+
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
+  static __device__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
+  static __device__ int group() { return static_cast<int>(threadIdx.x) / kGroupThreads; }
+  __device__ int heads() const { return static_cast<int>(problem_.call.problem.heads); }
+  __device__ int columns() const { return static_cast<int>(problem_.call.problem.key_columns); }
+
+  // A thread has 8 columns of a head at a time.
+  template <class N>
+  __device__ void load_from(const N* from, bool half) const {
+    const Numbers& query = problem_.call.problem.query;
+    const int64_t apart = query.stride[1];
+    // What lies together is read by threads side by side.
+    const bool by_heads = query.stride[2] <= apart;
+    const int pieces = problem_.panels * (kPanelColumns / 8), across = by_heads ? kRows : pieces;
+#pragma unroll 2
+    for (int i = static_cast<int>(threadIdx.x); i < kRows * pieces; i += kAttentionThreads) {
+      const int j = by_heads ? i % across : i / across, piece = by_heads ? i / across : i % across;
+      const N* row = from + j * query.stride[2];
+      const float times = kScaled ? 1.0f / shared_.scale[j] : 1.0f;
+      float numbers[8];
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        const int k = 8 * piece + n;
+        numbers[n] = j < heads() && k < columns() ? float_of_bits(row[k * apart], half) * times : 0.0f;
+      }
+      T* panel = reinterpret_cast<T*>(factor_ + piece / 8 * kFactorBytes);
+      *reinterpret_cast<uint4*>(panel + place_in_panel(j, piece % 8)) =
+          uint4{pair_bits(numbers[0], numbers[1], T{}), pair_bits(numbers[2], numbers[3], T{}),
+                pair_bits(numbers[4], numbers[5], T{}), pair_bits(numbers[6], numbers[7], T{})};
+    }
+  }
+
+  // z += panel . factor, of panel c.
+  template <bool kFirst>
+  __device__ void multiply_panel(int c, float (&products)[kSums]) const {
+    const uint64_t panel = tile_descriptor(shared_address(ring_.panel(c))),
+                   factor = tile_descriptor(shared_address(factor_ + c * kFactorBytes));
+    ring_.wait(c);
+    products_fence();
+    if (kFirst)
+      multiply_tiles<false>(products, panel, factor, T{});
+    else
+      multiply_add_tiles<false>(products, panel, factor, T{});
+#pragma unroll
+    for (int k = 1; k < kPanelColumns / kProductSteps; ++k)
+      multiply_add_tiles<false>(products, panel + k * kNextStep, factor + k * kNextStep, T{});
+    products_commit();
+  }
+  __device__ void give_back(int c) const {
+    if (c < problem_.panels) ring_.give(c);
+  }
+
+  const HopperForward& problem_;
+  const TokenRing& ring_;
+  PoolState<T, kRows>& shared_;
+  unsigned char* factor_;
+  float totals_[kWeighed], rounded_totals_[kWeighed];  // of this thread's tokens
+  float sums_[kOwn][kSums];
+};
+
+}  // namespace ec::cuda
