@@ -123,14 +123,19 @@ struct TileToken {
   bool there;
 };
 
+// What is added to z of a head. Requires: there is a bias.
+__device__ __forceinline__ float bias_of(const AttentionProblem& problem, const Sequences& sequences,
+                                         int64_t b, const TileToken& token, int j) {
+  const Numbers& bias = problem.bias;
+  if (!token.counts() || j >= problem.heads) return 0.0f;
+  const int64_t at = sequences.origin(bias.stride, b) + token.t * bias.stride[1] + j * bias.stride[2];
+  return static_cast<float>(number_at(bias, at));
+}
+
 // z of a head with its bias, through the activation.
 __device__ __forceinline__ float activated(const AttentionProblem& problem, const Sequences& sequences,
                                            int64_t b, const TileToken& token, int j, float z) {
-  const Numbers& bias = problem.bias;
-  if (bias.data != nullptr && token.counts() && j < problem.heads) {
-    const int64_t at = sequences.origin(bias.stride, b) + token.t * bias.stride[1] + j * bias.stride[2];
-    z += static_cast<float>(number_at(bias, at));
-  }
+  if (problem.bias.data != nullptr) z += bias_of(problem, sequences, b, token, j);
   return problem.activation == Activation::kTanh ? tanhf(z) : z;
 }
 

@@ -175,6 +175,18 @@ __device__ __forceinline__ float near_root(float a) {
   return root;
 }
 
+// 2^a and 1 / a with errors of about two units in the last place, without denormal numbers.
+__device__ __forceinline__ float near_power(float a) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(a));
+  return power;
+}
+__device__ __forceinline__ float near_inverse(float a) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(a));
+  return inverse;
+}
+
 #else
 
 inline unsigned shared_address(const void* memory, EC_CALLED_FROM) {
@@ -213,6 +225,8 @@ inline void products_end(float (&)[kThreadNumbers], EC_CALLED_FROM) {
 }
 inline int lane_anew() { return emulation::lane(); }
 inline float near_root(float a) { return std::sqrt(a); }
+inline float near_power(float a) { return std::exp2(a); }
+inline float near_inverse(float a) { return 1.0f / a; }
 
 #endif
 

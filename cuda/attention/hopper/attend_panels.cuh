@@ -21,6 +21,20 @@
 
 namespace ec::cuda {
 
+// tanh a with an error of about three units in the last place, and nowhere another way for other numbers:
+// those of several heads are found side by side.
+__device__ __forceinline__ float near_tanh(float a) {
+  const float square = a * a, size = fabsf(a);
+  constexpr float k0 = kTanhCoefficient[0], k1 = kTanhCoefficient[1], k2 = kTanhCoefficient[2],
+                  k3 = kTanhCoefficient[3], k4 = kTanhCoefficient[4];
+  float small =
+      __fmaf_rn(__fmaf_rn(__fmaf_rn(__fmaf_rn(k4, square, k3), square, k2), square, k1), square, k0);
+  small = __fmaf_rn(small * square, a, a);
+  const float power = near_power(size * (2.0f * static_cast<float>(kLog2E)));
+  const float large = __fmaf_rn(-2.0f, near_inverse(power + 1.0f), 1.0f);
+  return size <= kTanhSmall ? small : copysignf(large, a);
+}
+
 // The weights of a tile that is present.
 template <class Pool>
 __device__ __forceinline__ void weigh_panels(const ForwardCall& call, const TileHeader& header,
@@ -32,34 +46,42 @@ __device__ __forceinline__ void weigh_panels(const ForwardCall& call, const Tile
   const bool counts =
       t < header.piece.last && kept(problem, call.sequences, header.piece.sequence, t, &offset);
   const TileToken token(call.sequences, header, kTileTokens, pool.token(), counts ? offset : -HUGE_VALF);
-  const auto put_like_scores = [&](float* to, int j, float number) {
-    if (to != nullptr && token.there && j < problem.heads) to[token.place + j * step] = number;
+  const auto put_like_scores = [&](float* to, const float(&numbers)[kWeighed]) {
+    if (to == nullptr || !token.there) return;
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i)
+      if (pool.writes(pool.own_head(i))) to[token.place + pool.own_head(i) * step] = numbers[i];
   };
   float f[kWeighed];
   pool.multiply(f);
-  float near = 0.0f;  // of numbers that are at most 1
-  double square = 0.0;
 #pragma unroll
-  for (int i = 0; i < kWeighed; ++i) {
-    const int j = pool.own_head(i);
-    const float z = counts ? f[i] : 0.0f;
-    put_like_scores(call.result.scores, j, z);
-    f[i] = activated(problem, call.sequences, header.piece.sequence, token, j, z);
-    if (problem.activation == Activation::kTanh)
-      near = __fmaf_rn(f[i], f[i], near);
-    else
-      square += static_cast<double>(f[i]) * static_cast<double>(f[i]);
+  for (float& z : f) z = counts ? z : 0.0f;
+  put_like_scores(call.result.scores, f);
+  if (problem.bias.data != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i)
+      f[i] += bias_of(problem, call.sequences, header.piece.sequence, token, pool.own_head(i));
   }
-  square += static_cast<double>(near);
+  double square = 0.0;
+  if (problem.activation == Activation::kTanh) {
+    float near = 0.0f;  // of numbers that are at most 1
+#pragma unroll
+    for (float& a : f) {
+      a = near_tanh(a);
+      near = __fmaf_rn(a, a, near);
+    }
+    square = static_cast<double>(near);
+  } else {
+#pragma unroll
+    for (const float a : f) square += static_cast<double>(a) * static_cast<double>(a);
+  }
 #pragma unroll
   for (int lanes = 1; lanes < 4; lanes *= 2) square += __shfl_xor_sync(kAllLanes, square, lanes);
   float passed;
   const float length = inverse_length(problem, square, &passed);
 #pragma unroll
-  for (int i = 0; i < kWeighed; ++i) {
-    f[i] = counts ? f[i] * length + token.offset : -HUGE_VALF;
-    put_like_scores(call.result.weights, pool.own_head(i), f[i]);
-  }
+  for (float& a : f) a = counts ? a * length + token.offset : -HUGE_VALF;
+  put_like_scores(call.result.weights, f);
   if (unbounded) pool.raise_references(f);
 #pragma unroll
   for (int i = 0; i < kWeighed; ++i) {
@@ -110,8 +132,10 @@ __device__ __forceinline__ void attend_panels_of(const HopperForward& problem, T
 }
 
 // Of narrow rows two blocks of a multiprocessor go by turns, and share its registers.
-constexpr int kNarrowPanels = 3;
-__host__ __device__ constexpr bool hopper_pairs_up(int rows, int own) { return own <= kNarrowPanels && rows <= 32; }
+constexpr int kNarrowPanels = 3, kNarrowRows = 16;
+__host__ __device__ constexpr bool hopper_pairs_up(int rows, int own) {
+  return own <= kNarrowPanels && rows <= kNarrowRows;
+}
 
 // Of a thread that pools, and of one that brings.
 __host__ __device__ constexpr int pooler_registers(bool pair) { return pair ? 104 : 224; }

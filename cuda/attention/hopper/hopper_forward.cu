@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kMostCounted = int64_t{1} << 30;  // rows and numbers of the maps
 // Panels beside those of a tile, so that something is under way while it is weighed.
 constexpr int kLeastAhead = 4;
-constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;
+constexpr int kMostPanels = 16, kMostPanelsOfMany = 6;  // of more than 32 heads
 
 int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
 
@@ -45,8 +45,8 @@ template <class T, int kRows>
 void launch_rows(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
   const int own = own_panels(fit.panels);
   if (own == 3) return launch<T, kRows, 3>(problem, fit, blocks, stream);
-  if (own == 4) return launch<T, kRows, 4>(problem, fit, blocks, stream);
   if constexpr (kRows <= 32) {
+    if (own == 4) return launch<T, kRows, 4>(problem, fit, blocks, stream);
     if (own == 6) return launch<T, kRows, 6>(problem, fit, blocks, stream);
     return launch<T, kRows, 8>(problem, fit, blocks, stream);
   }

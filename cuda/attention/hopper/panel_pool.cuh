@@ -9,13 +9,21 @@
 
 namespace ec::cuda {
 
+constexpr int kDrained = 16;  // columns of a panel, of a warp
+
 // What a block shares beside the ring and the factor, which lie before it.
 template <class T, int kRows>
 struct alignas(kSwizzleBytes) PoolState {
-  T weights[kRows * kTileTokens];            // an operand: rows are heads
-  float sent[kRows / 4][kAttentionThreads];  // half sums, to a thread of the other warpgroup
-  double sums[kAttentionWarps][kRows][2];    // of weights over a warp's tokens, and as they are pooled
-  float largest[kAttentionWarps][kRows];     // over a warp's tokens
+  struct OfTile {
+    T weights[kRows * kTileTokens];            // an operand: rows are heads
+    float sent[kRows / 4][kAttentionThreads];  // half sums, to a thread of the other warpgroup
+    double sums[kAttentionWarps][kRows][2];    // of weights over a warp's tokens, and as they are pooled
+  };
+  union {
+    OfTile tile;
+    float drained[kAttentionWarps][kRows][kDrained];  // when a piece is finished
+  };
+  float largest[kAttentionWarps][kRows];  // over a warp's tokens
   HeadState states[kRows];
   float scale[kRows];  // of the factor
   RingState ring;
@@ -80,13 +88,13 @@ class PanelPool {
 #pragma unroll
     for (int i = 0; i < kWeighed; ++i) {
       const float low = products[i / 2 * 4 + i % 2], high = products[i / 2 * 4 + 2 + i % 2];
-      shared_.sent[i][threadIdx.x ^ kGroupThreads] = second ? low : high;
+      shared_.tile.sent[i][threadIdx.x ^ kGroupThreads] = second ? low : high;
       z[i] = second ? high : low;
     }
     sync();
 #pragma unroll
     for (int i = 0; i < kWeighed; ++i) {
-      z[i] += shared_.sent[i][threadIdx.x];
+      z[i] += shared_.tile.sent[i][threadIdx.x];
       if (kScaled) z[i] *= shared_.scale[own_head(i)];
     }
   }
@@ -103,7 +111,7 @@ class PanelPool {
   }
   __device__ void put(int i, float weight, float shrink) {
     const T number = rounded(weight, T{});
-    shared_.weights[place_in_panel(own_head(i), token() / 8) + token() % 8] = number;
+    shared_.tile.weights[place_in_panel(own_head(i), token() / 8) + token() % 8] = number;
     totals_[i] = __fmaf_rn(totals_[i], shrink, weight);
     rounded_totals_[i] = __fmaf_rn(rounded_totals_[i], shrink, to_float(number));
   }
@@ -145,7 +153,7 @@ class PanelPool {
   }
   // sums += panel^T weights^T, of the own panels, each of which is given back.
   __device__ void add() {
-    const uint64_t weights = tile_descriptor(shared_address(shared_.weights));
+    const uint64_t weights = tile_descriptor(shared_address(shared_.tile.weights));
     products_fence();
 #pragma unroll
     for (int p = 0; p < kOwn; ++p) {
@@ -178,36 +186,40 @@ class PanelPool {
         rounded_total += __shfl_xor_sync(kAllLanes, rounded_total, step);
       }
       if (lane() >= 4) continue;
-      shared_.sums[warp()][own_head(i)][0] = total;
-      shared_.sums[warp()][own_head(i)][1] = rounded_total;
+      shared_.tile.sums[warp()][own_head(i)][0] = total;
+      shared_.tile.sums[warp()][own_head(i)][1] = rounded_total;
     }
     sync();
     if (threadIdx.x >= kRows) return;
     HeadState& state = states[threadIdx.x];
     state.total = state.rounded_total = 0.0;
     for (int w = 0; w < kAttentionWarps; ++w) {
-      state.total += shared_.sums[w][threadIdx.x][0];
-      state.rounded_total += shared_.sums[w][threadIdx.x][1];
+      state.total += shared_.tile.sums[w][threadIdx.x][0];
+      state.rounded_total += shared_.tile.sums[w][threadIdx.x][1];
     }
   }
 
-  // put(j, k, a, b) of the sums of head j and columns k and k + 1. Lanes have columns that lie side by
-  // side: two of them exchange what makes pairs.
+  // put(j, k, a, b) of the sums of head j and columns k and k + 1. They go through shared memory, so that
+  // little code puts all of them.
   template <class Put>
   __device__ void each(float*, const Put& put) const {
-    const bool odd = lane() / 4 % 2 != 0;
+    sync();  // all have read what was there
+    float(&drained)[kRows][kDrained] = shared_.drained[warp()];
 #pragma unroll
     for (int p = 0; p < kOwn; ++p) {
       const int c = kPoolers * p + group();
       if (c >= problem_.panels) continue;
 #pragma unroll
-      for (int i = 0; i < kSums; i += 2) {
-        const float low = sums_[p][i], high = sums_[p][i + 1];
-        const float other = __shfl_xor_sync(kAllLanes, odd ? low : high, 4);
-        const int j = own_head(i / 4 * 2) + (odd ? 1 : 0);
-        const int k = c * kPanelColumns + warp() % kPoolerWarps * 16 + i / 2 % 2 * 8 + lane() / 8 * 2;
-        if (j < heads()) put(j, k, odd ? other : low, odd ? high : other);
+      for (int i = 0; i < kSums; ++i)
+        drained[own_head(i / 4 * 2 + i % 2)][lane() / 4 + i / 2 % 2 * 8] = sums_[p][i];
+      __syncwarp();
+      const int k = c * kPanelColumns + warp() % kPoolerWarps * kDrained + lane() % 8 * 2;
+#pragma unroll 1
+      for (int j = lane() / 8; j < heads(); j += 4) {
+        const float2 pair = *reinterpret_cast<const float2*>(&drained[j][lane() % 8 * 2]);
+        put(j, k, pair.x, pair.y);
       }
+      __syncwarp();
     }
   }
 
