@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forward of attention as a device with Hopper's instructions takes it, on the emulation: each token is
 // read once, and what comes out is right whatever the places, cuts, numbers and requests are.
+#include "attention/hopper/hopper_forward.h"
 #include "attention_call.h"
 
 namespace {
@@ -22,9 +23,10 @@ constexpr auto kFree = EC_HEAD_NORM_NONE;
 
 constexpr int64_t kEdge = 8;  // tokens that are copied at a time where a tile ends
 
-// A forward, and how many bytes of tokens it has copied.
-int64_t forward(Call& call, int multiprocessors) {
+// A forward, which is Hopper's or not, and how many bytes of tokens it has copied.
+int64_t forward(Call& call, int multiprocessors, bool fits = true) {
   call.problem.hopper = true;
+  CHECK(ec::cuda::fit_hopper_forward(call.problem, ec::emulation::most_shared()).fits == fits);
   const uint64_t before = ec::emulation::copied_bytes();
   call.forward(multiprocessors);
   return static_cast<int64_t>(ec::emulation::copied_bytes() - before);
@@ -80,9 +82,164 @@ void every_form() {
   }
 }
 
+// Of all tokens that count.
+int64_t token_bytes(const Call& call) {
+  const Shape& shape = call.model.shape;
+  int64_t tokens = 0;
+  for (int64_t b = 0; b < shape.sequences; ++b)
+    for (int64_t t = 0; t < call.model.room(b); ++t) tokens += call.model.counts(b, t) ? 1 : 0;
+  return tokens * shape.key_columns * 2;
+}
+
+// But for what lies beside a cut: tokens up to a multiple of kEdge of each piece.
+void each_token_is_read_once() {
+  const struct {
+    Shape shape;
+    int multiprocessors;
+    int64_t pieces;  // that may end within a sequence, or before others of an array
+  } cases[] = {
+      {{"whole", 3, 200, 16, 768, 0, kDense, kTanh, kNormed}, 1, 0},
+      {{"64 heads", 2, 90, 40, 384, 0, kDense, kTanh, kNormed}, 1, 0},
+      {{"cut", 1, 500, 32, 520, 0, kDense, kTanh, kNormed}, 4, 3},
+      {{"cut, narrow", 2, 300, 16, 256, 0, kDense, kTanh, kNormed}, 3, 5},
+      {{"lengths", 4, 150, 9, 704, 0, kLengths, kPlain, kFree}, 2, 5},
+      {{"ragged", 6, 500, 16, 640, 0, kRagged, kTanh, kNormed}, 3, 8},
+  };
+  for (const auto& each : cases) {
+    const Model model(each.shape);
+    for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
+      Call call(model, dtype);
+      const int64_t bytes = forward(call, each.multiprocessors), least = token_bytes(call);
+      CHECK(bytes >= least && bytes <= least + each.pieces * (kEdge - 1) * each.shape.key_columns * 2);
+    }
+  }
+}
+
+void as_loops_in_double_say() {
+  const Shape shapes[] = {
+      {"double", 2, 150, 6, 72, 0, kRagged, kTanh, kNormed, false, true},
+      {"double, mask", 1, 80, 9, 80, 0, kDense, kPlain, kFree, true, false, true, true},
+  };
+  for (const Shape& shape : shapes) {
+    Model model(shape);
+    const attention_model::Wanted wanted(model);
+    for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
+      Call call(model, dtype);
+      forward(call, 2);
+      attention_call::results_are_right(call, wanted);
+    }
+  }
+}
+
+// Scores that no bound holds for, whose references move, and all weight on few tokens.
+void sharp_sequences() {
+  const Shape shape = {"sharp", 2, 350, 20, 136, 0, kRagged, kPlain, kFree, false, true, true};
+  Model model(shape);
+  for (double& temperature : model.temperature) temperature *= 0.05;
+  Call exact(model, EC_FLOAT32);
+  exact.forward(2);
+  for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
+    Call call(model, dtype);
+    forward(call, 2);
+    agree(call, exact);
+  }
+}
+
+// Numbers of a query that float16 has not.
+void large_and_small_queries() {
+  const Shape shape = {"sizes", 1, 100, 6, 72, 0, kDense, kPlain, kNormed};
+  for (const double size : {1e-6, 1e6}) {
+    Model model(shape);
+    for (double& number : model.query) number *= size;
+    Call exact(model, EC_FLOAT32);
+    exact.forward(2);
+    for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
+      Call call(model, dtype);
+      forward(call, 2);
+      agree(call, exact);
+    }
+  }
+}
+
+// Rows with others' numbers between them, which the copy engine finds or not; many short sequences, and
+// those without tokens.
+void places() {
+  const Shape shapes[] = {
+      {"many", 40, 300, 8, 128, 0, kRagged, kTanh, kNormed, true},
+      {"many lengths", 36, 20, 17, 96, 0, kLengths, kPlain, kFree},
+      {"odd columns", 3, 100, 16, 101, 0, kLengths, kTanh, kNormed},
+  };
+  for (const Shape& shape : shapes) {
+    const Model model(shape);
+    Call exact(model, EC_FLOAT32);
+    exact.forward(2);
+    const struct {
+      int64_t gap, start;
+    } cases[] = {{8, 8}, {3, 0}, {3, 8}, {8, 4}};
+    for (const auto& each : cases) {
+      Call call(model, EC_BFLOAT16, each.gap, each.start);
+      forward(call, 3, (shape.key_columns + each.gap) % 8 == 0 && each.start % 8 == 0);
+      agree(call, exact);
+    }
+  }
+  const Model model(shapes[0]);
+  const std::vector<uint8_t> keep(300, 0);
+  for (const bool masked : {false, true}) {
+    Call none(model, EC_BFLOAT16);
+    if (masked) {
+      none.problem.keep = keep.data();
+    } else {
+      none.problem.tokens = 0;
+      none.problem.offsets = nullptr;
+    }
+    forward(none, 2, masked);
+    for (size_t i = 0; i < none.out.size(); ++i) CHECK(none.out[i] == 0.0);
+  }
+}
+
+// A NaN stays in its sequence, whatever tile it comes with.
+void numbers_beyond() {
+  for (const auto layout : {kDense, kRagged}) {
+    const Shape shape = {"beyond", 3, 120, 6, 136, 0, layout, kPlain, kFree};
+    const Model good(shape);
+    Model bad(shape);
+    bad.key[static_cast<size_t>(bad.row(2, 0) * 136 + 100)] = NAN;
+    Call of_good(good, EC_BFLOAT16), of_bad(bad, EC_BFLOAT16);
+    forward(of_good, 1);
+    forward(of_bad, 1);
+    for (size_t i = 0; i < of_good.out.size(); ++i)
+      if (i / (6 * 136) == 2)
+        CHECK(std::isnan(of_bad.out[i]));
+      else
+        CHECK(of_bad.out[i] == of_good.out[i]);
+  }
+}
+
+// Requests for nothing but out.
+void out_alone() {
+  const Shape shape = {"out", 3, 130, 12, 200, 0, kDense, kTanh, kNormed};
+  const Model model(shape);
+  Call all(model, EC_BFLOAT16), alone(model, EC_BFLOAT16);
+  forward(all, 2);
+  alone.problem.hopper = true;
+  ec::cuda::AttentionResult result = {};
+  result.out = alone.out.data();
+  const attention_call::Workspace workspace(
+      ec::cuda::attention_forward_workspace_bytes(alone.problem, result, 2));
+  CHECK(ec::cuda::run_attention_forward(alone.problem, result, 2, workspace.memory.get(), nullptr));
+  CHECK(alone.out.bytes == all.out.bytes);
+}
+
 }  // namespace
 
 int main() {
   every_form();
+  each_token_is_read_once();
+  as_loops_in_double_say();
+  sharp_sequences();
+  large_and_small_queries();
+  places();
+  numbers_beyond();
+  out_alone();
   return check::report();
 }
