@@ -40,7 +40,11 @@ class PanelPool {
 
   __device__ PanelPool(const HopperForward& problem, const TokenRing& ring, PoolState<T, kRows>& shared,
                        unsigned char* factor)
-      : problem_(problem), ring_(ring), shared_(shared), factor_(factor) {}
+      : problem_(problem),
+        ring_(ring),
+        shared_(shared),
+        factor_(factor),
+        group_(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0)) {}
 
   __device__ void sync() const { sync_threads<kAttentionThreads>(kPoolerBarrier); }
   __device__ int token() const { return warp() % kPoolerWarps * 16 + lane() / 4 + 8 * group(); }
@@ -228,7 +232,7 @@ class PanelPool {
 
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
   static __device__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
-  static __device__ int group() { return static_cast<int>(threadIdx.x) / kGroupThreads; }
+  __device__ int group() const { return group_; }
   __device__ int heads() const { return static_cast<int>(problem_.call.problem.heads); }
   __device__ int columns() const { return static_cast<int>(problem_.call.problem.key_columns); }
 
@@ -282,6 +286,7 @@ class PanelPool {
   const TokenRing& ring_;
   PoolState<T, kRows>& shared_;
   unsigned char* factor_;
+  const int group_;  // from one lane: the compiler is to know that it is the same in all of a warp
   float totals_[kWeighed], rounded_totals_[kWeighed];  // of this thread's tokens
   float sums_[kOwn][kSums];
 };
