@@ -88,11 +88,14 @@ __device__ __forceinline__ void raise_reference(float largest, HeadState& state)
   if (raised) state.reference = largest;
 }
 
-// The weight of a number that counts.
+// The weight of a number that lies so far above the reference.
+__device__ __forceinline__ float power_above(float above, float inverse) {
+  return exp2f(above * inverse * static_cast<float>(kLog2E));
+}
+// Of a number that counts.
 __device__ __forceinline__ float power_of(float f, const HeadState& state) {
   const float reference = state.reference;
-  const float above = f - (reference == -HUGE_VALF ? 0.0f : reference);
-  return exp2f(above * state.inverse * static_cast<float>(kLog2E));
+  return power_above(f - (reference == -HUGE_VALF ? 0.0f : reference), state.inverse);
 }
 
 // Of this warp's heads; f: of this lane's token.

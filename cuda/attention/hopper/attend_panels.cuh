@@ -82,11 +82,17 @@ __device__ __forceinline__ void weigh_panels(const ForwardCall& call, const Tile
 #pragma unroll
   for (float& a : f) a = counts ? a * length + token.offset : -HUGE_VALF;
   put_like_scores(call.result.weights, f);
-  if (unbounded) pool.raise_references(f);
+  if (unbounded) {
+    pool.raise_references(f);
 #pragma unroll
-  for (int i = 0; i < kWeighed; ++i) {
-    const HeadState& state = states[pool.own_head(i)];
-    pool.put(i, counts ? power_of(f[i], state) : 0.0f, state.shrink);
+    for (int i = 0; i < kWeighed; ++i) {
+      const HeadState& state = states[pool.own_head(i)];
+      pool.put(i, counts ? power_of(f[i], state) : 0.0f, state.shrink);
+    }
+  } else {  // all references are 1, and stay
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i)
+      pool.put(i, counts ? power_above(f[i] - 1.0f, states[pool.own_head(i)].inverse) : 0.0f, 1.0f);
   }
   if (!counts) pool.leave_out_token();
   publish_writes();

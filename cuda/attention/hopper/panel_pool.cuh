@@ -11,9 +11,9 @@ namespace ec::cuda {
 
 constexpr int kDrained = 16;  // columns of a panel, of a warp
 
-// What a block shares beside the ring and the factor, which lie before it.
+// What a block shares beside the ring and the factor, which lie before it: on kSwizzleBytes.
 template <class T, int kRows>
-struct alignas(kSwizzleBytes) PoolState {
+struct PoolState {
   struct OfTile {
     T weights[kRows * kTileTokens];            // an operand: rows are heads
     float sent[kRows / 4][kAttentionThreads];  // half sums, to a thread of the other warpgroup
