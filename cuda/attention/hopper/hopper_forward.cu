@@ -8,6 +8,7 @@ namespace ec::cuda {
 namespace {
 
 constexpr int64_t kMostCounted = int64_t{1} << 30;  // rows and numbers of the maps
+constexpr int64_t kMostApart = int64_t{1} << 38;    // numbers
 // Panels beside those of a tile, so that something is under way while it is weighed.
 constexpr int kLeastAhead = 4;
 constexpr int kMostPanels = 16, kMostPanelsOfMany = 6;  // of more than 32 heads
@@ -28,11 +29,11 @@ bool is_mapped(const AttentionProblem& problem) {
   const Numbers& key = problem.key;
   const int64_t apart = key.stride[1], arrays_apart = key.stride[0];
   if (reinterpret_cast<uintptr_t>(key.data) % 16 != 0 || apart % 8 != 0 || apart < problem.key_columns ||
-      apart > kMostCounted || problem.tokens < 1 || problem.tokens > kMostCounted)
+      apart > kMostCounted || problem.tokens < 1 || problem.tokens > min(kMostCounted, kMostApart / apart))
     return false;
   if (problem.offsets != nullptr || problem.sequences == 1) return true;
   return arrays_apart > 0 && arrays_apart % apart == 0 && arrays_apart / apart <= kMostCounted &&
-         arrays_apart <= int64_t{1} << 38 && problem.sequences <= kMostCounted;
+         arrays_apart <= kMostApart && problem.sequences <= kMostCounted;
 }
 
 template <class T, int kRows, int kOwn>
