@@ -42,8 +42,8 @@ __device__ __forceinline__ void copy_tile(void* to, const TileMap& map, int colu
   EC_16_PLACES       \
   ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 
-// multiply_tiles<kTurned>, multiply_add_tiles<kTurned> and products_end, of n numbers of a thread, and of
-// one kind of operands.
+// multiply_tiles<kTurned> and multiply_add_tiles<kTurned> of n numbers of a thread, and of one kind of
+// operands; and products_end, which of 32 numbers hopper_tiles.cuh has.
 #define EC_FEW_COLUMNS(n, columns, place_a, place_b, place_turned, Number, kind)                           \
   template <bool kTurned>                                                                                  \
   __device__ __forceinline__ void multiply_tiles(float(&numbers)[n], uint64_t a, uint64_t b, Number) {     \
@@ -73,7 +73,6 @@ EC_FEW_COLUMNS(16, "32", "16", "17", "18", Half, "f16")
 EC_FEW_COLUMNS_END(16)
 EC_FEW_COLUMNS(32, "64", "32", "33", "34", BFloat, "bf16")
 EC_FEW_COLUMNS(32, "64", "32", "33", "34", Half, "f16")
-EC_FEW_COLUMNS_END(32)
 
 #else
 
@@ -94,10 +93,6 @@ void multiply_tiles(float (&numbers)[kNumbers], uint64_t a, uint64_t b, Number k
 template <bool kTurned, int kNumbers, class Number>
 void multiply_add_tiles(float (&numbers)[kNumbers], uint64_t a, uint64_t b, Number kind, EC_CALLED_FROM) {
   emulation::multiply_tiles(numbers, 2 * kNumbers, a, b, true, EC_HERE, operands(kTurned, kind));
-}
-template <int kNumbers>
-void products_end(float (&)[kNumbers], EC_CALLED_FROM) {
-  emulation::products_wait(0, EC_HERE);
 }
 
 #endif

@@ -3,6 +3,7 @@
 // read once, and what comes out is right whatever the places, cuts, numbers and requests are.
 #include "attention_call.h"
 
+#include "attention/hopper/attend_panels.cuh"
 #include "attention/hopper/hopper_forward.h"
 
 namespace {
@@ -231,9 +232,21 @@ void out_alone() {
   CHECK(alone.out.bytes == all.out.bytes);
 }
 
+// As near as the comment at near_tanh says, on both sides of where it changes.
+void tanh_is_near() {
+  for (int i = -4000; i <= 4000; ++i) {
+    const float a = static_cast<float>(i) / 400.0f;
+    const double exact = std::tanh(static_cast<double>(a));
+    CHECK(std::fabs(static_cast<double>(ec::cuda::near_tanh(a)) - exact) <= 2e-7 * std::fabs(exact));
+  }
+  CHECK(ec::cuda::near_tanh(1e30f) == 1.0f && ec::cuda::near_tanh(-1e30f) == -1.0f);
+  CHECK(ec::cuda::near_tanh(1e-30f) == 1e-30f && std::isnan(ec::cuda::near_tanh(NAN)));
+}
+
 }  // namespace
 
 int main() {
+  tanh_is_near();
   every_form();
   each_token_is_read_once();
   as_loops_in_double_say();
