@@ -62,8 +62,8 @@ struct HeadRows {
   int64_t head_stride, column_stride;  // in numbers
   int heads, columns;
   // Of head j number j * power_step: what its numbers are divided by, a power of two. Null: nothing.
-  const float* powers;
-  int power_step;
+  const float* powers = nullptr;
+  int power_step = 0;
 };
 
 // Bits of numbers of 16 bits are loaded alike, whatever their kind: factors have many, and code for each
@@ -182,7 +182,7 @@ __device__ __forceinline__ void load_query(const AttentionProblem& problem, int6
   const Numbers& query = problem.query;
   load_rows<kAtOnce>(query, problem.query_per_sequence ? b * query.stride[0] : 0,
                      {query.stride[2], query.stride[1], static_cast<int>(problem.heads),
-                      static_cast<int>(problem.key_columns), nullptr, 0},
+                      static_cast<int>(problem.key_columns)},
                      rows, padded, stride, to);
 }
 

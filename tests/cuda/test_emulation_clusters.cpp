@@ -19,6 +19,7 @@ using ec::cuda::wait_for_neighbours;
 struct Received {
   float values[2][32][4];
   CopyBarrier full[2];  // of each row
+  CopyBarrier never_made;
 };
 
 template <class Kernel>
@@ -163,7 +164,7 @@ void broken_rules_of_clusters_are_refused() {
   }));
   CHECK(refused_in_a_cluster("before it is made", [&] {
     Received& shared = received();
-    store_there(0, shared.values[0][threadIdx.x], uint4{}, reinterpret_cast<CopyBarrier&>(shared.values));
+    store_there(0, shared.values[0][threadIdx.x], uint4{}, shared.never_made);
   }));
   // The neighbour does not stay until it has what is sent to it.
   const auto one_leaves = [] {
