@@ -65,10 +65,7 @@ class World:
     def linked(self) -> Any:
         """The index with a graph, likewise: what is quicker by its costs."""
         on = "cuda" if self.device.type == "cuda" else "cpu"
-        try:
-            return self._there(self.built(on))
-        except NotImplementedError:
-            return self._there(self.built("cpu"))
+        return self._there(self.built(on))
 
     @functools.cache  # noqa: B019  # there are two worlds at most
     def built(self, build_device: str) -> Any:

@@ -182,6 +182,42 @@ inline void compare(const char* what, const Call& call, const Array& got, const 
   }
 }
 
+inline Places places_of(const Array& array) {
+  Places places;
+  for (size_t i = 0; i < array.size(); ++i) places.emplace_back(i, array[i]);
+  return places;
+}
+
+inline void same_results_but_for_rounding(const Call& call, const Call& exact) {
+  compare("out", call, call.out, places_of(exact.out));
+  compare("wide", call, call.wide, places_of(exact.wide));
+  compare("lse", call, call.lse, places_of(exact.lse));
+  compare("scores", call, call.scores, places_of(exact.scores));
+  compare("weights", call, call.weights, places_of(exact.weights));
+}
+
+inline void same_gradients_but_for_rounding(const Call& call, const Call& exact) {
+  compare("grad_key", call, call.grad_key, places_of(exact.grad_key));
+  compare("grad_value", call, call.grad_value, places_of(exact.grad_value));
+  compare("grad_query", call, call.grad_query, places_of(exact.grad_query));
+  compare("grad_temperature", call, call.grad_temperature, places_of(exact.grad_temperature));
+  compare("grad_bias", call, call.grad_bias, places_of(exact.grad_bias));
+  compare("grad_mask", call, call.grad_mask, places_of(exact.grad_mask));
+}
+
+inline bool same_results(const Call& a, const Call& b) {
+  return a.out.bytes == b.out.bytes && a.lse.bytes == b.lse.bytes && a.scores.bytes == b.scores.bytes &&
+         a.weights.bytes == b.weights.bytes && a.wide.bytes == b.wide.bytes && a.rest == b.rest;
+}
+
+// Tokens that count.
+inline int64_t counted_tokens(const Call& call) {
+  int64_t tokens = 0;
+  for (int64_t b = 0; b < call.model.shape.sequences; ++b)
+    for (int64_t t = 0; t < call.model.room(b); ++t) tokens += call.model.counts(b, t) ? 1 : 0;
+  return tokens;
+}
+
 inline void results_are_right(const Call& call, const attention_model::Wanted& wanted) {
   compare("out", call, call.out, wanted.out);
   compare("wide", call, call.wide, wanted.out);

@@ -5,11 +5,10 @@
 
 namespace {
 
-using attention_call::Array;
 using attention_call::Call;
 using attention_call::compare;
 using attention_call::gradients_are_right;
-using attention_call::Places;
+using attention_call::places_of;
 using attention_call::results_are_right;
 using attention_model::kDense;
 using attention_model::kLengths;
@@ -24,12 +23,6 @@ constexpr auto kTanh = EC_ACTIVATION_TANH;
 constexpr auto kPlain = EC_ACTIVATION_NONE;
 constexpr auto kNormed = EC_HEAD_NORM_L2;
 constexpr auto kFree = EC_HEAD_NORM_NONE;
-
-Places places_of(const Array& array) {
-  Places places;
-  for (size_t i = 0; i < array.size(); ++i) places.emplace_back(i, array[i]);
-  return places;
-}
 
 // Whether 16 bits, on tensor cores as a rule, give what float32 gives.
 void agrees_with_float(const Shape& shape, ec_dtype dtype) {

@@ -8,10 +8,10 @@
 
 namespace {
 
-using attention_call::Array;
 using attention_call::Call;
-using attention_call::compare;
-using attention_call::Places;
+using attention_call::counted_tokens;
+using attention_call::same_results;
+using attention_call::same_results_but_for_rounding;
 using attention_model::kDense;
 using attention_model::kLengths;
 using attention_model::kRagged;
@@ -32,25 +32,6 @@ int64_t forward(Call& call, int multiprocessors, bool fits = true) {
   const uint64_t before = ec::emulation::copied_bytes();
   call.forward(multiprocessors);
   return static_cast<int64_t>(ec::emulation::copied_bytes() - before);
-}
-
-Places places_of(const Array& array) {
-  Places places;
-  for (size_t i = 0; i < array.size(); ++i) places.emplace_back(i, array[i]);
-  return places;
-}
-
-void agree(const Call& call, const Call& exact) {
-  compare("out", call, call.out, places_of(exact.out));
-  compare("wide", call, call.wide, places_of(exact.wide));
-  compare("lse", call, call.lse, places_of(exact.lse));
-  compare("scores", call, call.scores, places_of(exact.scores));
-  compare("weights", call, call.weights, places_of(exact.weights));
-}
-
-bool same_results(const Call& a, const Call& b) {
-  return a.out.bytes == b.out.bytes && a.lse.bytes == b.lse.bytes && a.scores.bytes == b.scores.bytes &&
-         a.weights.bytes == b.weights.bytes && a.wide.bytes == b.wide.bytes && a.rest == b.rest;
 }
 
 constexpr Shape kForms[] = {
@@ -75,9 +56,9 @@ void every_form() {
     for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
       Call whole(model, dtype), cut(model, dtype), again(model, dtype);
       forward(whole, 1);
-      agree(whole, exact);
+      same_results_but_for_rounding(whole, exact);
       forward(cut, 5);
-      agree(cut, exact);
+      same_results_but_for_rounding(cut, exact);
       if (dtype == EC_FLOAT16) continue;
       forward(again, 5);
       CHECK(same_results(cut, again));
@@ -88,10 +69,7 @@ void every_form() {
 // Of all tokens that count.
 int64_t token_bytes(const Call& call) {
   const Shape& shape = call.model.shape;
-  int64_t tokens = 0;
-  for (int64_t b = 0; b < shape.sequences; ++b)
-    for (int64_t t = 0; t < call.model.room(b); ++t) tokens += call.model.counts(b, t) ? 1 : 0;
-  return tokens * shape.key_columns * 2;
+  return counted_tokens(call) * shape.key_columns * 2;
 }
 
 // But for what lies beside a cut: tokens up to a multiple of kEdge of each piece.
@@ -144,7 +122,7 @@ void sharp_sequences() {
   for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
     Call call(model, dtype);
     forward(call, 2);
-    agree(call, exact);
+    same_results_but_for_rounding(call, exact);
   }
 }
 
@@ -159,7 +137,7 @@ void large_and_small_queries() {
     for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
       Call call(model, dtype);
       forward(call, 2);
-      agree(call, exact);
+      same_results_but_for_rounding(call, exact);
     }
   }
 }
@@ -182,7 +160,7 @@ void places() {
     for (const auto& each : cases) {
       Call call(model, EC_BFLOAT16, each.gap, each.start);
       forward(call, 3, (shape.key_columns + each.gap) % 8 == 0 && each.start % 8 == 0);
-      agree(call, exact);
+      same_results_but_for_rounding(call, exact);
     }
   }
   const Model model(shapes[0]);
