@@ -68,10 +68,13 @@ readme_block() {
     inside && count == wanted' "$2"
 }
 
-# build_wheel <python> <folder>: the wheel, built in isolation; prints its path.
+# build_wheel <python> <folder>: the wheel, built in isolation; prints its path. What compilers say is in
+# <folder>.log.
 build_wheel() {
   rm -rf "$2"
-  "$1" -m pip wheel -qq --no-deps --wheel-dir "$2" . >&2 && echo "$2"/embedcore-*.whl
+  mkdir -p "$2"
+  "$1" -m pip wheel -v --no-deps --wheel-dir "$2" . >"$2.log" 2>&1 || { tail -n 50 "$2.log" >&2; return 1; }
+  echo "$2"/embedcore-*.whl
 }
 
 # sanitized_wheel <flags> <folder> <environment>: a wheel with line numbers, installed.

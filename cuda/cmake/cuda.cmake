@@ -8,8 +8,9 @@ set(EMBEDCORE_CUDA AUTO CACHE STRING
     "Build the kernels for GPUs: AUTO (where nvcc is), ON, PIP (by the nvcc of Python packages) or OFF")
 
 # Machine code for each generation, which later ones of the same major version run, and a form that drivers
-# translate for all others.
+# translate for all others. Commas serve too: environment variables of scikit-build-core end at a semicolon.
 set(EC_CUDA_TARGETS 80-real 90 100-real 120-real CACHE STRING "CMAKE_CUDA_ARCHITECTURES of the kernels")
+string(REPLACE "," ";" EC_CUDA_TARGETS "${EC_CUDA_TARGETS}")
 
 # What pip installs lies in one folder, whose libraries nvcc looks for under another name.
 if(EMBEDCORE_CUDA STREQUAL "PIP")

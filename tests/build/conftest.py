@@ -35,3 +35,10 @@ def wheel() -> Path:
 def build_dir() -> Path:
     """Return the CMake build folder, of the type Release, that EMBEDCORE_BUILD_DIR names."""
     return _from_environment("EMBEDCORE_BUILD_DIR", "a CMake build folder of the type Release")
+
+
+@pytest.fixture(scope="session")
+def build_log() -> str:
+    """Return what compilers said of the wheel, in the file that EMBEDCORE_BUILD_LOG names."""
+    where = _from_environment("EMBEDCORE_BUILD_LOG", "the log of a build with CUDAFLAGS=-Xptxas=-v")
+    return where.read_text()
