@@ -24,6 +24,7 @@ std::mt19937_64& random_orders() {
 }
 
 Cluster* g_cluster = nullptr;
+uint64_t g_waited = 0;  // threads, for the kernel before
 
 }  // namespace
 
@@ -76,6 +77,16 @@ void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t a
   std::shuffle(order.begin(), order.end(), random_orders());
   for (const Index3& first : order) runner.run(first);
 }
+
+void launch_behind(const Size3& grid, const Size3& block, size_t shared_bytes, size_t allowed_bytes,
+                   const std::function<void()>& kernel) {
+  g_waited = 0;
+  launch(grid, block, shared_bytes, allowed_bytes, kernel);
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z * grid.x * grid.y * grid.z;
+  if (g_waited != threads)
+    throw std::logic_error("each thread of a kernel behind another has to wait for that, once");
+}
+void wait_for_kernel_before() { ++g_waited; }
 
 void* shared_memory() { return g_cluster->shared(); }
 size_t shared_bytes() { return g_cluster->shared_bytes(); }

@@ -38,6 +38,11 @@ struct Place {
 // order each time. allowed_bytes: see allowed_shared. cluster: blocks that run together.
 void launch(const Size3& grid, const Size3& block, size_t shared_bytes, size_t allowed_bytes,
             const std::function<void()>& kernel, const Size3& cluster = {});
+// As launch(), of a kernel that may begin before the one before it is done (common/behind.cuh): throws too
+// where one of its threads has not waited for that.
+void launch_behind(const Size3& grid, const Size3& block, size_t shared_bytes, size_t allowed_bytes,
+                   const std::function<void()>& kernel);
+void wait_for_kernel_before();
 // What blocks share at most: of Hopper, 227 KB, unless a test says otherwise.
 size_t& most_shared();
 // Kernels that were launched, and memory that was filled on a stream: what a stream has to start.
