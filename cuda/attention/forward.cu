@@ -24,10 +24,12 @@ struct ForwardLayout {
     const int64_t each = kind == Kind::kHopper   ? hopper.blocks_each
                          : tensor() && !narrow() ? 1
                                                  : blocks_each(call.memory.shared_bytes, most_shared);
-    blocks = max(int64_t{1}, min((most_places(problem) + kLeastShare - 1) / kLeastShare,
-                                 each * multiprocessors / groups));
-    const int64_t rows = 2 * blocks * problem.heads;
-    call.slots = {arena.take<float>(rows * problem.value_columns), arena.take<float>(rows),
+    const int64_t least = kind == Kind::kHopper ? kLeastHopperShare : kLeastShare;
+    blocks = max(int64_t{1}, min(ceiling(most_places(problem), least), each * multiprocessors / groups));
+    const int64_t slots = 2 * blocks, rows = slots * problem.heads;
+    const int64_t slot_numbers =
+        kind == Kind::kHopper ? hopper.slot_numbers : problem.heads * problem.value_columns;
+    call.slots = {arena.take<float>(slots * slot_numbers), arena.take<float>(rows),
                   arena.take<double>(rows), arena.take<double>(rows)};
     if (result.weights != nullptr) {
       call.final_reference = arena.take<float>(problem.sequences * problem.heads);
@@ -213,14 +215,16 @@ void launch_tensor(const ForwardLayout& layout, Stream stream) {
 template <class T>
 void launch_merge(const ForwardLayout& layout, Stream stream) {
   const AttentionProblem& problem = layout.call.problem;
+  if (layout.kind == ForwardLayout::Kind::kHopper)
+    return run_hopper_merge(layout.call, layout.hopper, layout.blocks, stream);
   const int64_t items = problem.heads * ((problem.value_columns + kPartColumns - 1) / kPartColumns);
   // Where sequences have few parts, a warp has an item.
   const int64_t each = layout.blocks / problem.sequences < kWarpSize ? kAttentionWarps : 1;
   const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)),
                   static_cast<unsigned>(min(ceiling(items, each), kMostMergeBlocks)), 1};
   const size_t numbers = static_cast<size_t>(kPartNumbers + kAttentionWarps + layout.blocks);
-  EC_LAUNCH(merge_slots<T>, grid, kAttentionThreads, numbers * sizeof(float), stream, layout.call,
-            layout.blocks);
+  EC_LAUNCH_BEHIND(merge_slots<T>, grid, kAttentionThreads, numbers * sizeof(float), stream, layout.call,
+                   layout.blocks);
 }
 
 }  // namespace

@@ -10,8 +10,13 @@
 #pragma once
 
 #include "attention/forward_pools.cuh"
+#include "common/behind.cuh"
 
 namespace ec::cuda {
+
+// Whether a pool has an order of its own for slots, and leave(slot).
+template <class Pool>
+inline constexpr bool kLeavesSums = false;
 
 // Of a piece: results where it is its whole sequence, else a slot. scratch: see each_sum.
 template <class T, class Pool>
@@ -36,6 +41,8 @@ __device__ __forceinline__ void finish_piece(const ForwardCall& call, const Piec
       const float scale = states[j].shrink;
       write_out<T>(call, row + j, k, a * scale, b * scale);
     });
+  } else if constexpr (kLeavesSums<Pool>) {
+    pool.leave(piece.slot(blockIdx.x));
   } else {
     pool.each(scratch, [&](int j, int k, float a, float b) {
       if (k < columns) store_one_or_two(a, b, k + 1 < columns, call.slots.pooled + (row + j) * columns + k);
@@ -54,6 +61,7 @@ __device__ __forceinline__ void attend(const ForwardCall& call) {
   HeadState* states = call.memory.find<HeadState, Pool::kShared>(call.states, shared);
   double* squares = call.memory.find<double, Pool::kShared>(call.squares, shared);
   float* scores = call.memory.find<float, Pool::kShared>(call.scores, shared);
+  let_next_begin();
   Pool pool(call, shared);
   bool loaded = problem.query.data == nullptr;
   for (;;) {

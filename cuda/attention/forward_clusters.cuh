@@ -115,6 +115,7 @@ __device__ __forceinline__ void attend_halves(const ForwardCall& call) {
                        call.memory.find<unsigned char, true>(call.stages, shared));
   HeadState* states = call.memory.find<HeadState, true>(call.states, shared);
   double* squares = call.memory.find<double, true>(call.squares, shared);
+  let_next_begin();
   Pool pool(call, shared);
   cluster_wait();
   for (;;) {

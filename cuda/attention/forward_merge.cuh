@@ -4,6 +4,7 @@
 
 #include "attention/forward_tile.cuh"
 #include "attention/parts.cuh"
+#include "common/behind.cuh"
 
 namespace ec::cuda {
 
@@ -12,11 +13,6 @@ struct PartWeights {
   double total, rounded_total;
   float reference;
 };
-
-// What a part counts by.
-__device__ __forceinline__ float part_scale(double of_part, float own, float largest, float inverse) {
-  return of_part == 0.0 ? 0.0f : own == largest ? 1.0f : expf((own - largest) * inverse);
-}
 
 // The sums of head j of a cut sequence, and scales[part] that its parts count by. By all threads; of_warps:
 // a number each.
@@ -98,6 +94,7 @@ __device__ __forceinline__ void merge_few(const ForwardCall& call, const Slots& 
 template <class T>
 __global__ void __launch_bounds__(kAttentionThreads, 3)  // most blocks have little to do, and wait
     merge_slots(const __grid_constant__ ForwardCall call, int64_t blocks) {
+  wait_for_kernel_before();
   const Share share(call.sequences, blocks);
   const int64_t b = cut_sequence(call.sequences, share, blockIdx.x);
   if (b >= call.sequences.count) return;

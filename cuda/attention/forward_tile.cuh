@@ -36,6 +36,11 @@ struct ForwardCall {
   float *final_reference, *final_scale;
 };
 
+// What a part of a sequence counts by.
+__device__ __forceinline__ float part_scale(double of_part, float own, float largest, float inverse) {
+  return of_part == 0.0 ? 0.0f : own == largest ? 1.0f : expf((own - largest) * inverse);
+}
+
 // From the state of a whole sequence to the numbers of one of its heads; returns what pooled is scaled by.
 __device__ __forceinline__ float finish_head(const ForwardCall& call, int64_t row, double total,
                                              double rounded_total, float reference, float inverse,

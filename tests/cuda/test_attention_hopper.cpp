@@ -66,6 +66,26 @@ void every_form() {
   }
 }
 
+// One sequence that many blocks have: more parts than a thread asks for at once, and than a lane weighs
+// without asking again; references that move, and heads that are not all of eight.
+void many_parts() {
+  for (const int parts : {9, 10, 33, 170}) {
+    const Shape shape = {"parts", 1, 64 * parts - 5, 10, 72, 0, kDense, kPlain, kFree};
+    Model model(shape);
+    for (double& temperature : model.temperature) temperature *= 0.2;
+    Call exact(model, EC_FLOAT32);
+    exact.forward(2);
+    for (const ec_dtype dtype : {EC_BFLOAT16, EC_FLOAT16}) {
+      if (parts > 100 && dtype == EC_FLOAT16) continue;
+      Call call(model, dtype), again(model, dtype);
+      forward(call, parts);
+      same_results_but_for_rounding(call, exact);
+      forward(again, parts);
+      CHECK(same_results(call, again));
+    }
+  }
+}
+
 // Of all tokens that count.
 int64_t token_bytes(const Call& call) {
   const Shape& shape = call.model.shape;
@@ -227,6 +247,7 @@ void tanh_is_near() {
 int main() {
   tanh_is_near();
   every_form();
+  many_parts();
   each_token_is_read_once();
   as_loops_in_double_say();
   sharp_sequences();

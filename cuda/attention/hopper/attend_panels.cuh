@@ -18,6 +18,7 @@
 #pragma once
 
 #include "attention/hopper/panel_pool.cuh"
+#include "common/behind.cuh"
 
 namespace ec::cuda {
 
@@ -166,6 +167,7 @@ __global__ void __launch_bounds__(kHopperThreads, hopper_pairs_up(kRows, kOwn) ?
   TokenRing ring(problem, shared.ring, panels);
   if (threadIdx.x == kAttentionThreads) ring.start();
   __syncthreads();
+  let_next_begin();
   if (threadIdx.x >= kAttentionThreads) {
     give_up_registers<bringer_registers(kPair)>();
     if (threadIdx.x < kAttentionThreads + kWarpSize) ring.bring();

@@ -2,6 +2,7 @@
 #include "attention/hopper/hopper_forward.h"
 
 #include "attention/hopper/attend_panels.cuh"
+#include "attention/hopper/merge_panels.cuh"
 #include "attention/layout.h"
 
 namespace ec::cuda {
@@ -11,6 +12,7 @@ constexpr int64_t kMostCounted = int64_t{1} << 30;  // rows and numbers of the m
 constexpr int64_t kMostApart = int64_t{1} << 38;    // numbers
 // Panels beside those of a tile, so that something is under way while it is weighed.
 constexpr int kLeastAhead = 4;
+constexpr int64_t kMostMergeBlocks = 256;               // of a sequence
 constexpr int kMostPanels = 16, kMostPanelsOfMany = 6;  // of more than 32 heads
 
 int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
@@ -87,6 +89,7 @@ HopperFit fit_hopper_forward(const AttentionProblem& problem, size_t most_shared
     fit.fits = fit.slots >= fit.panels + min(fit.panels, kLeastAhead);
     if (fit.fits) break;
   }
+  fit.slot_numbers = PanelSlots(fit.panels, problem.heads).numbers();
   return fit;
 }
 
@@ -110,6 +113,21 @@ void run_hopper_forward(const ForwardCall& call, const HopperFit& fit, int64_t b
     launch_kind<Half>(problem, fit, blocks, stream);
   else
     launch_kind<BFloat>(problem, fit, blocks, stream);
+}
+
+void run_hopper_merge(const ForwardCall& call, const HopperFit& fit, int64_t blocks, Stream stream) {
+  const AttentionProblem& problem = call.problem;
+  const PanelSlots slots(fit.panels, problem.heads);
+  const bool few = blocks / problem.sequences <= kFewParts;  // that sequences have, most of them
+  const int64_t items =
+      slots.groups * ceiling(fit.panels * kGroupThreads, few ? kAttentionThreads : kSpreadThreads);
+  const Dim3 grid{static_cast<unsigned>(min(blocks, problem.sequences)),
+                  static_cast<unsigned>(min(items, kMostMergeBlocks)), 1};
+  const size_t bytes = sizeof(MergeMemory) + static_cast<size_t>(blocks) * kFragmentHeads * sizeof(float);
+  if (problem.key.kind == NumberKind::kFloat16)
+    EC_LAUNCH_BEHIND(merge_panels<Half>, grid, kAttentionThreads, bytes, stream, call, slots, blocks);
+  else
+    EC_LAUNCH_BEHIND(merge_panels<BFloat>, grid, kAttentionThreads, bytes, stream, call, slots, blocks);
 }
 
 }  // namespace ec::cuda

@@ -17,8 +17,12 @@ struct HopperFit {
   bool fits = false;
   int panels = 0, slots = 0;
   size_t shared_bytes = 0;
-  int blocks_each = 1;  // of a multiprocessor
+  int blocks_each = 1;       // of a multiprocessor
+  int64_t slot_numbers = 0;  // of ForwardSlots::pooled
 };
+
+// Places of a block, where there are so many: a tile, of which less takes as long.
+constexpr int64_t kLeastHopperShare = 64;
 
 // Whether a device of this compute capability runs it.
 bool runs_hopper_forward(int major, int minor);
@@ -26,5 +30,7 @@ bool runs_hopper_forward(int major, int minor);
 HopperFit fit_hopper_forward(const AttentionProblem& problem, size_t most_shared);
 // Starts one kernel of so many blocks. Requires: a problem that fits.
 void run_hopper_forward(const ForwardCall& call, const HopperFit& fit, int64_t blocks, Stream stream);
+// Starts the kernel behind that, where there are several blocks.
+void run_hopper_merge(const ForwardCall& call, const HopperFit& fit, int64_t blocks, Stream stream);
 
 }  // namespace ec::cuda

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "attention/hopper/panel_slots.cuh"
 #include "attention/hopper/token_ring.cuh"
 
 namespace ec::cuda {
@@ -203,6 +204,24 @@ class PanelPool {
     }
   }
 
+  // All sums to a slot.
+  __device__ void leave(int64_t slot) const {
+    const PanelSlots slots(problem_.panels, heads());
+    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+#pragma unroll
+    for (int p = 0; p < kOwn; ++p) {
+      const int c = kPoolers * p + group();
+      if (c >= problem_.panels) continue;
+#pragma unroll
+      for (int g = 0; g < kRows / kFragmentHeads; ++g) {
+        if (g >= slots.groups) continue;
+        const float four[4] = {sums_[p][4 * g], sums_[p][4 * g + 1], sums_[p][4 * g + 2],
+                               sums_[p][4 * g + 3]};
+        store_four(four, problem_.call.slots.pooled + slots.fragment(slot, c, g) + 4 * thread);
+      }
+    }
+  }
+
   // put(j, k, a, b) of the sums of head j and columns k and k + 1. They go through shared memory, so that
   // little code puts all of them.
   template <class Put>
@@ -290,5 +309,8 @@ class PanelPool {
   float totals_[kWeighed], rounded_totals_[kWeighed];  // of this thread's tokens
   float sums_[kOwn][kSums];
 };
+
+template <class T, int kRows, int kOwn>
+inline constexpr bool kLeavesSums<PanelPool<T, kRows, kOwn>> = true;
 
 }  // namespace ec::cuda
