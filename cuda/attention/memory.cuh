@@ -3,6 +3,8 @@
 // workspace that only this block uses.
 #pragma once
 
+#include <type_traits>
+
 #include "attention/powers.cuh"
 #include "attention/stage.cuh"
 
@@ -74,14 +76,15 @@ __device__ __forceinline__ float float_of_bits(uint16_t bits, bool half) {
 __device__ __forceinline__ float float_of_bits(float number, bool) { return number; }
 __device__ __forceinline__ float float_of_bits(double number, bool) { return static_cast<float>(number); }
 
-__device__ __forceinline__ void load_four_bits(const uint16_t* from, bool half, float (&to)[kTogether]) {
-  const uint2 four = *reinterpret_cast<const uint2*>(from);
-#pragma unroll
-  for (int i = 0; i < kTogether; ++i)
-    to[i] = float_of_bits(static_cast<uint16_t>((i < 2 ? four.x : four.y) >> 16 * (i % 2)), half);
+// Four numbers that lie together, as they are asked for: their kind is looked at when all are there that
+// are asked for at once, else each would be waited for.
+template <class N>
+using FourBits = std::conditional_t<sizeof(N) == sizeof(uint16_t), uint2, float4>;
+__device__ __forceinline__ float number_of(const uint2& four, int i, bool half) {
+  return float_of_bits(static_cast<uint16_t>((i < 2 ? four.x : four.y) >> 16 * (i % 2)), half);
 }
-__device__ __forceinline__ void load_four_bits(const float* from, bool, float (&to)[kTogether]) {
-  load_four(from, to);
+__device__ __forceinline__ float number_of(const float4& four, int i, bool) {
+  return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w;
 }
 
 template <class F>
@@ -96,15 +99,24 @@ __device__ __forceinline__ void load_numbers_of(const N* from, const HeadRows& r
                                                 int padded, int stride, bool half, F* to) {
   // What lies together is read by threads side by side.
   const bool by_heads = rows.head_stride <= rows.column_stride;
-  const int across = by_heads ? all_rows : padded;
-#pragma unroll kAtOnce
-  for (int i = static_cast<int>(threadIdx.x); i < all_rows * padded; i += kAttentionThreads) {
-    const int inner = i % across, outer = i / across;
-    const int j = by_heads ? inner : outer, k = by_heads ? outer : inner;
-    const bool there = j < rows.heads && k < rows.columns;
-    const float number =
-        there ? float_of_bits(from[j * rows.head_stride + k * rows.column_stride], half) : 0.0f;
-    put_factor(rows, j, number, to + static_cast<int64_t>(j) * stride + k);
+  const int across = by_heads ? all_rows : padded, count = all_rows * padded;
+#pragma unroll 1
+  for (int base = static_cast<int>(threadIdx.x); base < count; base += kAtOnce * kAttentionThreads) {
+    N numbers[kAtOnce];
+#pragma unroll
+    for (int n = 0; n < kAtOnce; ++n) {
+      const int i = base + n * kAttentionThreads, inner = i % across, outer = i / across;
+      const int j = by_heads ? inner : outer, k = by_heads ? outer : inner;
+      const bool there = j < rows.heads && k < rows.columns;
+      numbers[n] = there ? from[j * rows.head_stride + k * rows.column_stride] : N{};
+    }
+#pragma unroll
+    for (int n = 0; n < kAtOnce; ++n) {
+      const int i = base + n * kAttentionThreads, inner = i % across, outer = i / across;
+      const int j = by_heads ? inner : outer, k = by_heads ? outer : inner;
+      if (i < count)
+        put_factor(rows, j, float_of_bits(numbers[n], half), to + static_cast<int64_t>(j) * stride + k);
+    }
   }
 }
 
@@ -119,14 +131,13 @@ __device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& r
 #pragma unroll 1
   for (int base = static_cast<int>(threadIdx.x); base < vectors * count;
        base += kAtOnce * kAttentionThreads) {
-    float numbers[kAtOnce][kTogether];
+    FourBits<N> numbers[kAtOnce];
 #pragma unroll
     for (int n = 0; n < kAtOnce; ++n) {
       const int i = base + n * kAttentionThreads, inner = i % vectors * kTogether, outer = i / vectors;
-      if (inner < last && outer < end)
-        load_four_bits(from + outer * apart + inner, half, numbers[n]);
-      else
-        for (float& number : numbers[n]) number = 0.0f;
+      const bool there = inner < last && outer < end;
+      numbers[n] =
+          there ? *reinterpret_cast<const FourBits<N>*>(from + outer * apart + inner) : FourBits<N>{};
     }
 #pragma unroll
     for (int n = 0; n < kAtOnce; ++n) {
@@ -135,7 +146,7 @@ __device__ __forceinline__ void load_vectors_of(const N* from, const HeadRows& r
 #pragma unroll
       for (int v = 0; v < kTogether; ++v) {
         const int j = by_heads ? inner + v : outer, k = by_heads ? outer : inner + v;
-        put_factor(rows, j, numbers[n][v], to + static_cast<int64_t>(j) * stride + k);
+        put_factor(rows, j, number_of(numbers[n], v, half), to + static_cast<int64_t>(j) * stride + k);
       }
     }
   }

@@ -65,11 +65,11 @@ class PanelPool {
       sync();
     }
     if (query.kind == NumberKind::kFloat64)
-      load_from(static_cast<const double*>(query.data) + origin, false);
+      load_from<1>(static_cast<const double*>(query.data) + origin, false);
     else if (query.kind == NumberKind::kFloat32)
-      load_from(static_cast<const float*>(query.data) + origin, false);
+      load_from<3>(static_cast<const float*>(query.data) + origin, false);
     else
-      load_from(static_cast<const uint16_t*>(query.data) + origin, query.kind == NumberKind::kFloat16);
+      load_from<3>(static_cast<const uint16_t*>(query.data) + origin, query.kind == NumberKind::kFloat16);
     publish_writes();
   }
   __device__ void clear() {
@@ -255,30 +255,49 @@ class PanelPool {
   __device__ int heads() const { return static_cast<int>(problem_.call.problem.heads); }
   __device__ int columns() const { return static_cast<int>(problem_.call.problem.key_columns); }
 
-  // A thread has 8 columns of a head at a time.
-  template <class N>
+  // A thread has 8 columns of a head at a time, and asks for kAtOnce times that before it waits: numbers
+  // are not touched, nor tested for their kind, while others are still to be asked for.
+  template <int kAtOnce, class N>
   __device__ void load_from(const N* from, bool half) const {
     const Numbers& query = problem_.call.problem.query;
     const int64_t apart = query.stride[1];
     // What lies together is read by threads side by side.
     const bool by_heads = query.stride[2] <= apart;
-    const int pieces = problem_.panels * (kPanelColumns / 8), across = by_heads ? kRows : pieces;
-#pragma unroll 2
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * pieces; i += kAttentionThreads) {
-      const int j = by_heads ? i % across : i / across, piece = by_heads ? i / across : i % across;
-      const N* row = from + j * query.stride[2];
-      const float times = kScaled ? 1.0f / shared_.scale[j] : 1.0f;
-      float numbers[8];
+    const int pieces = problem_.panels * (kPanelColumns / 8), count = kRows * pieces;
+#pragma unroll 1
+    for (int base = static_cast<int>(threadIdx.x); base < count; base += kAtOnce * kAttentionThreads) {
+      N numbers[kAtOnce][8];
+      int heads_of[kAtOnce], pieces_of[kAtOnce];
 #pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        const int k = 8 * piece + n;
-        numbers[n] = j < heads() && k < columns() ? float_of_bits(row[k * apart], half) * times : 0.0f;
+      for (int m = 0; m < kAtOnce; ++m) {
+        const int i = base + m * kAttentionThreads;
+        const int j = by_heads ? i % kRows : i / pieces, piece = by_heads ? i / kRows : i % pieces;
+        const int there = i < count && j < heads() ? columns() - 8 * piece : 0;
+        const N* next = from + j * query.stride[2] + 8 * piece * apart;
+#pragma unroll
+        for (int n = 0; n < 8; ++n) {
+          numbers[m][n] = n < there ? *next : N{};
+          next += apart;
+        }
+        heads_of[m] = j;
+        pieces_of[m] = piece;
       }
-      T* panel = reinterpret_cast<T*>(factor_ + piece / 8 * kFactorBytes);
-      *reinterpret_cast<uint4*>(panel + place_in_panel(j, piece % 8)) =
-          uint4{pair_bits(numbers[0], numbers[1], T{}), pair_bits(numbers[2], numbers[3], T{}),
-                pair_bits(numbers[4], numbers[5], T{}), pair_bits(numbers[6], numbers[7], T{})};
+#pragma unroll
+      for (int m = 0; m < kAtOnce; ++m)
+        if (base + m * kAttentionThreads < count) put_piece(heads_of[m], pieces_of[m], numbers[m], half);
     }
+  }
+  template <class N>
+  __device__ void put_piece(int j, int piece, const N (&numbers)[8], bool half) const {
+    const float times = kScaled ? 1.0f / shared_.scale[j] : 1.0f;
+    unsigned pairs[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      pairs[i] = pair_bits(float_of_bits(numbers[2 * i], half) * times,
+                           float_of_bits(numbers[2 * i + 1], half) * times, T{});
+    T* panel = reinterpret_cast<T*>(factor_ + piece / 8 * kFactorBytes);
+    *reinterpret_cast<uint4*>(panel + place_in_panel(j, piece % 8)) =
+        uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
   }
 
   // z += panel . factor, of panel c.
