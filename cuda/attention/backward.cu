@@ -207,7 +207,7 @@ void launch(Kernel* kernel, const BackwardLayout& layout, Stream stream) {
     EC_LAUNCH_CLUSTERS(kernel, (Dim3{1, kClusterBlocks, 1}), grid, kAttentionThreads, shared_bytes, stream,
                        layout.call);
   else
-    EC_LAUNCH(kernel, grid, kAttentionThreads, shared_bytes, stream, layout.call);
+    EC_LAUNCH_BEHIND(kernel, grid, kAttentionThreads, shared_bytes, stream, layout.call);
 }
 
 // Of the walk over sharp sequences, which has no sums of columns, one serves any number of them.
@@ -246,14 +246,14 @@ void launch_ends(const BackwardLayout& layout, Stream stream) {
   const int64_t strips = (numbers + kPartColumns - 1) / kPartColumns;
   const size_t shared = kPartNumbers * sizeof(float);
   if (layout.wants_query && !problem.query_per_sequence)
-    EC_LAUNCH(add_query_sums, static_cast<unsigned>(strips), kAttentionThreads, shared, stream, layout.call,
-              layout.blocks);
+    EC_LAUNCH_BEHIND(add_query_sums, static_cast<unsigned>(strips), kAttentionThreads, shared, stream,
+                     layout.call, layout.blocks);
   const bool own_queries = layout.wants_query && problem.query_per_sequence;
   if (layout.blocks == 1 || (!own_queries && layout.call.gradient.grad_temperature == nullptr)) return;
   const int64_t along = own_queries ? min(kMostMergeBlocks, strips) : 1;
   const Dim3 grid{static_cast<unsigned>(min(layout.blocks, problem.sequences)),
                   static_cast<unsigned>(along), 1};
-  EC_LAUNCH(merge_gradients, grid, kAttentionThreads, shared, stream, layout.call, layout.blocks);
+  EC_LAUNCH_BEHIND(merge_gradients, grid, kAttentionThreads, shared, stream, layout.call, layout.blocks);
 }
 
 void fill_others(const BackwardLayout& layout, Stream stream) {

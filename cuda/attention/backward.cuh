@@ -9,6 +9,7 @@
 #pragma once
 
 #include "attention/backward_tensor_pool.cuh"
+#include "common/behind.cuh"
 #include "common/turns.cuh"
 
 namespace ec::cuda {
@@ -116,6 +117,7 @@ __device__ __forceinline__ void finish_piece(const BackwardCall& call, const Pie
 template <class T, class Pool, bool kSums>
 __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
+  wait_for_kernel_before();
   const int64_t& block = *call.memory.find<int64_t, Pool::kShared>(call.number, shared);
   take_number<kSums>(call, call.memory.find<int64_t, Pool::kShared>(call.number, shared));
   TileWalk& walk = *call.memory.find<TileWalk, Pool::kShared>(call.walk, shared);
@@ -127,6 +129,7 @@ __device__ __forceinline__ void differentiate(const BackwardCall& call) {
   float* gradients = call.memory.find<float, Pool::kShared>(call.products, shared);
   float* weights = call.memory.find<float, Pool::kShared>(call.weights, shared);
   Across& across = *call.memory.find<Across, Pool::kShared>(call.across, shared);
+  let_next_begin();
   Pool pool(call, shared);
   pool.clear();
   bool loaded = !call.scored();

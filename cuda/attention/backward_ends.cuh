@@ -6,6 +6,7 @@
 #include "attention/half_products.cuh"
 #include "attention/parts.cuh"
 #include "attention/rest.cuh"
+#include "common/behind.cuh"
 
 namespace ec::cuda {
 
@@ -102,6 +103,7 @@ __device__ __forceinline__ float query_power(const BackwardCall& call, int64_t r
 // Numerics: float64.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     prepare_backward(const __grid_constant__ BackwardCall call) {
+  let_next_begin();
   const int64_t heads = call.problem.heads, rows = call.sequences.count * heads;
   const AttentionGradient& gradient = call.gradient;
   const bool first = threadIdx.x % kWarpSize == 0;
@@ -138,6 +140,7 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
 // columns of all heads' rows, as if they were one.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     add_query_sums(const __grid_constant__ BackwardCall call, int64_t blocks) {
+  wait_for_kernel_before();
   float* shared = shared_array<float>(kPartNumbers);
   const Share share(call.sequences, blocks);
   const auto numbers = static_cast<int>(call.problem.heads * call.problem.key_columns);
@@ -156,6 +159,7 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
 // numbers each, blockIdx.y), from their slots in order.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     merge_gradients(const __grid_constant__ BackwardCall call, int64_t blocks) {
+  wait_for_kernel_before();
   float* shared = shared_array<float>(kPartNumbers);
   const Share share(call.sequences, blocks);
   const int64_t b = cut_sequence(call.sequences, share, blockIdx.x);

@@ -183,8 +183,10 @@ void launch_attend(Kernel* kernel, const ForwardLayout& layout, Stream stream) {
   if (layout.kind == ForwardLayout::Kind::kClusters)
     EC_LAUNCH_CLUSTERS(kernel, (Dim3{1, kClusterBlocks, 1}), grid, kAttentionThreads,
                        layout.call.memory.shared_bytes, stream, layout.call);
-  else
+  else if (layout.plan.begins == nullptr)  // this is the first kernel of its call
     EC_LAUNCH(kernel, grid, kAttentionThreads, layout.call.memory.shared_bytes, stream, layout.call);
+  else
+    EC_LAUNCH_BEHIND(kernel, grid, kAttentionThreads, layout.call.memory.shared_bytes, stream, layout.call);
 }
 
 template <class T>

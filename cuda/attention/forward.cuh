@@ -54,6 +54,7 @@ template <class T, class Pool>
 __device__ __forceinline__ void attend(const ForwardCall& call) {
   unsigned char* shared = shared_array<unsigned char>(call.memory.shared_bytes);
   const AttentionProblem& problem = call.problem;
+  wait_for_kernel_before();
   TileWalk& walk = *call.memory.find<TileWalk, Pool::kShared>(call.walk, shared);
   TileCopies<T> copies(problem, call.sequences, Share(call.sequences, gridDim.x), blockIdx.x, call.tile,
                        nullptr, nullptr, walk,

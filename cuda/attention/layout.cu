@@ -26,8 +26,14 @@ void Plan::run(const AttentionProblem& problem, Stream stream) const {
     const auto blocks = static_cast<unsigned>((sequences.count + kAttentionWarps - 1) / kAttentionWarps);
     EC_LAUNCH(find_ranges, blocks, kAttentionThreads, 0, stream, problem, all, firsts, counts);
   }
-  EC_LAUNCH(add_counts, 1, kAttentionThreads, kAttentionWarps * sizeof(int64_t), stream,
-            counts == nullptr ? problem.lengths : counts, sequences.count, sequences.tokens, begins);
+  const auto* of_sequences = counts == nullptr ? problem.lengths : counts;
+  constexpr size_t kShared = kAttentionWarps * sizeof(int64_t);
+  if (counts == nullptr)
+    EC_LAUNCH(add_counts, 1, kAttentionThreads, kShared, stream, of_sequences, sequences.count,
+              sequences.tokens, begins);
+  else
+    EC_LAUNCH_BEHIND(add_counts, 1, kAttentionThreads, kShared, stream, of_sequences, sequences.count,
+                     sequences.tokens, begins);
 }
 
 void run_fill_gaps(const Plan& plan, const Gaps& gaps, Stream stream) {

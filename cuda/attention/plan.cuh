@@ -4,10 +4,12 @@
 #pragma once
 
 #include "attention/layout.h"
+#include "common/behind.cuh"
 
 namespace ec::cuda {
 
-constexpr int kLookedAt = 8;  // tokens of a lane at once
+constexpr int kLookedAt = 8;       // tokens of a lane at once
+constexpr int kCountedAtOnce = 8;  // sequences of a thread
 
 // How many tokens lie before the first that counts, or behind the last one: all `length` where none does.
 // By a warp.
@@ -49,18 +51,24 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
   counts[b] = none ? 0 : length - behind - first;
 }
 
-// begins[b] = the sum of the counts before b, each taken as at most `most`. By one block.
+// begins[b] = the sum of the counts before b, each taken as at most `most`. By one block, whose threads
+// have several side by side: how often memory is waited for is what takes time.
 static __global__ void __launch_bounds__(kAttentionThreads, 1)
     add_counts(const int64_t* counts, int64_t count, int64_t most, int64_t* begins) {
+  wait_for_kernel_before();
   int64_t* of_warps = shared_array<int64_t>(kAttentionWarps);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
   int64_t before = 0;
-  for (int64_t base = 0; base < count; base += kAttentionThreads) {
-    const int64_t b = base + threadIdx.x;
-    const int64_t own = b < count ? max(int64_t{0}, min(counts[b], most)) : 0;
-    int64_t sum = own;  // of the lanes up to this one
-    for (int step = 1; step < kWarpSize; step *= 2) {
+  for (int64_t base = 0; base < count; base += kCountedAtOnce * kAttentionThreads) {
+    const int64_t first = base + kCountedAtOnce * threadIdx.x;
+    int64_t own[kCountedAtOnce], sum = 0;
+#pragma unroll
+    for (int i = 0; i < kCountedAtOnce; ++i) own[i] = first + i < count ? counts[first + i] : 0;
+#pragma unroll
+    for (int64_t& n : own) sum += n = max(int64_t{0}, min(n, most));
+    const int64_t of_thread = sum;
+    for (int step = 1; step < kWarpSize; step *= 2) {  // to the sum of the lanes up to this one
       const int64_t other = __shfl_sync(kAllLanes, sum, max(0, lane - step));
       sum += lane >= step ? other : 0;
     }
@@ -71,7 +79,12 @@ static __global__ void __launch_bounds__(kAttentionThreads, 1)
       if (i == warp) sum += of_block;
       of_block += of_warps[i];
     }
-    if (b < count) begins[b] = before + sum - own;
+    int64_t begin = before + sum - of_thread;
+#pragma unroll
+    for (int i = 0; i < kCountedAtOnce; ++i) {
+      if (first + i < count) begins[first + i] = begin;
+      begin += own[i];
+    }
     before += of_block;
     __syncthreads();
   }

@@ -166,6 +166,7 @@ __global__ void __launch_bounds__(kHopperThreads, hopper_pairs_up(kRows, kOwn) ?
       factor + problem.panels * PanelPool<T, kRows, kOwn>::kFactorBytes);
   TokenRing ring(problem, shared.ring, panels);
   if (threadIdx.x == kAttentionThreads) ring.start();
+  wait_for_kernel_before();
   __syncthreads();
   let_next_begin();
   if (threadIdx.x >= kAttentionThreads) {

@@ -41,8 +41,12 @@ bool is_mapped(const AttentionProblem& problem) {
 template <class T, int kRows, int kOwn>
 void launch(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
   allow_shared(attend_panels<T, kRows, kOwn>, fit.shared_bytes);
-  EC_LAUNCH((attend_panels<T, kRows, kOwn>), static_cast<unsigned>(blocks), kHopperThreads,
-            fit.shared_bytes, stream, problem);
+  const auto grid = static_cast<unsigned>(blocks);
+  if (problem.call.sequences.begins == nullptr)  // this is the first kernel of its call
+    EC_LAUNCH((attend_panels<T, kRows, kOwn>), grid, kHopperThreads, fit.shared_bytes, stream, problem);
+  else
+    EC_LAUNCH_BEHIND((attend_panels<T, kRows, kOwn>), grid, kHopperThreads, fit.shared_bytes, stream,
+                     problem);
 }
 template <class T, int kRows>
 void launch_rows(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
