@@ -155,6 +155,46 @@ def test_same_links_at_any_number_of_threads(metric: str, thread_count: int) -> 
         np.testing.assert_array_equal(parts[0][name], parts[1][name])
 
 
+def led_by(links: Rows, threads: int) -> Built:
+    """The index of 3000 rows whose links something else has chosen."""
+    rows = mixture(3000, 64, 3)
+    basis, start = basis_of(rows, unit=False, seed=0), AnnVectors(64, "l2", "float32")
+    options = (basis.axes, basis.mean, basis.head_bytes, threads, 0, None)
+    vectors = start.append(rows, threads).build(*options, lambda *_: links)[0]
+    return Built.of(vectors)
+
+
+@pytest.mark.parametrize("shape", ["none", "hubs", "islands", "ring", "random"])
+def test_any_links_are_joined(shape: str, thread_count: int) -> None:
+    """To every row and back, whether links are mutual or not, at any number of threads."""
+    slots, links = np.arange(3000), np.full((3000, DEGREE), NO_SLOT, np.uint32)
+    if shape == "hubs":  # with room for half of those that lead to them
+        links[:, 0] = slots // 60 * 60 + (slots + 1) % 60
+        links[:, 1] = slots // 60 * 60
+        links[::60, 1:2] = links[59::60, 1:2] = NO_SLOT
+    elif shape == "islands":
+        links[:, :3] = slots[:, None] // 50 * 50 + (slots[:, None] % 50 + [1, 2, 7]) % 50
+    elif shape == "ring":
+        links[:, 0] = (slots + 1) % 3000
+    elif shape == "random":
+        some = np.random.default_rng(5).integers(0, 300, (3000, 6))
+        links[:, :6] = np.where(some == slots[:, None], 301, some)
+        links[:, 1:6][links[:, 1:6] == links[:, :5]] = 302
+    built = led_by(links, thread_count)
+    np.testing.assert_array_equal(built.links, led_by(links, 1).links)
+    assert reached(built, 0) == 3000
+    back: list[list[int]] = [[] for _ in slots]
+    for row in range(3000):
+        for slot in built.neighbours(row):
+            back[slot].append(row)
+    seen, last = {0}, [0]
+    while last:
+        new = set(back[last.pop()]) - seen
+        seen |= new
+        last += new
+    assert len(seen) == 3000
+
+
 def test_another_seed_gives_other_cells() -> None:
     rows = mixture(2000, 32, 4)
     one, other = build(rows, seed=0), build(rows, seed=1)

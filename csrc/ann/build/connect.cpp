@@ -6,12 +6,15 @@
 #include <numeric>
 
 #include "ann/build/k_means.h"
+#include "ann/build/reach.h"
+#include "core/parallel.h"
 
 namespace ec {
 namespace ann {
 
 namespace {
 
+constexpr int64_t kTaskRows = 1024;
 constexpr int kRounds = 4;           // a link that gives way may be one that was needed
 constexpr int64_t kBridgeCells = 3;  // nearest cells with rows to lead to that are looked into
 
@@ -20,15 +23,18 @@ class Connector {
   Connector(const GraphRows& graph, const Cells& cells, const BuildOptions& options, uint32_t* links)
       : graph_(graph),
         cells_(cells),
+        options_(options),
         degree_(options.degree),
         links_(links),
         kernels_(*graph_kernels(current_isa())),
         incoming_(graph.rows.rows, 0),
         added_to_(graph.rows.rows, 0),
-        marked_(graph.rows.rows) {}
+        marked_(graph.rows.rows),
+        reach_(graph, options, links) {}
 
   ec_status run() {
-    count_incoming();
+    ec_status status = count_incoming();
+    if (status != EC_OK) return status;
     for (int64_t row = 0; row < rows(); ++row) {
       if (graph_.is_twin(row) || incoming_[row] > 0) continue;
       const uint32_t near = roomy_neighbour(static_cast<uint32_t>(row), false);
@@ -36,7 +42,9 @@ class Connector {
     }
     for (int i = 0; i < kRounds; ++i) {
       const int64_t before = added_;
-      if (!lead_everywhere() || !lead_back()) return EC_OUT_OF_MEMORY;
+      status = lead_everywhere();
+      if (status == EC_OK) status = lead_back();
+      if (status != EC_OK) return status;
       if (added_ == before) break;
     }
     return EC_OK;
@@ -48,18 +56,23 @@ class Connector {
   const uint32_t* links_of(int64_t row) const { return links_ + row * degree_; }
 
   // incoming_; links to twins are made anew later, so that their places are kept free.
-  void count_incoming() {
-    for (int64_t row = 0; row < rows(); ++row) {
-      if (graph_.is_twin(row)) continue;
-      uint32_t* links = links_of(row);
-      const int64_t room = graph_.room_of(row, degree_);
-      if (room < degree_) {
-        uint32_t* last = std::remove_if(links, links + degree_,
-                                        [&](uint32_t to) { return to == kNoSlot || graph_.is_twin(to); });
-        std::fill(std::min(last, links + room), links + degree_, kNoSlot);
+  ec_status count_incoming() {
+    const int64_t tasks = (rows() + kTaskRows - 1) / kTaskRows;
+    return parallel_for(tasks, options_.threads, options_.monitor, [&](int64_t task, int /*worker*/) {
+      const int64_t end = std::min(rows(), (task + 1) * kTaskRows);
+      for (int64_t row = task * kTaskRows; row < end; ++row) {
+        if (graph_.is_twin(row)) continue;
+        uint32_t* links = links_of(row);
+        const int64_t room = graph_.room_of(row, degree_);
+        if (room < degree_) {
+          uint32_t* last = std::remove_if(links, links + degree_,
+                                          [&](uint32_t to) { return to == kNoSlot || graph_.is_twin(to); });
+          std::fill(std::min(last, links + room), links + degree_, kNoSlot);
+        }
+        for (int64_t e = 0; e < degree_ && links[e] != kNoSlot; ++e)
+          __atomic_fetch_add(&incoming_[links[e]], 1u, __ATOMIC_RELAXED);
       }
-      for (int64_t e = 0; e < degree_ && links[e] != kNoSlot; ++e) ++incoming_[links[e]];
-    }
+    });
   }
 
   // Of the rows that a row is linked to, the nearest with room for a link; if none has any, the first of
@@ -112,55 +125,77 @@ class Connector {
     }
   }
 
+  // The first row that is no twin. There is one where there are rows.
+  uint32_t first_row() const {
+    uint32_t row = 0;
+    while (graph_.is_twin(row)) ++row;
+    return row;
+  }
+
+  // Rows without a mark, twins apart.
+  std::vector<uint32_t> unmarked() const {
+    std::vector<uint32_t> found;
+    for (int64_t row = 0; row < rows(); ++row)
+      if (!marked_[row] && !graph_.is_twin(row)) found.push_back(static_cast<uint32_t>(row));
+    return found;
+  }
+
   // Every row can be reached from the first: what cannot gets a link from a row that can.
-  bool lead_everywhere() {
+  ec_status lead_everywhere() {
     std::fill(marked_.begin(), marked_.end(), 0);
-    bool first = true;
-    for (int64_t i = 0; i < rows(); ++i) {
-      const uint32_t row = static_cast<uint32_t>(i);
-      if (marked_[row] || graph_.is_twin(row)) continue;
-      if (!first) {
-        const uint32_t near = marked_neighbour(row);
-        if (near == kNoSlot) return false;
-        add_link(near, row);
-      }
-      first = false;
+    const ec_status status = reach_.mark_from(first_row(), &marked_);
+    if (status != EC_OK) return status;
+    for (const uint32_t row : unmarked()) {
+      if (marked_[row]) continue;
+      const uint32_t near = marked_neighbour(row);
+      if (near == kNoSlot) return EC_OUT_OF_MEMORY;
+      add_link(near, row);
       mark_from(row);
     }
-    return true;
+    return EC_OK;
   }
 
   // And the first from every row.
-  bool lead_back() {
-    collect_sources();
+  ec_status lead_back() {
     std::fill(marked_.begin(), marked_.end(), 0);
-    bool first = true;
-    for (int64_t i = 0; i < rows(); ++i) {
-      const uint32_t row = static_cast<uint32_t>(i);
-      if (marked_[row] || graph_.is_twin(row)) continue;
-      if (!first) {
-        const uint32_t near = marked_neighbour(row);
-        if (near == kNoSlot) return false;
-        add_link(row, near);
-      }
-      first = false;
+    const ec_status status = reach_.mark_most_to(first_row(), &marked_);
+    if (status != EC_OK) return status;
+    const std::vector<uint32_t> left = unmarked();
+    if (left.empty()) return EC_OK;
+    collect_sources(left);
+    for (const uint32_t row : left)
+      if (!marked_[row] && leads_to_marked(row)) mark_sources(row);
+    for (const uint32_t row : left) {
+      if (marked_[row]) continue;
+      const uint32_t near = marked_neighbour(row);
+      if (near == kNoSlot) return EC_OUT_OF_MEMORY;
+      add_link(row, near);
       mark_sources(row);
     }
-    return true;
+    return EC_OK;
   }
 
-  // sources_: the rows that are linked to each, as they were when this was called.
-  void collect_sources() {
+  bool leads_to_marked(uint32_t row) const {
+    const uint32_t* links = links_of(row);
+    return std::any_of(links, std::find(links, links + degree_, kNoSlot),
+                       [this](uint32_t to) { return marked_[to] != 0; });
+  }
+
+  // sources_: of each row of some, all that are not marked, those of them that are linked to it. Links of
+  // rows without a mark stay as they are while it is of use.
+  void collect_sources(const std::vector<uint32_t>& some) {
+    const auto each_link = [&](const auto& body) {
+      for (const uint32_t row : some) {
+        for (int64_t e = 0; e < degree_ && links_of(row)[e] != kNoSlot; ++e)
+          if (!marked_[links_of(row)[e]]) body(row, links_of(row)[e]);
+      }
+    };
     source_start_.assign(rows() + 1, 0);
-    for (int64_t row = 0; row < rows(); ++row) source_start_[row + 1] = source_start_[row] + incoming_[row];
+    each_link([&](uint32_t, uint32_t to) { ++source_start_[to + 1]; });
+    for (int64_t row = 0; row < rows(); ++row) source_start_[row + 1] += source_start_[row];
     sources_.resize(source_start_[rows()]);
     std::vector<int64_t> next(source_start_.begin(), source_start_.end() - 1);
-    for (int64_t row = 0; row < rows(); ++row) {
-      if (graph_.is_twin(row)) continue;
-      for (int64_t e = 0; e < degree_ && links_of(row)[e] != kNoSlot; ++e) {
-        sources_[next[links_of(row)[e]]++] = static_cast<uint32_t>(row);
-      }
-    }
+    each_link([&](uint32_t from, uint32_t to) { sources_[next[to]++] = from; });
   }
 
   // Marks what has a way to a row.
@@ -239,12 +274,14 @@ class Connector {
 
   const GraphRows& graph_;
   const Cells& cells_;
+  const BuildOptions& options_;
   const int64_t degree_;
   uint32_t* links_;
   const GraphKernels& kernels_;
   std::vector<uint32_t> incoming_;  // how many rows are linked to each
   std::vector<uint32_t> added_to_;  // links added to each
   std::vector<uint8_t> marked_;
+  Reach reach_;
   std::vector<uint32_t> stack_;
   std::vector<int64_t> source_start_;  // rows + 1
   std::vector<uint32_t> sources_;

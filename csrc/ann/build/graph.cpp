@@ -125,25 +125,38 @@ class Linker {
                         });
   }
 
-  // Who chose each row: a counting sort of the new links by their target.
+  // Who chose each row: a counting sort of the new links by their target. Those of one target are in no
+  // order.
   ec_status collect_incoming() {
-    incoming_start_.assign(rows_.rows + 1, 0);
+    // In turn the counts, where each target's begin, and, as they are written, where they end: of the next
+    // but one, of the next and of this target.
+    incoming_start_.assign(rows_.rows + 2, 0);
+    ec_status status = each_new_link([&](Key, Key link) {
+      __atomic_fetch_add(&incoming_start_[slot_of(link) + 2], int64_t{1}, __ATOMIC_RELAXED);
+    });
+    if (status != EC_OK) return status;
+    for (int64_t i = 0; i < rows_.rows; ++i) incoming_start_[i + 2] += incoming_start_[i + 1];
+    if (!incoming_.allocate(incoming_start_[rows_.rows + 1])) return EC_OUT_OF_MEMORY;
+    return each_new_link([&](Key source, Key link) {
+      const int64_t at =
+          __atomic_fetch_add(&incoming_start_[slot_of(link) + 1], int64_t{1}, __ATOMIC_RELAXED);
+      incoming_[at] = (link >> 32 << 32) | source;
+    });
+  }
+
+  // body(source, key of the target), on all threads.
+  template <class Body>
+  ec_status each_new_link(const Body& body) const {
     const int64_t count = graph_.count_new();
-    for (int64_t i = 0; i < count; ++i) {
-      const Key* list = lists_.of(i);
-      for (int64_t e = 0; e < lists_.count[i]; ++e) ++incoming_start_[slot_of(list[e]) + 1];
-    }
-    for (int64_t i = 0; i < rows_.rows; ++i) incoming_start_[i + 1] += incoming_start_[i];
-    std::vector<int64_t> next(incoming_start_.begin(), incoming_start_.end() - 1);
-    if (!incoming_.allocate(incoming_start_[rows_.rows])) return EC_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < count; ++i) {
-      const Key* list = lists_.of(i);
-      const Key source = static_cast<Key>(graph_.first_new + i);
-      for (int64_t e = 0; e < lists_.count[i]; ++e) {
-        incoming_[next[slot_of(list[e])]++] = (list[e] >> 32 << 32) | source;
-      }
-    }
-    return EC_OK;
+    return parallel_for((count + kTaskRows - 1) / kTaskRows, options_.threads, options_.monitor,
+                        [&](int64_t task, int /*worker*/) {
+                          const int64_t end = std::min(count, (task + 1) * kTaskRows);
+                          for (int64_t i = task * kTaskRows; i < end; ++i) {
+                            const Key* list = lists_.of(i);
+                            for (int64_t e = 0; e < lists_.count[i]; ++e)
+                              body(static_cast<Key>(graph_.first_new + i), list[e]);
+                          }
+                        });
   }
 
   ec_status merge_incoming() {
@@ -209,7 +222,7 @@ class Linker {
   PruneRule rule_;
   NeighbourLists lists_;
   std::vector<LinkScratch> scratch_;
-  std::vector<int64_t> incoming_start_;  // rows + 1
+  std::vector<int64_t> incoming_start_;  // rows + 2; the last is of no use
   AlignedBuffer<Key> incoming_;          // distance and source, by target
 };
 
