@@ -67,22 +67,70 @@ bool equal_rows(const CodedRows& rows, int64_t a, int64_t b) {
                      static_cast<size_t>(shape.tail_bytes)) == 0;
 }
 
+struct Hashed {
+  uint64_t hash;
+  uint32_t slot;
+};
+
+// Which hashes there may be more than one row of: of most rows there is not, and they need no order.
+class Seen {
+ public:
+  explicit Seen(int64_t rows) {
+    size_t places = 64;
+    while (places < kPlaces * static_cast<size_t>(rows)) places *= 2;
+    marks_.assign(places, 0);
+  }
+  void note(uint64_t hash) {
+    uint8_t* mark = &marks_[place(hash)];
+    if (__atomic_fetch_or(mark, kOnce, __ATOMIC_RELAXED) != 0)
+      __atomic_fetch_or(mark, kAgain, __ATOMIC_RELAXED);
+  }
+  bool once(uint64_t hash) const { return marks_[place(hash)] == kOnce; }
+
+ private:
+  static constexpr uint8_t kOnce = 1, kAgain = 2;
+  static constexpr size_t kPlaces = 8;  // of a row, at least
+  size_t place(uint64_t hash) const { return (hash >> 16) & (marks_.size() - 1); }
+
+  std::vector<uint8_t> marks_;
+};
+
+// Rows that may have the hash of another, ascending.
+ec_status rows_seen_again(const CodedRows& rows, const BuildOptions& options, std::vector<Hashed>* found) {
+  std::vector<Hashed> hashed(rows.rows);
+  Seen seen(rows.rows);
+  const int64_t tasks = (rows.rows + kRowsOfTask - 1) / kRowsOfTask;
+  const auto each_task = [&](const auto& body) {
+    return parallel_for(tasks, options.threads, options.monitor, [&](int64_t task, int /*worker*/) {
+      body(task, task * kRowsOfTask, std::min(rows.rows, (task + 1) * kRowsOfTask));
+    });
+  };
+  ec_status status = each_task([&](int64_t /*task*/, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      hashed[i] = {hash_row(rows, i), static_cast<uint32_t>(i)};
+      seen.note(hashed[i].hash);
+    }
+  });
+  if (status != EC_OK) return status;
+  std::vector<int64_t> kept(tasks);  // at the front of each task's
+  status = each_task([&](int64_t task, int64_t first, int64_t last) {
+    Hashed* const begin = hashed.data() + first;
+    kept[task] = std::remove_if(begin, hashed.data() + last,
+                                [&](const Hashed& row) { return seen.once(row.hash); }) -
+                 begin;
+  });
+  for (int64_t task = 0; task < tasks; ++task) {
+    const Hashed* begin = hashed.data() + task * kRowsOfTask;
+    found->insert(found->end(), begin, begin + kept[task]);
+  }
+  return status;
+}
+
 }  // namespace
 
 ec_status find_twins(const CodedRows& rows, const BuildOptions& options, Twins* twins) {
-  struct Hashed {
-    uint64_t hash;
-    uint32_t slot;
-  };
-  std::vector<Hashed> hashed(rows.rows);
-  const int64_t tasks = (rows.rows + kRowsOfTask - 1) / kRowsOfTask;
-  const ec_status status =
-      parallel_for(tasks, options.threads, options.monitor, [&](int64_t task, int /*worker*/) {
-        const int64_t end = std::min(rows.rows, (task + 1) * kRowsOfTask);
-        for (int64_t i = task * kRowsOfTask; i < end; ++i) {
-          hashed[i] = {hash_row(rows, i), static_cast<uint32_t>(i)};
-        }
-      });
+  std::vector<Hashed> hashed;
+  const ec_status status = rows_seen_again(rows, options, &hashed);
   if (status != EC_OK) return status;
   std::sort(hashed.begin(), hashed.end(), [](const Hashed& a, const Hashed& b) {
     return a.hash != b.hash ? a.hash < b.hash : a.slot < b.slot;

@@ -100,8 +100,8 @@ void Calibration::find_cells(Costs* costs) const {
   for (const Seen& seen : samples_.seen()) distances.push_back(seen.distance);
   const float unusual = index_.metric == Metric::kInnerProduct ? kUnusualDirection : kUnusual;
   costs->usual_distance = unusual * quantile(distances, kUsualShare);
-  for (int level = 0; level < kLevels; ++level) {
-    const double share = 1.0 - (1.0 - kRecallLevels[static_cast<size_t>(level)]) * kCellMargin;
+  samples_.each_of(kLevels, [&](size_t level) {
+    const double share = 1.0 - (1.0 - kRecallLevels[level]) * kCellMargin;
     float& reach = costs->cell_reach[level];
     reach = -std::numeric_limits<float>::max();
     for (int at = 0; at < kShareCount; ++at) {
@@ -118,7 +118,7 @@ void Calibration::find_cells(Costs* costs) const {
       }
       costs->cell_rows[at][level] = static_cast<int32_t>(sum / static_cast<int64_t>(samples_.detailed()));
     }
-  }
+  });
 }
 
 // The mean |x - mean|^2 of rows of the graph, and the head_scale that most of them have.

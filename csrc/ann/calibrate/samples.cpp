@@ -17,20 +17,18 @@ constexpr int64_t kPool = 64, kDeepPool = 512, kDeepestPool = 1 << 16;
 constexpr int64_t kPoolPart = 4;
 constexpr float kDeepShare = 0.8f;  // of what their tails may add
 constexpr size_t kSeenCodes = 2048;
+constexpr int64_t kSetRows = 1 << 14;  // whole words of a set
+// Samples that go through the rows together: rows then come from memory once for all of them, and there are
+// tasks enough for many threads.
+constexpr size_t kTogether = 8;
+static_assert(kTogether <= kQueryBlock, "each has a pool");
 
-// The rows that pass at a share; nested: what passes at a small one passes at a greater.
-AllowedSet random_set(const IndexData& index, float share) {
-  AllowedSet set;
-  set.rows = index.rows;
-  set.dense = true;
-  set.bits.assign(static_cast<size_t>(word_count(index.rows)), 0);
-  const auto limit = static_cast<uint64_t>(static_cast<double>(share) * 4294967296.0);
-  for (int64_t i = 0; i < index.rows; ++i) {
-    if (!index.is_alive(i) || (scrambled(static_cast<uint64_t>(i) + 1) >> 32) >= limit) continue;
-    set_bit(set.bits.data(), i);
-    ++set.count;
-  }
-  return set;
+// A list that keeps so many.
+Plan deep_plan(int64_t kept) {
+  Plan plan;
+  plan.rank = plan.kept = kept;
+  plan.tail_share = kDeepShare;
+  return plan;
 }
 
 }  // namespace
@@ -40,7 +38,32 @@ Samples::Samples(const IndexData& index, const float* queries, int64_t count, in
     : index_(index), threads_(threads), monitor_(monitor) {
   queries == nullptr ? choose_rows() : take_queries(queries, count);
   choose_detailed();
-  for (const float share : kShares) sets_.push_back(random_set(index, share));
+  choose_sets();
+}
+
+// The rows that pass at each share; nested: what passes at a small one passes at a greater.
+void Samples::choose_sets() {
+  std::array<uint64_t, kShareCount> limits;
+  for (size_t share = 0; share < limits.size(); ++share) {
+    limits[share] = static_cast<uint64_t>(static_cast<double>(kShares[share]) * 4294967296.0);
+    sets_[share].rows = index_.rows;
+    sets_[share].dense = true;
+    sets_[share].bits.assign(static_cast<size_t>(word_count(index_.rows)), 0);
+  }
+  each_of(static_cast<size_t>((index_.rows + kSetRows - 1) / kSetRows), [&](size_t block) {
+    const int64_t first = static_cast<int64_t>(block) * kSetRows;
+    std::array<int64_t, kShareCount> counts = {};
+    for (int64_t i = first; i < std::min(index_.rows, first + kSetRows); ++i) {
+      if (!index_.is_alive(i)) continue;
+      const uint64_t drawn = scrambled(static_cast<uint64_t>(i) + 1) >> 32;
+      for (size_t share = 0; share < limits.size() && drawn < limits[share]; ++share) {
+        set_bit(sets_[share].bits.data(), i);
+        ++counts[share];
+      }
+    }
+    for (size_t share = 0; share < counts.size(); ++share)
+      __atomic_fetch_add(&sets_[share].count, counts[share], __ATOMIC_RELAXED);
+  });
 }
 
 void Samples::take_queries(const float* queries, int64_t count) {
@@ -85,16 +108,28 @@ void Samples::choose_rows() {
 }
 
 void Samples::look() {
-  const Cells& cells = *index_.cells;
-  cell_of_.assign(static_cast<size_t>(index_.rows), 0);
-  for (int64_t cell = 0; cell < cells.cells(); ++cell) {
-    for (uint32_t i = cells.start[static_cast<size_t>(cell)];
-         i < cells.start[static_cast<size_t>(cell + 1)]; ++i) {
-      cell_of_[cells.members[i]] = static_cast<uint32_t>(cell);
-    }
-  }
+  look_into_cells();
   seen_.resize(size());
-  each([&](size_t i) { look_at(i); });
+  each_of((size() + kTogether - 1) / kTogether, [&](size_t group) {
+    const size_t first = group * kTogether;
+    look_at(first, std::min(kTogether, size() - first));
+  });
+}
+
+// Which cell each row is in, and how many of a cell pass.
+void Samples::look_into_cells() {
+  const Cells& cells = *index_.cells;
+  const auto count = static_cast<size_t>(cells.cells());
+  cell_of_.assign(static_cast<size_t>(index_.rows), 0);
+  for (std::vector<int32_t>& rows : cell_rows_) rows.assign(count, 0);
+  each_of(count, [&](size_t cell) {
+    for (uint32_t i = cells.start[cell]; i < cells.start[cell + 1]; ++i) {
+      const uint32_t slot = cells.members[i];
+      cell_of_[slot] = static_cast<uint32_t>(cell);
+      for (size_t share = 0; share < sets_.size(); ++share)
+        cell_rows_[share][cell] += test_bit(sets_[share].bits.data(), slot) ? 1 : 0;
+    }
+  });
 }
 
 // Places in codes, nearest first, and their distances.
@@ -116,40 +151,62 @@ std::vector<size_t> Samples::true_order(const float* vector, const std::vector<C
   return order;
 }
 
-// The true neighbours, found among the best codes; in detail, those at every share, and what keeps them in
-// sight.
-void Samples::look_at(size_t number) {
-  const Sample& sample = samples_[number];
-  Seen& seen = seen_[number];
+// The true neighbours, found among the best codes, of some samples. Those whose pools are not deep enough
+// go through the rows once more.
+void Samples::look_at(size_t first, size_t count) {
   Scratch& scratch = Scratch::of_this_thread();
-  const int64_t zero = 0;
-  PreparedQueries prepared(index_, sample.vector.data(), &zero, 1, scratch);
-  prepared.encode_all();
-  const QueryCode& code = *prepared.code(0);
-  Query query(index_, Passing(index_.alive.get(), index_.rows), prepared.vector(0), &code, scratch);
-  query.leave_out(sample.left_out);
-  const bool detailed = number < detailed_;
-  std::vector<Candidate> codes;
-  std::vector<double> distances;
-  std::vector<size_t> order;
-  for (int64_t deep = detailed ? kDeepPool : kPool;; deep *= kPoolPart) {
-    Plan plan;
-    plan.rank = plan.kept = std::min(deep, index_.live());
-    plan.tail_share = kDeepShare;
-    codes = query.best_of_list(plan);
-    std::sort(codes.begin(), codes.end(), better);
-    order = true_order(prepared.vector(0), codes, &distances);
-    const size_t nearest = std::min(order.size(), static_cast<size_t>(kMeasuredResults));
-    const size_t last =
-        nearest == 0
-            ? 0
-            : *std::max_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(nearest));
-    if (static_cast<int64_t>(last) * kPoolPart < deep || deep >= std::min(index_.live(), kDeepestPool))
-      break;
+  std::vector<float> vectors;
+  std::vector<int64_t> order;
+  for (size_t i = 0; i < count; ++i) {
+    const std::vector<float>& vector = samples_[first + i].vector;
+    vectors.insert(vectors.end(), vector.begin(), vector.end());
+    order.push_back(static_cast<int64_t>(i));
   }
+  PreparedQueries prepared(index_, vectors.data(), order.data(), static_cast<int64_t>(count), scratch);
+  prepared.encode_all();
+  const Passing alive(index_.alive.get(), index_.rows);
+  std::vector<Query> queries;
+  std::vector<int64_t> deep;
+  for (size_t i = 0; i < count; ++i) {
+    const auto lane = static_cast<int64_t>(i);
+    queries.emplace_back(index_, alive, prepared.vector(lane), prepared.code(lane), scratch, lane);
+    queries.back().leave_out(samples_[first + i].left_out);
+    deep.push_back(first + i < detailed_ ? kDeepPool : kPool);
+  }
+  std::vector<size_t> left(count);
+  for (size_t i = 0; i < count; ++i) left[i] = i;
+  while (!left.empty()) {
+    for (const size_t i : left) queries[i].start_list(deep_plan(std::min(deep[i], index_.live())));
+    alive.for_each_block(0, index_.rows, scratch.slots.data(), kScoreBlock,
+                         [&](const uint32_t* slots, int64_t some) {
+                           for (const size_t i : left) queries[i].offer_block(slots, some);
+                         });
+    const auto found = [&](size_t i) {
+      const auto lane = static_cast<int64_t>(i);
+      return look_at_codes(first + i, deep[i], queries[i].listed(), *prepared.code(lane),
+                           prepared.vector(lane), queries[i]);
+    };
+    left.erase(std::remove_if(left.begin(), left.end(), found), left.end());
+    for (const size_t i : left) deep[i] *= kPoolPart;
+  }
+}
+
+// What the best codes of a sample tell; false where more of them are needed.
+bool Samples::look_at_codes(size_t number, int64_t deep, std::vector<Candidate> codes,
+                            const QueryCode& code, const float* vector, Query& query) {
+  Seen& seen = seen_[number];
+  const bool detailed = number < detailed_;
+  std::sort(codes.begin(), codes.end(), better);
+  std::vector<double> distances;
+  const std::vector<size_t> order = true_order(vector, codes, &distances);
+  const auto nearest =
+      static_cast<std::ptrdiff_t>(std::min(order.size(), static_cast<size_t>(kMeasuredResults)));
+  const size_t last = nearest == 0 ? 0 : *std::max_element(order.begin(), order.begin() + nearest);
+  if (static_cast<int64_t>(last) * kPoolPart >= deep && deep < std::min(index_.live(), kDeepestPool))
+    return false;
   const std::vector<Candidate> cells = query.rank_cells();
   seen.distance = query.distance_of(cells.front());
-  if (detailed) note_bars(query, code, prepared.vector(0), codes, order, distances, &seen);
+  if (detailed) note_bars(query, code, vector, codes, order, distances, &seen);
   for (int share = 0; share < (detailed ? kShareCount : 1); ++share) {
     const Passing passing(&sets_[static_cast<size_t>(share)], index_.rows);
     for (const size_t at : order) {
@@ -167,6 +224,7 @@ void Samples::look_at(size_t number) {
     }
     look_at_cells(share, query, cells, bar, &seen);
   }
+  return true;
 }
 
 // codes: best first; order: of them, nearest first.
@@ -204,15 +262,10 @@ void Samples::note_bars(const Query& query, const QueryCode& code, const float* 
 // What finds the cells of the neighbours at a share, whose codes set this bar.
 void Samples::look_at_cells(int share, const Query& query, const std::vector<Candidate>& cells, float bar,
                             Seen* seen) const {
-  const Passing passing(&sets_[static_cast<size_t>(share)], index_.rows);
   std::vector<float> reach_of(cells.size());
   for (const Candidate& cell : cells) {
-    int32_t rows = 0;
-    for (uint32_t i = index_.cells->start[cell.slot]; i < index_.cells->start[cell.slot + 1]; ++i) {
-      rows += passing.has(index_.cells->members[i]) ? 1 : 0;
-    }
     reach_of[cell.slot] = query.reach_to(cell, bar);
-    seen->rows[share].push_back({reach_of[cell.slot], rows});
+    seen->rows[share].push_back({reach_of[cell.slot], cell_rows_[share][cell.slot]});
   }
   for (const uint32_t slot : seen->nearest[share]) {
     if (slot < index_.graph_rows) seen->cell_reach[share].push_back(reach_of[cell_of_[slot]]);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <new>
@@ -78,13 +79,22 @@ class Samples {
   void look();
   // body(i) for every sample, on all threads. Throws Interrupted, std::bad_alloc.
   template <class Body>
-  void each(Body&& body) const;
+  void each(Body&& body) const {
+    each_of(size(), std::forward<Body>(body));
+  }
+  // body(i) for all i below a count, likewise.
+  template <class Body>
+  void each_of(size_t count, Body&& body) const;
 
  private:
   void take_queries(const float* queries, int64_t count);
   void choose_rows();
   void choose_detailed();
-  void look_at(size_t number);
+  void choose_sets();
+  void look_into_cells();
+  void look_at(size_t first, size_t count);
+  bool look_at_codes(size_t number, int64_t deep, std::vector<Candidate> codes, const QueryCode& code,
+                     const float* vector, Query& query);
   std::vector<size_t> true_order(const float* vector, const std::vector<Candidate>& codes,
                                  std::vector<double>* distances) const;
   void note_bars(const Query& query, const QueryCode& code, const float* vector,
@@ -98,16 +108,17 @@ class Samples {
   const ec_monitor* monitor_;
   std::vector<Sample> samples_;
   size_t detailed_ = 0;
-  std::vector<AllowedSet> sets_;
+  std::array<AllowedSet, kShareCount> sets_;
   std::vector<uint32_t> cell_of_;
+  std::vector<int32_t> cell_rows_[kShareCount];  // of each cell, that pass
   std::vector<Seen> seen_;
 };
 
 template <class Body>
-void Samples::each(Body&& body) const {
+void Samples::each_of(size_t count, Body&& body) const {
   std::atomic<bool> out_of_memory{false};
   const ec_status status =
-      parallel_for(static_cast<int64_t>(size()), threads_, monitor_, [&](int64_t i, int) {
+      parallel_for(static_cast<int64_t>(count), threads_, monitor_, [&](int64_t i, int) {
         try {
           body(static_cast<size_t>(i));
         } catch (const std::bad_alloc&) {

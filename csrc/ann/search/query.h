@@ -63,6 +63,8 @@ class Query {
   void start_list(const Plan& plan);
   void offer_block(const uint32_t* slots, int64_t count);
   void finish_list(const Plan& plan, int64_t k);
+  // The best whole codes of what was offered, in no order.
+  const std::vector<Candidate>& listed() { return pool_.items(); }
 
   const std::vector<Candidate>& found() const { return scratch_.found; }
   const Work& work() const { return work_; }
