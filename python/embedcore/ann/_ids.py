@@ -86,14 +86,18 @@ class Ids:
     _alive: Bools | None  # (rows,), None where all are
 
     @staticmethod
-    def of(external: Ints, places: Ints, alive: Bools | None, next_id: int, next_place: int) -> Ids:
+    def of(
+        external: Ints, places: Ints, alive: Bools | None, next_id: int, next_place: int,
+        levels: tuple[_Level, ...] | None = None,
+    ) -> Ids:  # fmt: skip
         """Return the ids of slots; all arrays have one value for each."""
         padded = np.concatenate([np.array([-1], np.int64), external])
         if alive is None:
             slots = np.arange(len(external), dtype=np.int64)
         else:
             slots = np.flatnonzero(alive).astype(np.int64)
-        levels = (_level(external[slots], slots),) if len(slots) else ()
+        if levels is None:
+            levels = (_level(external[slots], slots),) if len(slots) else ()
         growing = (_Growing(padded), _Growing(places))
         return Ids(
             len(external), len(slots), next_id, next_place, padded, places, growing, levels, alive
@@ -192,7 +196,11 @@ class Ids:
         return replace(self, _alive=alive, live=self.live - len(slots))
 
     def taken(self, order: Ints) -> Ids:
-        """Return the ids when row i is what row ``order[i]`` was; all of `order` are live."""
-        return Ids.of(
-            self.external[order], self._places[order], None, self.next_id, self.next_place
-        )
+        """Return the ids when row i is what row ``order[i]`` was; `order` has all live rows."""
+        levels = None
+        if self._alive is None and len(self._levels) == 1:  # which is in order already
+            slots = np.empty(self.rows, np.int64)
+            slots[order] = np.arange(self.rows)
+            levels = (_Level(self._levels[0].ids, slots[self._levels[0].slots]),)
+        external, places = self.external[order], self._places[order]
+        return Ids.of(external, places, None, self.next_id, self.next_place, levels)
