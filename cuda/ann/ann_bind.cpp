@@ -171,24 +171,46 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   });
 }
 
-// First slot, slots; the nearest of each and how many; cells: addresses of members, starts, of each slot
-// its own, those near each, and how many of these.
-using Candidates = std::tuple<int64_t, int64_t, Part, std::array<uintptr_t, 4>, int>;
+// Addresses of members, starts, of each slot its cell, and those near each; cells; how many near each.
+using Cells = std::tuple<std::array<uintptr_t, 4>, int64_t, int>;
+
+ec_cuda_ann_cells cells_of(const Cells& cells) {
+  const auto& [arrays, count, near_each] = cells;
+  return {ecpy::pointer_of<const uint32_t>(arrays[0]),
+          ecpy::pointer_of<const uint32_t>(arrays[1]),
+          ecpy::pointer_of<const uint32_t>(arrays[2]),
+          ecpy::pointer_of<const int64_t>(arrays[3]),
+          count,
+          near_each};
+}
+
+// slots: first, how many, and of a group; lists: their address, stride, and address of counts.
+void list_near(const char* where, const ecpy::PlaceNumbers& place, const Cells& cells,
+               const std::array<int64_t, 3>& slots, int64_t wanted,
+               const std::tuple<uintptr_t, int64_t, uintptr_t>& lists) {
+  const ec_cuda_ann_cells given = cells_of(cells);
+  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+    return ec_cuda_ann_list_near(at, &given, slots[0], slots[1], slots[2], wanted,
+                                 ecpy::pointer_of<uint32_t>(std::get<0>(lists)), std::get<1>(lists),
+                                 ecpy::pointer_of<int64_t>(std::get<2>(lists)), error);
+  });
+}
+
+// First slot, slots; the nearest of each and how many; cells, and how many are weighed.
+using Candidates = std::tuple<int64_t, int64_t, Part, Cells, int>;
 
 // links: [slots][degree].
 void choose_links(const char* where, const ecpy::PlaceNumbers& place, const Index& index,
                   const Candidates& candidates, uint64_t seed, int degree, int least, uintptr_t links) {
   const auto& [first, count, near, cells, far_each] = candidates;
+  const ec_cuda_ann_cells given = cells_of(cells);
   ec_cuda_ann_link_options options = {};
   options.first = first;
   options.count = count;
   options.near = start_of<const int64_t>(near);
   options.near_each = static_cast<int32_t>(std::get<1>(near));
   options.far_each = far_each;
-  options.members = ecpy::pointer_of<const uint32_t>(cells[0]);
-  options.cell_start = ecpy::pointer_of<const uint32_t>(cells[1]);
-  options.cell_of = ecpy::pointer_of<const uint32_t>(cells[2]);
-  options.near_cells = ecpy::pointer_of<const uint32_t>(cells[3]);
+  options.cells = &given;
   options.seed = seed;
   options.degree = degree;
   options.least = least;
@@ -210,5 +232,6 @@ void register_ann(py::module_& module) {
   module.def("ann_gather", &gather);
   module.def("ann_list", &list);
   module.def("ann_search", &search);
+  module.def("ann_list_near", &list_near);
   module.def("ann_choose_links", &choose_links);
 }

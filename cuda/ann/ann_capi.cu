@@ -46,6 +46,17 @@ ec_status make_index(const ec_cuda_ann_index& given, IndexRows* index, ec_error*
   return EC_OK;
 }
 
+ec_status take_cells(const ec_cuda_ann_cells* given, BuildCells* cells, ec_error* error) {
+  const ec_status status = check_given(given, "cells", error);
+  if (status != EC_OK) return status;
+  if (given->cells < 0 || given->cells > kMostCells || given->near_each < 0)
+    return fail(error, EC_INVALID_VALUE, "cells", -1, "'cells' must be at most %lld; got %lld",
+                static_cast<long long>(kMostCells), static_cast<long long>(given->cells));
+  *cells = {given->members,    given->start, given->cell_of,
+            given->near_cells, given->cells, given->near_each};
+  return EC_OK;
+}
+
 // A search in the form of the kernels.
 struct Prepared {
   SearchProblem problem = {};
@@ -237,6 +248,27 @@ ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_ann_index
                  error);
 }
 
+ec_status ec_cuda_ann_list_near(const ec_cuda_place* place, const ec_cuda_ann_cells* cells, int64_t first,
+                                int64_t count, int64_t group, int64_t wanted, uint32_t* slots,
+                                int64_t stride, int64_t* counts, ec_error* error) {
+  ec_status status = check_given(place, "place", error);
+  NearRowsProblem problem = {};
+  if (status == EC_OK) status = take_cells(cells, &problem.cells, error);
+  if (status != EC_OK) return status;
+  if (first < 0 || count < 0 || group < 1 || wanted < 1 || stride < wanted)
+    return ec::fail(error, EC_INVALID_VALUE, "group", -1,
+                    "'group' must be slots of the index, and 'stride' have room for as many as are wanted");
+  problem.first = first;
+  problem.count = count;
+  problem.group = group;
+  problem.wanted = wanted;
+  problem.slots = slots;
+  problem.stride = stride;
+  problem.counts = counts;
+  const CurrentDevice current(place->device);
+  return started(run_list_near_rows(problem, stream_of(place)), error);
+}
+
 ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_cuda_ann_index* given,
                                    const ec_cuda_ann_link_options* options, uint32_t* links,
                                    ec_error* error) {
@@ -245,11 +277,13 @@ ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_cuda_ann
   if (status == EC_OK) status = check_given(options, "options", error);
   LinkProblem problem = {};
   if (status == EC_OK) status = make_index(*given, &problem.index, error);
+  if (status == EC_OK) status = take_cells(options->cells, &problem.cells, error);
   if (status != EC_OK) return status;
   const bool sound = options->first >= 0 && options->count >= 0 &&
                      options->first <= problem.index.rows - options->count && options->near_each >= 0 &&
                      options->far_each >= 0 && options->near_each <= kMostCandidates &&
-                     options->far_each <= kMostCandidates - options->near_each && options->degree >= 1 &&
+                     options->far_each <= kMostCandidates - options->near_each &&
+                     options->far_each <= problem.cells.near_each && options->degree >= 1 &&
                      options->least <= options->degree;
   if (!sound)
     return ec::fail(
@@ -261,10 +295,6 @@ ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_cuda_ann
   problem.count = options->count;
   problem.near = options->near;
   problem.near_each = options->near_each;
-  problem.members = options->members;
-  problem.cell_start = options->cell_start;
-  problem.cell_of = options->cell_of;
-  problem.near_cells = options->near_cells;
   problem.far_each = options->far_each;
   problem.seed = options->seed;
   problem.degree = options->degree;

@@ -69,13 +69,13 @@ bool run_list(const unsigned* bits, int64_t filters, int64_t rows, uint32_t* slo
   }
   auto* of_chunks = static_cast<int64_t*>(workspace);
   const Dim3 grid{static_cast<unsigned>(chunks), static_cast<unsigned>(min(filters, kMostAside)), 1};
-  EC_LAUNCH(count_chunks, grid, kFilterThreads, sizeof(ListShared), stream, bits, filters, chunks,
+  EC_LAUNCH(count_chunks, grid, kFilterThreads, sizeof(SumsShared), stream, bits, filters, chunks,
             of_chunks);
   if (slots == nullptr)
-    EC_LAUNCH(add_chunks, static_cast<unsigned>(filters), kFilterThreads, sizeof(ListShared), stream,
+    EC_LAUNCH(add_chunks, static_cast<unsigned>(filters), kFilterThreads, sizeof(SumsShared), stream,
               chunks, of_chunks, counts);
   else
-    EC_LAUNCH(list_slots, grid, kFilterThreads, sizeof(ListShared), stream, bits, filters, chunks,
+    EC_LAUNCH(list_slots, grid, kFilterThreads, sizeof(SumsShared), stream, bits, filters, chunks,
               of_chunks, slots, stride, counts);
   return !launches_failed();
 }

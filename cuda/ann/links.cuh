@@ -91,12 +91,13 @@ class LinkChooser {
     if (far < 0)  // -1 becomes kNoRow
       return static_cast<uint32_t>(problem_.near[row_ * problem_.near_each + near]);
     if (far >= problem_.far_each) return kNoRow;
-    const uint32_t home = problem_.cell_of[own];
-    const uint32_t cell = problem_.near_cells[static_cast<int64_t>(home) * problem_.far_each + far];
-    const uint32_t start = problem_.cell_start[cell], size = problem_.cell_start[cell + 1] - start;
+    const BuildCells& cells = problem_.cells;
+    const int64_t cell = cells.near_cells[static_cast<int64_t>(cells.cell_of[own]) * cells.near_each + far];
+    if (cell < 0) return kNoRow;
+    const uint32_t start = cells.start[cell], size = cells.start[cell + 1] - start;
     if (size == 0) return kNoRow;
     const uint32_t at = start + one_of(size, problem_.seed, own, far);
-    return problem_.members == nullptr ? at : problem_.members[at];
+    return cells.members == nullptr ? at : cells.members[at];
   }
 
   // Zeros where there is no row.

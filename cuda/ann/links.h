@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ann/index.h"
+#include "ann/near_rows.h"
 #include "common/platform.h"
 
 namespace ec::cuda::ann {
@@ -15,11 +16,8 @@ struct LinkProblem {
   int64_t first, count;  // slots whose links are chosen
   const int64_t* near;   // [count][near_each]: slots, -1: none
   int near_each;
-  const uint32_t* members;     // rows that take part, by cells; null: all slots, in their order
-  const uint32_t* cell_start;  // [cells + 1], in members
-  const uint32_t* cell_of;     // [slot]
-  const uint32_t* near_cells;  // [cells][far_each]
-  int far_each;
+  BuildCells cells;
+  int far_each;  // near cells of which one row each is weighed, at most near_each
   unsigned long long seed;
   int degree, least;  // links of a row; at least so many if it has as many candidates
   uint32_t* links;    // [count][degree], the nearest first; 2^32 - 1 behind the last

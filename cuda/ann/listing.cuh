@@ -3,40 +3,15 @@
 #pragma once
 
 #include "ann/filters.cuh"
+#include "ann/sums_before.cuh"
 
 namespace ec::cuda::ann {
 
 // What a block lists at once: one word a thread. Bits of a filter are padded to a multiple of it.
 constexpr int kChunkWords = kFilterThreads;
 
-struct ListShared {
-  int of_warp[kFilterThreads / kWarpSize];
-};
-
-// The sum of what the threads before this one have, and of all. All threads of the block.
-__device__ __forceinline__ int sum_before(int number, ListShared& shared, int* all) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize,
-            warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  int upto = number;
-#pragma unroll
-  for (int step = 1; step < kWarpSize; step *= 2) {
-    const int other = __shfl_sync(kAllLanes, upto, lane - step < 0 ? lane : lane - step);
-    if (lane >= step) upto += other;
-  }
-  __syncthreads();  // all have read what was shared before
-  if (lane == kWarpSize - 1) shared.of_warp[warp] = upto;
-  __syncthreads();
-  int before = 0;
-  *all = 0;
-  for (int i = 0; i < kFilterThreads / kWarpSize; ++i) {
-    if (i < warp) before += shared.of_warp[i];
-    *all += shared.of_warp[i];
-  }
-  return before + upto - number;
-}
-
 // How many of a filter's slots chunks [0, end) have. All threads of the block.
-__device__ __forceinline__ int64_t count_before(const int64_t* of_chunks, int64_t end, ListShared& shared) {
+__device__ __forceinline__ int64_t count_before(const int64_t* of_chunks, int64_t end, SumsShared& shared) {
   int64_t before = 0;
   for (int64_t at = 0; at < end; at += kFilterThreads) {
     const int64_t i = at + threadIdx.x;
@@ -50,7 +25,7 @@ __device__ __forceinline__ int64_t count_before(const int64_t* of_chunks, int64_
 // bits [filters][chunks][kChunkWords]; of_chunks [filters][chunks]. x: chunks, y: filters in turns.
 __global__ void __launch_bounds__(kFilterThreads, 1)
     count_chunks(const unsigned* bits, int64_t filters, int64_t chunks, int64_t* of_chunks) {
-  ListShared& shared = shared_memory<ListShared>();
+  SumsShared& shared = shared_memory<SumsShared>();
   for (int64_t filter = blockIdx.y; filter < filters; filter += gridDim.y) {
     const int64_t chunk = filter * chunks + blockIdx.x;
     int all = 0;
@@ -62,7 +37,7 @@ __global__ void __launch_bounds__(kFilterThreads, 1)
 // How many pass, where nothing is listed. A block for each filter.
 __global__ void __launch_bounds__(kFilterThreads, 1)
     add_chunks(int64_t chunks, const int64_t* of_chunks, int64_t* counts) {
-  ListShared& shared = shared_memory<ListShared>();
+  SumsShared& shared = shared_memory<SumsShared>();
   const int64_t all = count_before(of_chunks + static_cast<int64_t>(blockIdx.x) * chunks, chunks, shared);
   if (threadIdx.x == 0) counts[blockIdx.x] = all;
 }
@@ -72,7 +47,7 @@ __global__ void __launch_bounds__(kFilterThreads, 1)
 __global__ void __launch_bounds__(kFilterThreads, 1)
     list_slots(const unsigned* bits, int64_t filters, int64_t chunks, const int64_t* of_chunks,
                uint32_t* slots, int64_t stride, int64_t* counts) {
-  ListShared& shared = shared_memory<ListShared>();
+  SumsShared& shared = shared_memory<SumsShared>();
   for (int64_t filter = blockIdx.y; filter < filters; filter += gridDim.y) {
     unsigned word = bits[(filter * chunks + blockIdx.x) * kChunkWords + threadIdx.x];
     const int64_t before = count_before(of_chunks + filter * chunks, blockIdx.x, shared);

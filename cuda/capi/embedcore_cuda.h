@@ -276,17 +276,31 @@ EC_API ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_an
                                     void* workspace, int64_t* ids, float* distances, int64_t* counts,
                                     ec_error* error);
 
+// Cells that builds look around in. Slots are in their order.
+typedef struct ec_cuda_ann_cells {
+  const uint32_t* members;    // the slots that others may be linked to, ascending; NULL: all
+  const uint32_t* start;      // of each cell where its slots are in members, and where the last ends
+  const uint32_t* cell_of;    // of each slot its cell
+  const int64_t* near_cells;  // [cells][near_each]: the nearest first, itself among them; -1: none
+  int64_t cells;              // at most 2^18
+  int32_t near_each;
+} ec_cuda_ann_cells;
+
+// slots[groups][stride], counts[groups]: for each `group` of slots [first, first + count), ascending, the
+// members of its own cells and of those nearest to one of them, taken whole until there are `wanted`.
+// stride: at least wanted - 1 and the most that a cell has.
+EC_API ec_status ec_cuda_ann_list_near(const ec_cuda_place* place, const ec_cuda_ann_cells* cells,
+                                       int64_t first, int64_t count, int64_t group, int64_t wanted,
+                                       uint32_t* slots, int64_t stride, int64_t* counts, ec_error* error);
+
 // Links for a graph, chosen for slots [first, first + count) of an index whose slots are in the order of
 // cells. Candidates are the rows nearest to each and, of some cells around its own, one row each.
 typedef struct ec_cuda_ann_link_options {
   int64_t first, count;
   const int64_t* near;  // [count][near_each], as ec_cuda_ann_search gives them where ids are slots
   int32_t near_each;    // with far_each 127 at most
-  int32_t far_each;
-  const uint32_t* members;     // the slots that others may be linked to, ascending; NULL: all
-  const uint32_t* cell_start;  // of each cell where its slots are in members, and where the last ends
-  const uint32_t* cell_of;     // of each slot its cell
-  const uint32_t* near_cells;  // [cells][far_each]
+  int32_t far_each;     // cells, at most near_each of them
+  const ec_cuda_ann_cells* cells;
   uint64_t seed;
   int32_t degree;  // links of a row
   int32_t least;   // if it has as many candidates

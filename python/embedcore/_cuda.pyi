@@ -173,11 +173,20 @@ def ann_search(
     allocate: Callable[[int], int],
     /,
 ) -> None: ...
+def ann_list_near(
+    where: str,
+    place: _Place,
+    cells: tuple[tuple[int, int, int, int], int, int],
+    slots: tuple[int, int, int],
+    wanted: int,
+    lists: tuple[int, int, int],
+    /,
+) -> None: ...
 def ann_choose_links(
     where: str,
     place: _Place,
     index: AnnIndex,
-    candidates: tuple[int, int, tuple[int, int], tuple[int, int, int, int], int],
+    candidates: tuple[int, int, tuple[int, int], tuple[tuple[int, int, int, int], int, int], int],
     seed: int,
     degree: int,
     least: int,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from embedcore import _device, ann
-from embedcore.ann import _device_build
+from embedcore.ann import _device_build, _device_cells
 from support.ann import DTYPES, check, clustered, early_builds, make_world
 
 METRICS = ("cosine", "ip", "l2")
@@ -48,18 +48,31 @@ def test_the_graph_is_nearly_that_of_the_cpu(kind: Any, metric: str, dtype: str)
 
 def chosen_lists(monkeypatch: pytest.MonkeyPatch, scanned: int) -> list[tuple[Any, int, Any]]:
     """Let few rows of the cells around be looked at, and watch which."""
-    monkeypatch.setattr(_device_build, "_SCANNED", scanned)
-    monkeypatch.setattr(_device_build, "_GROUP", 128)
+    monkeypatch.setattr(_device_cells, "SCANNED", scanned)
+    monkeypatch.setattr(_device_cells, "GROUP", 128)
     monkeypatch.setattr(_device_build, "_BATCH", 256)  # so that there are several
     seen = []
 
-    class Watched(_device_build._Links):
-        def _near(self, first: int, left: int) -> Any:
-            seen.append((self._cells, first, super()._near(first, left)))
-            return seen[-1][2]
+    class Watched(_device_cells.Cells):
+        def lists(self, call: Any, first: int, count: int) -> Any:
+            made, make = [], call.made
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(call, "made", lambda *of: made.append(make(*of)) or made[-1])
+                found = super().lists(call, first, count)
+            seen.append((self, first, made))
+            return found
 
-    monkeypatch.setattr(_device_build, "_Links", Watched)
+    monkeypatch.setattr(_device_build, "Cells", Watched)
     return seen
+
+
+def lists_of(seen: list[tuple[Any, int, Any]]) -> list[tuple[int, Any]]:
+    """Return the first row of each group, and what its rows are compared with."""
+    groups = []
+    for _, first, made in seen:
+        slots, counts = (_device.on_host(array) for array in made)
+        groups += [(first + 128 * i, slots[i, :count]) for i, count in enumerate(counts)]
+    return groups
 
 
 def test_rows_of_the_cells_around_are_looked_at(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +81,11 @@ def test_rows_of_the_cells_around_are_looked_at(kind: Any, monkeypatch: pytest.M
         here = make_world("l2", rows=400, columns=24, queries=20)
         seen = chosen_lists(monkeypatch, 200)
         there = make_world("l2", rows=400, columns=24, queries=20, build_device="cuda")
-    assert [first for _, first, _ in seen] == [0, 128, 256, 384]
-    for cells, first, near in seen:
+    groups = lists_of(seen)
+    assert [first for first, _ in groups] == [0, 128, 256, 384]
+    for first, near in groups:
         assert 200 <= len(near) < 400 and (np.diff(near.astype(np.int64)) > 0).all()
         assert np.isin(np.arange(first, min(400, first + 128)), near).all()
-        assert len(cells.near) > 30 and (cells.near[:, 0] == np.arange(len(cells.near))).all()
     assert shared_links(here.index, there.index) > 0.6
     assert recall(there.index, there, 40) >= recall(here.index, here, 40) - 0.02
 
@@ -83,29 +96,31 @@ def test_twins_are_left_out_of_the_cells_around(kind: Any, monkeypatch: pytest.M
     index = ann.Index(12, metric="l2", build_device="cuda")
     with early_builds(200):
         index.add(np.concatenate([rows, rows]))
-    assert len(seen) == 2
-    for cells, _, near in seen:
-        assert len(cells.members) == 110 and np.isin(near, cells.members).all()
+    groups = lists_of(seen)
+    assert len(groups) == 2 and seen[0][0].members == 110
+    original = index._state.ids.external % 110
+    twins = [slot for slot in range(220) if original[slot] in original[:slot]]
+    for _, near in groups:
+        assert 100 <= len(near) <= 110 and not np.isin(near, twins).any()
     hits = index.search(rows, 2, effort=60)
     assert (hits.distances[:, :2] == 0.0).mean() > 0.97
 
 
-def test_cells_in_the_order_of_their_distances() -> None:
+def test_cells_in_the_order_of_their_distances(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_device_cells, "_BATCH", 128)  # so that there are several
+    monkeypatch.setattr(_device_cells, "SCANNED", 800)
     rng = np.random.default_rng(6)
-    centroids = rng.standard_normal((1500, 5)).astype(np.float32)  # more than a time's
-    start = np.concatenate([[0], np.cumsum(rng.integers(10, 60, 1500))])
+    centroids = rng.standard_normal((150, 5)).astype(np.float32)
+    start = np.concatenate([[0], np.cumsum(rng.integers(10, 60, 150))])
     twins = rng.random(start[-1]) < 0.2
-    cells = _device_build._cells_of(start, centroids, twins)
-    wide = centroids.astype(np.float64)
-    distances = ((wide[:, None] - wide) ** 2).sum(axis=2)
-    right = np.sort(distances, axis=1)[:, : cells.near.shape[1]]
-    np.testing.assert_allclose(np.take_along_axis(distances, cells.near, 1), right, atol=1e-4)
-    sizes = np.diff(cells.member_start)
-    assert sizes.sum() == len(cells.members) == (~twins).sum()
-    assert sizes[cells.near].sum(axis=1).min() >= _device_build._SCANNED
-    first, last = cells.start[700], cells.start[701]
-    members = cells.members[cells.member_start[700] : cells.member_start[701]]
-    np.testing.assert_array_equal(members, first + np.flatnonzero(~twins[first:last]))
+    cells = _device_cells.Cells("here", 0, start, centroids, twins)
+    near = _device.on_host(cells.near)
+    assert (near[:, 0] == np.arange(150)).all() and 32 <= near.shape[1] < 100
+    distances = ((centroids[:, None].astype(np.float64) - centroids) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(near, distances.argsort(axis=1)[:, : near.shape[1]])
+    sizes = np.add.reduceat(~twins, start[:-1]).astype(int)
+    assert cells.members == sizes.sum()
+    assert sizes[near].sum(axis=1).min() >= 800
 
 
 def test_builds_repeat(kind: Any) -> None:
@@ -120,6 +135,7 @@ def test_builds_repeat(kind: Any) -> None:
     ("slots", "near", "farther", "degree", "least"),
     [
         ((0, 5), 100, 28, 32, 16),
+        ((0, 5), 1, 41, 32, 16),
         ((3, 3), 1, 0, 32, 16),
         ((-1, 3), 1, 0, 32, 16),
         ((0, 5), 1, 0, 8, 9),
@@ -131,9 +147,28 @@ def test_choices_that_cannot_be(
 ) -> None:
     call = _device.call_for("here", "build_device", 0)
     index = call.kernels.AnnIndex(2, 0, (5, 3, 3, 0, 0), (0,) * 10)
-    candidates = (*slots, (0, near), (0, 0, 0, 0), farther)
+    candidates = (*slots, (0, near), ((0, 0, 0, 0), 3, 40), farther)
     with pytest.raises(ValueError, match=r"^here: 'options' must have slots of the index, at most"):
         call.kernels.ann_choose_links("here", call.place(), index, candidates, 0, degree, least, 0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "slots", "wanted", "stride", "words"),
+    [
+        ((1 << 18) + 1, (0, 5, 2), 3, 9, r"'cells' must be at most 262144; got 262145"),
+        (3, (0, 5, 0), 3, 9, "'group' must be slots of the index"),
+        (3, (-1, 5, 2), 3, 9, "'group' must be slots of the index"),
+        (3, (0, 5, 2), 0, 9, "'group' must be slots of the index"),
+        (3, (0, 5, 2), 3, 2, "'group' must be slots of the index"),
+    ],
+)
+def test_lists_that_cannot_be(
+    kind: Any, cells: int, slots: tuple[int, int, int], wanted: int, stride: int, words: str
+) -> None:
+    call = _device.call_for("here", "build_device", 0)
+    given = ((0, 0, 0, 0), cells, 4)
+    with pytest.raises(ValueError, match=f"^here: {words}"):
+        call.kernels.ann_list_near("here", call.place(), given, slots, wanted, (0, stride, 0))
 
 
 def test_files_and_copies_are_those_of_any_index(kind: Any, tmp_path: Path) -> None:

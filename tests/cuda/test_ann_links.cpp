@@ -86,18 +86,21 @@ void agree(const Shape& shape, bool all_take_part) {
   for (int64_t i = 0; i < count * shape.near; ++i) near.push_back(below(shape.rows + 2) - 1);
   for (int64_t& slot : near)
     if (slot == shape.rows) slot = first;
-  std::vector<uint32_t> near_cells;
-  for (int64_t i = 0; i < rows.cells() * shape.far; ++i)
-    near_cells.push_back(static_cast<uint32_t>(below(rows.cells())));
+  const int near_each = shape.far + 3;  // of which some are weighed
+  std::vector<int64_t> near_cells;      // and where there are none
+  for (int64_t i = 0; i < rows.cells() * near_each; ++i) near_cells.push_back(below(rows.cells() + 1) - 1);
   std::vector<uint32_t> links(static_cast<size_t>(count * shape.degree), 1u);
   LinkProblem problem = {};
   problem.index = rows.data.index;
   problem.first = first, problem.count = count;
   problem.near = near.data(), problem.near_each = shape.near;
-  problem.members = all_take_part ? nullptr : rows.members.data();
-  problem.cell_start = rows.cell_start.data();
-  problem.cell_of = rows.cell_of.data();
-  problem.near_cells = near_cells.data(), problem.far_each = shape.far;
+  problem.cells = {all_take_part ? nullptr : rows.members.data(),
+                   rows.cell_start.data(),
+                   rows.cell_of.data(),
+                   near_cells.data(),
+                   rows.cells(),
+                   near_each};
+  problem.far_each = shape.far;
   problem.seed = kSeed;
   problem.degree = shape.degree, problem.least = shape.least;
   problem.links = links.data();
@@ -110,8 +113,10 @@ void agree(const Shape& shape, bool all_take_part) {
       if (slot >= 0) slots.push_back(static_cast<uint32_t>(slot));
     }
     for (int j = 0; j < shape.far; ++j) {
-      const uint32_t cell =
-          near_cells[rows.cell_of[own] * static_cast<size_t>(shape.far) + static_cast<size_t>(j)];
+      const int64_t near_cell =
+          near_cells[rows.cell_of[own] * static_cast<size_t>(near_each) + static_cast<size_t>(j)];
+      if (near_cell < 0) continue;
+      const auto cell = static_cast<size_t>(near_cell);
       const uint32_t start = rows.cell_start[cell], size = rows.cell_start[cell + 1] - start;
       if (size == 0) continue;
       slots.push_back(rows.members[start + one_of(size, kSeed, own, j)]);
