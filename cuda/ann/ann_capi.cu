@@ -2,13 +2,13 @@
 // The C ABI of filtered search on the GPU.
 #include "ann/ann.h"
 #include "ann/filters.h"
+#include "ann/given_index.h"
 #include "ann/hopper/hopper_scan.h"
 #include "ann/links.h"
 #include "common/device.h"
 #include "core/errors.h"
 
 namespace ec::cuda::ann {
-namespace {
 
 ec_status make_index(const ec_cuda_ann_index& given, IndexRows* index, ec_error* error) {
   if (given.metric < EC_ANN_COSINE || given.metric > EC_ANN_L2)
@@ -45,6 +45,8 @@ ec_status make_index(const ec_cuda_ann_index& given, IndexRows* index, ec_error*
              static_cast<int>(coded ? given.query_columns : given.columns)}};
   return EC_OK;
 }
+
+namespace {
 
 ec_status take_cells(const ec_cuda_ann_cells* given, BuildCells* cells, ec_error* error) {
   const ec_status status = check_given(given, "cells", error);

@@ -313,6 +313,60 @@ EC_API ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_c
                                           const ec_cuda_ann_link_options* options, uint32_t* links,
                                           ec_error* error);
 
+// ---- builds of indexes on the CPU -----------------------------------------------------------------
+// Codes and cells as the CPU makes them (csrc/ann/codes.h, csrc/ann/build/build.h), bit by bit where it has
+// fused multiply-adds, but for codes where a sum of float64 is rounded to float32.
+
+typedef struct ec_cuda_ann_byte_codes {
+  const float* axes;  // [code_columns][columns, rounded up to a multiple of 16], zeros at the end
+  int64_t code_columns;
+  int64_t head_bytes;  // a multiple of 64, 512 at most
+  int64_t tail_bytes;  // a multiple of 64, with room for what the head has none for; 0: it has for all
+  // Written. On boundaries of 16 bytes.
+  uint8_t* heads;  // [rows][head_bytes]
+  uint8_t* tails;  // [rows][tail_bytes]
+  float* squares;  // [rows]: |x - mean|^2
+} ec_cuda_ann_byte_codes;
+
+// Of `rows` there are metric, number (not EC_ANN_CODES), rows, columns, row_stride, vectors and mean.
+EC_API ec_status ec_cuda_ann_byte_codes_workspace(const ec_cuda_ann_index* rows,
+                                                  const ec_cuda_ann_byte_codes* codes, int64_t* bytes,
+                                                  ec_error* error);
+// workspace: on a boundary of 256 bytes. Complexity: O(rows columns code_columns).
+EC_API ec_status ec_cuda_ann_make_byte_codes(const ec_cuda_place* place, const ec_cuda_ann_index* rows,
+                                             const ec_cuda_ann_byte_codes* codes, void* workspace,
+                                             ec_error* error);
+
+typedef struct ec_cuda_ann_heads {
+  const uint8_t* heads;  // [rows][head_bytes], as above
+  int64_t head_bytes;
+  const float* squares;
+} ec_cuda_ann_heads;
+
+// k-means over the heads of some rows.
+typedef struct ec_cuda_ann_grouping {
+  const uint32_t* drawn;   // [cells]: the rows that are centroids at first
+  int64_t cells;           // at least 1, below 2^31
+  const uint32_t* sample;  // [sampled]: rows whose means centroids become
+  int64_t sampled;
+  int32_t moves;          // so many times
+  const uint32_t* slots;  // [count]: rows that are grouped then
+  int64_t count;
+  uint32_t* cell_of;  // [count]: written, the number of the nearest centroid, the first of equals
+} ec_cuda_ann_grouping;
+
+EC_API ec_status ec_cuda_ann_group_workspace(const ec_cuda_ann_heads* heads,
+                                             const ec_cuda_ann_grouping* grouping, int64_t* bytes,
+                                             ec_error* error);
+// workspace: on a boundary of 256 bytes. Complexity: O((moves sampled + count) cells head_bytes).
+EC_API ec_status ec_cuda_ann_group(const ec_cuda_place* place, const ec_cuda_ann_heads* heads,
+                                   const ec_cuda_ann_grouping* grouping, void* workspace, ec_error* error);
+// means[cells][head_bytes]: heads of the means of the rows i < count with each number in cell_of, with an
+// offset of -|mean|^2 / 2; zeros where there are none. Complexity: O(count (cells + head_bytes)).
+EC_API ec_status ec_cuda_ann_cell_means(const ec_cuda_place* place, const ec_cuda_ann_heads* heads,
+                                        const uint32_t* cell_of, int64_t count, int64_t cells,
+                                        uint8_t* means, ec_error* error);
+
 #ifdef __cplusplus
 }
 #endif

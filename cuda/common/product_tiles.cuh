@@ -40,9 +40,11 @@ __device__ __forceinline__ int other_in_warp(int j, int part, int lane) {
   return 8 * j + 2 * (lane % 4) + part;
 }
 
-// The products of one stage of rows with one of others, added to those of the warp.
+// The products of one stage of rows with one of others, added to those of the warp. Sums: TileSums, or as
+// many FragmentI, where numbers are pairs of bytes.
+template <class Sums>
 __device__ __forceinline__ void multiply_stage(const BFloat* rows, const BFloat* others, int warp_row,
-                                               int warp_other, TileSums& c) {
+                                               int warp_other, Sums& c) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
   for (int k = 0; k < kStep / 16; ++k) {

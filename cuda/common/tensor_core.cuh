@@ -22,6 +22,11 @@ struct FragmentB {
 struct FragmentC {
   float numbers[4];
 };
+// The same of whole numbers, where a and b have bytes for halves of their numbers: twice as many columns
+// of a, and rows of b.
+struct FragmentI {
+  int numbers[4];
+};
 
 #if defined(__CUDACC__)
 
@@ -43,6 +48,15 @@ __device__ __forceinline__ void multiply_add(const FragmentA& a, const FragmentB
 }
 __device__ __forceinline__ void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, BFloat) {
   multiply_add(a, b, c);
+}
+
+// Bytes of a have no sign, those of b have.
+__device__ __forceinline__ void multiply_add(const FragmentA& a, const FragmentB& b, FragmentI& c) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+r"(c.numbers[0]), "+r"(c.numbers[1]), "+r"(c.numbers[2]), "+r"(c.numbers[3])
+      : "r"(a.pairs[0]), "r"(a.pairs[1]), "r"(a.pairs[2]), "r"(a.pairs[3]), "r"(b.pairs[0]),
+        "r"(b.pairs[1]));
 }
 
 // Four matrices of 8 rows of 16 bytes each in shared memory; lane l gives the address of row l % 8 of
@@ -100,14 +114,16 @@ float high_of(unsigned pair) {
   return low_of<Number>(pair >> 16);
 }
 
-template <class Number>
-void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, Number, EC_CALLED_FROM) {
+// term(x, y): what a word of a row and one of a column add to the sum of the two.
+template <class Sums, class Term>
+void multiply_words(const FragmentA& a, const FragmentB& b, Sums& c, const Term& term,
+                    const emulation::Place& place) {
   struct Both {
     FragmentA a;
     FragmentB b;
   };
   const Both own = {a, b};
-  const unsigned char* given = emulation::meet(0xffffffffu, &own, sizeof own, EC_HERE);
+  const unsigned char* given = emulation::meet(0xffffffffu, &own, sizeof own, place);
   const auto of_lane = [&](int lane) {
     Both both;
     std::memcpy(&both, given + static_cast<size_t>(lane) * emulation::kMostLaneBytes, sizeof both);
@@ -116,17 +132,36 @@ void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, Number, 
   const int group = emulation::lane() / 4, number = emulation::lane() % 4;
   for (int half = 0; half < 2; ++half) {
     for (int column = 0; column < 2; ++column) {
-      float sum = c.numbers[2 * half + column];
+      auto sum = c.numbers[2 * half + column];
       for (int step = 0; step < 4; ++step) {  // four lanes of a group hold a row, as they hold a column
         const Both row = of_lane(4 * group + step), other = of_lane(4 * (2 * number + column) + step);
-        for (int part = 0; part < 2; ++part) {
-          const unsigned x = row.a.pairs[half + 2 * part], y = other.b.pairs[part];
-          sum += low_of<Number>(x) * low_of<Number>(y) + high_of<Number>(x) * high_of<Number>(y);
-        }
+        for (int part = 0; part < 2; ++part) sum += term(row.a.pairs[half + 2 * part], other.b.pairs[part]);
       }
       c.numbers[2 * half + column] = sum;
     }
   }
+}
+
+template <class Number>
+void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, Number, EC_CALLED_FROM) {
+  multiply_words(
+      a, b, c,
+      [](unsigned x, unsigned y) {
+        return low_of<Number>(x) * low_of<Number>(y) + high_of<Number>(x) * high_of<Number>(y);
+      },
+      EC_HERE);
+}
+
+inline void multiply_add(const FragmentA& a, const FragmentB& b, FragmentI& c, EC_CALLED_FROM) {
+  multiply_words(
+      a, b, c,
+      [](unsigned x, unsigned y) {
+        int sum = 0;
+        for (int at = 0; at < 32; at += 8)
+          sum += static_cast<int>(x >> at & 0xffu) * static_cast<int8_t>(y >> at);
+        return sum;
+      },
+      EC_HERE);
 }
 
 inline void multiply_add(const FragmentA& a, const FragmentB& b, FragmentC& c, EC_CALLED_FROM) {

@@ -8,6 +8,7 @@
 namespace py = pybind11;
 
 void register_ann(py::module_& module);
+void register_ann_build(py::module_& module);
 void register_depth(py::module_& module);
 void register_depth_gradient(py::module_& module);
 void register_attention(py::module_& module);
@@ -28,6 +29,7 @@ PYBIND11_MODULE(EC_MODULE_NAME, module) {
   module.attr("build_info") = ec_cuda_build_info();
   module.def("device_count", &device_count, py::arg("where"));
   register_ann(module);
+  register_ann_build(module);
   register_depth(module);
   register_depth_gradient(module);
   register_attention(module);

@@ -193,3 +193,31 @@ def ann_choose_links(
     links: int,
     /,
 ) -> None: ...
+def ann_make_byte_codes(
+    where: str,
+    place: _Place,
+    rows: tuple[int, int, int, int, int, int],
+    codes: tuple[int, int, int, tuple[int, int, int, int]],
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+def ann_group(
+    where: str,
+    place: _Place,
+    heads: tuple[int, int, int],
+    drawn: tuple[int, int],
+    sample: tuple[int, int],
+    moves: int,
+    slots: tuple[int, int],
+    cell_of: int,
+    allocate: Callable[[int], int],
+    /,
+) -> None: ...
+def ann_cell_means(
+    where: str,
+    place: _Place,
+    heads: tuple[int, int, int],
+    cell_of: tuple[int, int],
+    means: tuple[int, int],
+    /,
+) -> None: ...
