@@ -85,6 +85,130 @@ void compose(std::vector<int64_t>& order, const std::vector<T>& after) {
   order = std::move(composed);
 }
 
+// One build, step by step.
+class IndexBuild {
+ public:
+  IndexBuild(const IndexData& old, const BuildRequest& request)
+      : old_(old),
+        request_(request),
+        steps_(request.basis == nullptr ? nullptr : request.steps),
+        next_(std::make_shared<IndexData>(old)),
+        index_(*next_) {
+    options_.threads = request.threads;
+    options_.seed = request.seed;
+    options_.monitor = request.monitor;
+    options_.steps = steps_;
+  }
+
+  std::shared_ptr<const IndexData> run(std::vector<int64_t>* order) {
+    take_live_rows(order);
+    request_.basis == nullptr ? keep_codes(*order) : encode();
+    auto cells = std::make_shared<Cells>();
+    check(make_cells(coded_rows(index_, norms_.data()), options_, cells.get()));
+    const std::vector<int64_t> by_cell(cells->members.begin(), cells->members.end());
+    sort_by_cell(*cells, by_cell);
+    compose(*order, by_cell);
+    std::iota(cells->members.begin(), cells->members.end(), 0u);
+    link(*cells, by_cell);
+    index_.cells = std::move(cells);
+    index_.graph_rows = index_.trained_rows = index_.rows;
+    index_.costs = measure_costs(index_, nullptr, 0, request_.threads, request_.monitor);
+    return std::move(next_);
+  }
+
+ private:
+  // Without those that are dead; vectors that are all alive are moved once, when there are cells.
+  void take_live_rows(std::vector<int64_t>* order) {
+    *order = live_slots(old_);
+    index_.rows = static_cast<int64_t>(order->size());
+    index_.graph_rows = index_.trained_rows = 0;
+    index_.alive = nullptr;
+    index_.links = {};
+    index_.cells = nullptr;
+    if (index_.rows == old_.rows) return;
+    if (!old_.raw_dropped) index_.raw = gathered(old_.raw, old_.row_bytes(), *order, request_.threads);
+    if (old_.metric == Metric::kCosine) gather(index_.inverse_norms, 1, *order);
+  }
+
+  template <class T>
+  void gather(SharedArray<T>& array, int64_t row_length, const std::vector<int64_t>& order) const {
+    array = gathered(array, row_length, order, request_.threads);
+  }
+  void gather_codes(const std::vector<int64_t>& order) {
+    gather(index_.heads, index_.codec->shape().head_bytes, order);
+    gather(index_.tails, index_.codec->shape().tail_bytes, order);
+  }
+
+  void keep_codes(const std::vector<int64_t>& order) {
+    if (index_.rows != old_.rows) gather_codes(order);
+    norms_ = centred_squares(index_);
+  }
+
+  void encode() {
+    CodeShape shape = request_.shape;
+    shape.dim = index_.dim;
+    index_.codec = std::make_shared<Codec>(shape, index_.metric, request_.mean, request_.basis);
+    index_.heads = index_.tails = {};
+    norms_.resize(static_cast<size_t>(index_.rows));
+    if (steps_ != nullptr) {
+      steps_->encode(index_, norms_.data());
+    } else {
+      uint8_t *heads = nullptr, *tails = nullptr;
+      make_codes(&heads, &tails);
+      encode_all(index_, index_.raw.data(), index_.rows, request_.threads, heads, tails, norms_.data());
+    }
+    check_norms(norms_);
+  }
+
+  void make_codes(uint8_t** heads, uint8_t** tails) {
+    const CodeShape& shape = index_.codec->shape();
+    index_.heads = SharedArray<uint8_t>::make(index_.rows * shape.head_bytes, heads);
+    index_.tails = SharedArray<uint8_t>::make(index_.rows * shape.tail_bytes, tails);
+  }
+
+  // All but the vectors, which move while links are chosen elsewhere.
+  void sort_by_cell(const Cells& cells, const std::vector<int64_t>& by_cell) {
+    if (old_.metric == Metric::kCosine) gather(index_.inverse_norms, 1, by_cell);
+    if (steps_ != nullptr) {
+      uint8_t *heads = nullptr, *tails = nullptr;
+      make_codes(&heads, &tails);
+      steps_->reorder(cells.members, heads, tails);
+    } else {
+      gather_codes(by_cell);
+    }
+    std::vector<float> ordered(norms_.size());
+    for (size_t i = 0; i < norms_.size(); ++i) ordered[i] = norms_[static_cast<size_t>(by_cell[i])];
+    norms_ = std::move(ordered);
+  }
+
+  void link(const Cells& cells, const std::vector<int64_t>& by_cell) {
+    const auto move_vectors = [&] {
+      if (!old_.raw_dropped) gather(index_.raw, index_.row_bytes(), by_cell);
+    };
+    const ChooseLinks choose = [&](const Cells& all, const Twins& twins) {
+      steps_->begin_links(index_, all, twins);
+      move_vectors();
+      return steps_->links();
+    };
+    if (steps_ != nullptr) {
+      options_.choose_links = &choose;
+    } else {
+      move_vectors();
+    }
+    uint32_t* links = nullptr;
+    index_.links = SharedArray<uint32_t>::make(index_.rows * kDegree, &links);
+    check(make_graph(coded_rows(index_, norms_.data()), cells, options_, links));
+  }
+
+  const IndexData& old_;
+  const BuildRequest& request_;
+  BuildSteps* const steps_;
+  BuildOptions options_;
+  std::shared_ptr<IndexData> next_;
+  IndexData& index_;
+  std::vector<float> norms_;  // |x - mean|^2 of each row
+};
+
 }  // namespace
 
 float centred_square(const IndexData& index, int64_t slot) {
@@ -109,57 +233,7 @@ Vectors Vectors::build(const BuildRequest& request, std::vector<int64_t>* order)
   if (request.basis != nullptr && old.raw_dropped) {
     throw std::invalid_argument("an index without vectors keeps its basis");
   }
-  const int threads = request.threads;
-  BuildOptions options = {kDegree, threads, request.seed, request.monitor, nullptr};
-  *order = live_slots(old);
-  auto next = std::make_shared<IndexData>(old);
-  IndexData& index = *next;
-  index.rows = static_cast<int64_t>(order->size());
-  index.graph_rows = index.trained_rows = 0;
-  index.alive = nullptr;
-  index.links = {};
-  index.cells = nullptr;
-  if (!old.raw_dropped) index.raw = gathered(old.raw, old.row_bytes(), *order, threads);
-  if (old.metric == Metric::kCosine) index.inverse_norms = gathered(old.inverse_norms, 1, *order, threads);
-  std::vector<float> norms;
-  if (request.basis == nullptr) {
-    index.heads = gathered(old.heads, old.codec->shape().head_bytes, *order, threads);
-    index.tails = gathered(old.tails, old.codec->shape().tail_bytes, *order, threads);
-    norms = centred_squares(index);
-  } else {
-    CodeShape shape = request.shape;
-    shape.dim = index.dim;
-    index.codec = std::make_shared<Codec>(shape, index.metric, request.mean, request.basis);
-    uint8_t *heads = nullptr, *tails = nullptr;
-    index.heads = SharedArray<uint8_t>::make(index.rows * shape.head_bytes, &heads);
-    index.tails = SharedArray<uint8_t>::make(index.rows * shape.tail_bytes, &tails);
-    norms.resize(static_cast<size_t>(index.rows));
-    encode_all(index, index.raw.data(), index.rows, threads, heads, tails, norms.data());
-    check_norms(norms);
-  }
-  auto cells = std::make_shared<Cells>();
-  check(make_cells(coded_rows(index, norms.data()), options, cells.get()));
-  std::vector<int64_t> by_cell(cells->members.begin(), cells->members.end());
-  if (!old.raw_dropped) index.raw = gathered(index.raw, old.row_bytes(), by_cell, threads);
-  if (old.metric == Metric::kCosine)
-    index.inverse_norms = gathered(index.inverse_norms, 1, by_cell, threads);
-  index.heads = gathered(index.heads, index.codec->shape().head_bytes, by_cell, threads);
-  index.tails = gathered(index.tails, index.codec->shape().tail_bytes, by_cell, threads);
-  std::vector<float> ordered_norms(norms.size());
-  for (size_t i = 0; i < norms.size(); ++i) ordered_norms[i] = norms[static_cast<size_t>(by_cell[i])];
-  compose(*order, by_cell);
-  std::iota(cells->members.begin(), cells->members.end(), 0u);
-  const ChooseLinks choose = [&](const Cells& all, const Twins& twins) {
-    return request.choose_links(index, all, twins);
-  };
-  if (request.choose_links && !old.raw_dropped) options.choose_links = &choose;
-  uint32_t* links = nullptr;
-  index.links = SharedArray<uint32_t>::make(index.rows * kDegree, &links);
-  check(make_graph(coded_rows(index, ordered_norms.data()), *cells, options, links));
-  index.cells = std::move(cells);
-  index.graph_rows = index.trained_rows = index.rows;
-  index.costs = measure_costs(index, nullptr, 0, threads, request.monitor);
-  return Vectors(std::move(next));
+  return Vectors(IndexBuild(old, request).run(order));
 }
 
 Vectors Vectors::merge(int threads, const ec_monitor* monitor) const {
@@ -177,7 +251,9 @@ Vectors Vectors::merge(int threads, const ec_monitor* monitor) const {
   if (!cells->centroids.allocate(centroids.size())) throw std::bad_alloc();
   std::memcpy(cells->centroids.data(), centroids.data(), static_cast<size_t>(centroids.size()));
   const std::vector<float> norms = centred_squares(index);
-  const BuildOptions options = {kDegree, threads, 0, monitor, nullptr};
+  BuildOptions options;
+  options.threads = threads;
+  options.monitor = monitor;
   check(insert_rows(coded_rows(index, norms.data()), old.graph_rows, options, cells.get(), links));
   index.cells = std::move(cells);
   index.graph_rows = index.rows;

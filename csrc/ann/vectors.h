@@ -2,7 +2,6 @@
 // The vectors of an index: an immutable value with operations that give the next version.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,10 +18,8 @@ struct BuildRequest {
   int threads = 0;
   uint64_t seed = 0;
   const ec_monitor* monitor = nullptr;
-  // Chooses the links of an index whose rows are in their places, as BuildOptions has it; empty: the build
-  // does. Not called when vectors were dropped.
-  std::function<std::vector<uint32_t>(const IndexData& index, const Cells& cells, const Twins& twins)>
-      choose_links;
+  // Does most of a build in its place, if there is a basis; null: nothing does.
+  BuildSteps* steps = nullptr;
 };
 
 // Thrown when the monitor asked to stop; nothing has changed then.

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "ann/build/twins.h"
+#include "ann/build_steps_python.h"
 #include "ann/parts.h"
 #include "ann/vectors.h"
 #include "python/gil.h"
@@ -82,60 +82,9 @@ Vectors delete_rows(const Vectors& vectors, const Array<int64_t>& slots) {
   return unlocked([&] { return vectors.remove(data, count); });
 }
 
-// Holds the interpreter lock.
-class Locked {
- public:
-  Locked() : state_(ecpy::take_lock([] { return PyGILState_Ensure(); })) {}
-  Locked(const Locked&) = delete;
-  ~Locked() { PyGILState_Release(state_); }
-
- private:
-  PyGILState_STATE state_;
-};
-
-// Of each cell, [cells][numbers], what the bytes of its centroid stand for.
-Array<float> centroids_of(const ec::ann::Cells& cells, const ec::ann::CodeShape& shape) {
-  Array<float> centroids(
-      {static_cast<py::ssize_t>(cells.cells()), static_cast<py::ssize_t>(shape.head_numbers())});
-  float* to = centroids.mutable_data();
-  for (int64_t c = 0; c < cells.cells(); ++c) {
-    const uint8_t* head = cells.centroids.data() + c * shape.head_bytes;
-    const float scale = ec::ann::factors_of(head, shape).head_scale;
-    for (int64_t k = 0; k < shape.head_numbers(); ++k) *to++ = scale * static_cast<float>(head[k] - 128);
-  }
-  return centroids;
-}
-
-// choose(vectors, inverse_norms, starts, centroids, twins): bytes of the rows in their places and what they
-// are scaled by; where each cell starts, and its centroid; for each row whether it is a twin. Gives an
-// array (rows, kDegree) of uint32, of slots, the largest number behind the last.
-std::vector<uint32_t> ask_for_links(const py::object& choose, const ec::ann::IndexData& index,
-                                    const ec::ann::Cells& cells, const ec::ann::Twins& twins) {
-  const Locked locked;
-  const auto seen = [](const auto* data, int64_t count) {
-    using Number = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
-    return py::array_t<Number>(count, data, py::none());  // not copied, and read at once
-  };
-  Array<bool> are_twins(static_cast<py::ssize_t>(index.rows));
-  for (int64_t i = 0; i < index.rows; ++i)
-    are_twins.mutable_data()[i] = twins.role[static_cast<size_t>(i)] == ec::ann::TwinRole::kTwin;
-  const auto chosen =
-      py::cast<Array<uint32_t>>(choose(seen(index.raw.data(), index.raw.size()),
-                                       seen(index.inverse_norms.data(), index.inverse_norms.size()),
-                                       seen(cells.start.data(), static_cast<int64_t>(cells.start.size())),
-                                       centroids_of(cells, index.codec->shape()), are_twins));
-  if (chosen.ndim() != 2 || chosen.shape(0) != index.rows || chosen.shape(1) != ec::ann::kDegree)
-    throw py::value_error("links must have shape (rows, 32)");
-  for (py::ssize_t i = 0; i < chosen.size(); ++i) {
-    if (chosen.data()[i] >= index.rows && chosen.data()[i] != ec::ann::kNoSlot)
-      throw py::value_error("a link is out of range");
-  }
-  return std::vector<uint32_t>(chosen.data(), chosen.data() + chosen.size());
-}
-
 py::tuple build(const Vectors& vectors, const std::optional<Array<float>>& basis,
                 const std::optional<Array<float>>& mean, int64_t head_bytes, int threads, uint64_t seed,
-                py::object progress, const py::object& choose_links) {
+                py::object progress, const py::object& steps) {
   ec::ann::BuildRequest request;
   if (basis) {
     const int64_t dim = vectors.data().dim;
@@ -154,11 +103,8 @@ py::tuple build(const Vectors& vectors, const std::optional<Array<float>>& basis
   request.seed = seed;
   const ecpy::PyMonitor monitor(std::move(progress));
   request.monitor = monitor.get();
-  if (!choose_links.is_none())
-    request.choose_links = [&](const ec::ann::IndexData& index, const ec::ann::Cells& cells,
-                               const ec::ann::Twins& twins) {
-      return ask_for_links(choose_links, index, cells, twins);
-    };
+  std::optional<ecpy::PythonSteps> asked;
+  if (!steps.is_none() && basis) request.steps = &asked.emplace(steps, *basis, *mean);
   std::vector<int64_t> order;
   Vectors built = unlocked([&] { return vectors.build(request, &order); });
   return py::make_tuple(std::move(built),
@@ -369,7 +315,7 @@ void register_ann_vectors(py::module_& m) {
       .def("append", &append, py::arg("rows"), py::arg("threads"))
       .def("delete", &delete_rows, py::arg("slots"))
       .def("build", &build, py::arg("basis"), py::arg("mean"), py::arg("head_bytes"), py::arg("threads"),
-           py::arg("seed"), py::arg("progress"), py::arg("choose_links") = py::none())
+           py::arg("seed"), py::arg("progress"), py::arg("steps") = py::none())
       .def("merge", &merge, py::arg("threads"), py::arg("progress") = py::none())
       .def("calibrate", &calibrate, py::arg("queries"), py::arg("threads"))
       .def("drop_raw", [](const Vectors& vectors) { return vectors.drop_raw(); })

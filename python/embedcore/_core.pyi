@@ -179,11 +179,7 @@ class AnnVectors(metaclass=_Pybind11Type):
         threads: int,
         seed: int,
         progress: _Monitor,
-        choose_links: Callable[
-            [NDArray[np.uint8], _Floats, NDArray[np.uint32], _Floats, NDArray[np.bool_]],
-            NDArray[np.uint32],
-        ]
-        | None = ...,
+        steps: object = ...,
     ) -> tuple[AnnVectors, _Int64s]: ...
     def merge(self, threads: int, progress: _Monitor = ...) -> AnnVectors: ...
     def calibrate(self, queries: _Floats | None, threads: int) -> AnnVectors: ...

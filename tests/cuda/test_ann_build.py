@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from embedcore import _device, ann
-from embedcore.ann import _device_build, _device_cells
+from embedcore.ann import _device_build, _device_cells, _device_steps
 from support.ann import DTYPES, check, clustered, early_builds, make_world
 
 METRICS = ("cosine", "ip", "l2")
@@ -62,7 +62,7 @@ def chosen_lists(monkeypatch: pytest.MonkeyPatch, scanned: int) -> list[tuple[An
             seen.append((self, first, made))
             return found
 
-    monkeypatch.setattr(_device_build, "Cells", Watched)
+    monkeypatch.setattr(_device_steps, "Cells", Watched)
     return seen
 
 
@@ -223,31 +223,34 @@ def test_devices_that_there_are_not() -> None:
         ann.Index(8, build_device=0)  # type: ignore[arg-type]
 
 
+def choose_instead(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_device_build.Links, "begin", lambda _: None)
+    monkeypatch.setattr(_device_build.Links, "chosen", lambda _: chosen)
+
+
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        (np.zeros((119, 32), np.uint32), r"links must have shape \(rows, 32\)"),
-        (np.zeros((120, 31), np.uint32), r"links must have shape \(rows, 32\)"),
+        (np.zeros((119, 32), np.uint32), "links must be 3840 numbers"),
+        (np.zeros((120, 31), np.uint32), "links must be 3840 numbers"),
         (np.full((120, 32), 120, np.uint32), "a link is out of range"),
     ],
 )
-def test_links_that_cannot_be(chosen: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_device_build._Links, "__init__", lambda *_: None)
-    monkeypatch.setattr(_device_build._Links, "chosen", lambda _: chosen)
-    monkeypatch.setattr(_device_build, "device_number", lambda *_: 0)
+def test_links_that_cannot_be(
+    kind: Any, chosen: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_instead(chosen, monkeypatch)
     rows = np.random.default_rng(3).standard_normal((120, 8)).astype(np.float32)
     with early_builds(100), pytest.raises(ValueError, match=words):
         ann.Index(8, build_device="cuda").add(rows)
 
 
 @pytest.mark.parametrize("slot", [NO_SLOT, 7])
-def test_rows_without_links_get_some(slot: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_without_links_get_some(kind: Any, slot: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none is chosen, or the same for all, from every row there is a way to every other."""
-    monkeypatch.setattr(_device_build._Links, "__init__", lambda *_: None)
     chosen = np.full((120, 32), NO_SLOT, np.uint32)
     chosen[:, 0] = slot
-    monkeypatch.setattr(_device_build._Links, "chosen", lambda _: chosen)
-    monkeypatch.setattr(_device_build, "device_number", lambda *_: 0)
+    choose_instead(chosen, monkeypatch)
     rows = np.random.default_rng(3).standard_normal((120, 8)).astype(np.float32)
     index = ann.Index(8, build_device="cuda")
     with early_builds(100):

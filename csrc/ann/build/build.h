@@ -23,7 +23,31 @@ struct CodedRows {
 };
 
 struct Cells;
+struct IndexData;
 struct Twins;
+
+// Does most of a build in its place, where all rows are new: a device, say, to which rows are sent once.
+// Steps are asked for in this order, `group` any number of times. Each may throw.
+class BuildSteps {
+ public:
+  virtual ~BuildSteps() = default;
+  // norms[i] = |x_i - mean|^2 of the rows of an index that has its vectors and codec; codes are kept where
+  // they are made.
+  virtual void encode(const IndexData& index, float* norms) = 0;
+  // Of each of the slots the nearest of some centroids, the first of equals: of drawn rows, which move so
+  // many times to the means of those rows of the sample that are nearest to them.
+  virtual std::vector<uint32_t> group(const std::vector<uint32_t>& slots,
+                                      const std::vector<uint32_t>& sample,
+                                      const std::vector<uint32_t>& drawn, int moves) = 0;
+  // heads[cells][head_bytes]: the means of the rows with each number in cell_of [rows].
+  virtual void take_means(const std::vector<uint32_t>& cell_of, int64_t cells, uint8_t* heads) = 0;
+  // Row i is row order[i] from now on; the codes of all rows.
+  virtual void reorder(const std::vector<uint32_t>& order, uint8_t* heads, uint8_t* tails) = 0;
+  // Begins to choose the links of an index that has codes and inverse norms in that order.
+  virtual void begin_links(const IndexData& index, const Cells& cells, const Twins& twins) = 0;
+  // [rows][degree], kNoSlot behind the last of a row.
+  virtual std::vector<uint32_t> links() = 0;
+};
 
 // Chooses the links of all rows: [rows][degree], kNoSlot behind the last of a row.
 using ChooseLinks = std::function<std::vector<uint32_t>(const Cells& cells, const Twins& twins)>;
@@ -35,6 +59,8 @@ struct BuildOptions {
   const ec_monitor* monitor = nullptr;
   // Does so in place of the build, where all rows are new; null: the build does. It may throw.
   const ChooseLinks* choose_links = nullptr;
+  // Where make_cells has rows whose codes are elsewhere, what has them; null: they are here.
+  BuildSteps* steps = nullptr;
 };
 
 // Cell c holds the slots members[start[c]] ... members[start[c + 1] - 1], ascending.

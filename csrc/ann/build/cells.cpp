@@ -50,10 +50,25 @@ class CellMaker {
       sample.resize(most);
       std::sort(sample.begin(), sample.end());
     }
+    const std::vector<uint32_t> drawn = drawn_of(sample, count);
+    if (options_.steps != nullptr) {
+      grouping->cell_of = options_.steps->group(slots, sample, drawn, kIterations);
+      grouping->sort(slots, count);
+      return EC_OK;
+    }
     Centroids centroids;
-    ec_status status = k_means_.run(sample, count, kIterations, options_.seed, &centroids);
+    ec_status status = k_means_.run(sample, drawn, kIterations, &centroids);
     if (status == EC_OK) status = k_means_.assign(slots, centroids.view(rows_.shape), grouping);
     return status;
+  }
+
+  std::vector<uint32_t> drawn_of(std::vector<uint32_t> slots, int64_t count) const {
+    RandomStream random(options_.seed);
+    for (int64_t c = 0; c < count; ++c) {
+      std::swap(slots[c], slots[c + random.below(static_cast<int64_t>(slots.size()) - c)]);
+    }
+    slots.resize(count);
+    return slots;
   }
 
   // Takes over the cells of a grouping; those too large in parts.
@@ -101,12 +116,26 @@ class CellMaker {
     if (!centroids.allocate(static_cast<int64_t>(grouping.start.size()) - 1, rows_.shape)) {
       return EC_OUT_OF_MEMORY;
     }
-    const ec_status status = k_means_.move_centroids(grouping, &centroids);
+    const ec_status status = take_means(grouping, &centroids);
     if (status != EC_OK) return status;
     note_radii(grouping, &centroids);
     cells->members = std::move(grouping.members);
     cells->start = std::move(grouping.start);
     cells->centroids = std::move(centroids.heads);
+    return EC_OK;
+  }
+
+  ec_status take_means(const Grouping& grouping, Centroids* centroids) const {
+    if (options_.steps == nullptr) return k_means_.move_centroids(grouping, centroids);
+    const auto cells = static_cast<int64_t>(centroids->norms.size());
+    std::vector<uint32_t> cell_of(grouping.members.size());
+    for (int64_t c = 0; c < cells; ++c) {
+      for (uint32_t i = grouping.start[c]; i < grouping.start[c + 1]; ++i) {
+        cell_of[grouping.members[i]] = static_cast<uint32_t>(c);
+      }
+    }
+    options_.steps->take_means(cell_of, cells, centroids->heads.data());
+    centroids->norms = centroid_norms(centroids->heads.data(), cells, rows_.shape);
     return EC_OK;
   }
 

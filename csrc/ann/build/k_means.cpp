@@ -6,7 +6,6 @@
 #include <cstring>
 #include <new>
 
-#include "ann/build/random.h"
 #include "core/isa_table.h"
 #include "core/parallel.h"
 
@@ -89,6 +88,15 @@ std::vector<float> centroid_norms(const uint8_t* heads, int64_t cells, const Cod
   return norms;
 }
 
+void Grouping::sort(const std::vector<uint32_t>& slots, int64_t cells) {
+  start.assign(cells + 1, 0);
+  for (const uint32_t cell : cell_of) ++start[cell + 1];
+  for (int64_t c = 0; c < cells; ++c) start[c + 1] += start[c];
+  std::vector<uint32_t> next(start.begin(), start.end() - 1);
+  members.resize(slots.size());
+  for (size_t i = 0; i < slots.size(); ++i) members[next[cell_of[i]]++] = slots[i];
+}
+
 KMeans::KMeans(const CodedRows& rows, const BuildOptions& options)
     : heads_(heads_alone(rows)), options_(options), kernels_(*graph_kernels(current_isa())) {}
 
@@ -126,12 +134,7 @@ ec_status KMeans::assign(const std::vector<uint32_t>& slots, const CodedRows& ce
         }
       });
   if (status != EC_OK) return status;
-  grouping->start.assign(cells + 1, 0);
-  for (const uint32_t cell : grouping->cell_of) ++grouping->start[cell + 1];
-  for (int64_t c = 0; c < cells; ++c) grouping->start[c + 1] += grouping->start[c];
-  std::vector<uint32_t> next(grouping->start.begin(), grouping->start.end() - 1);
-  grouping->members.resize(count);
-  for (int64_t i = 0; i < count; ++i) grouping->members[next[grouping->cell_of[i]]++] = slots[i];
+  grouping->sort(slots, cells);
   return EC_OK;
 }
 
@@ -147,16 +150,12 @@ ec_status KMeans::move_centroids(const Grouping& grouping, Centroids* centroids)
   });
 }
 
-ec_status KMeans::run(const std::vector<uint32_t>& slots, int64_t count, int iterations, uint64_t seed,
-                      Centroids* centroids) const {
-  std::vector<uint32_t> drawn(slots);
-  RandomStream random(seed);
+ec_status KMeans::run(const std::vector<uint32_t>& slots, const std::vector<uint32_t>& drawn,
+                      int iterations, Centroids* centroids) const {
+  const int64_t count = static_cast<int64_t>(drawn.size());
   std::vector<float> sums(heads_.shape.head_numbers());
   if (!centroids->allocate(count, heads_.shape)) return EC_OUT_OF_MEMORY;
-  for (int64_t c = 0; c < count; ++c) {
-    std::swap(drawn[c], drawn[c + random.below(static_cast<int64_t>(drawn.size()) - c)]);
-    centroids->set_mean(c, heads_, &drawn[c], 1, sums.data(), kernels_);
-  }
+  for (int64_t c = 0; c < count; ++c) centroids->set_mean(c, heads_, &drawn[c], 1, sums.data(), kernels_);
   Grouping grouping;
   for (int i = 0; i < iterations; ++i) {
     ec_status status = assign(slots, centroids->view(heads_.shape), &grouping);

@@ -33,6 +33,9 @@ struct Grouping {
   std::vector<uint32_t> cell_of;  // of each slot of the list
   std::vector<uint32_t> members;  // slots by cell, in the order of the list
   std::vector<uint32_t> start;    // cells + 1
+
+  // Members by cell_of of the slots.
+  void sort(const std::vector<uint32_t>& slots, int64_t cells);
 };
 
 class KMeans {
@@ -44,9 +47,8 @@ class KMeans {
                    Grouping* grouping) const;
   // Every cell's centroid becomes the mean of its members; one without members stays.
   ec_status move_centroids(const Grouping& grouping, Centroids* centroids) const;
-  // count centroids after some iterations over the slots, from slots drawn at random. Requires: count <=
-  // slots.size(). Throws std::bad_alloc.
-  ec_status run(const std::vector<uint32_t>& slots, int64_t count, int iterations, uint64_t seed,
+  // Centroids after some iterations over the slots, from rows that were drawn. Throws std::bad_alloc.
+  ec_status run(const std::vector<uint32_t>& slots, const std::vector<uint32_t>& drawn, int iterations,
                 Centroids* centroids) const;
 
  private:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .._device import DTYPES, Call, call_for
 from ._device_costs import SCAN, TILE
-from ._device_rows import Given, Memory, encoded
+from ._device_rows import Given, Memory, encoded, mean_of
 from ._vectors import Floats
 
 FARTHER = 32  # cells around a row of which one row each is weighed too, as in build/neighbours.h
@@ -34,7 +34,7 @@ class Cells:
         members = np.flatnonzero(~twins).astype(np.uint32)
         member_start = np.searchsorted(members, start)
         sizes = np.diff(member_start)
-        self.members = len(members)
+        self.rows, self.members = len(twins), len(members)
         self._stride = SCANNED - 1 + int(sizes.max())
         # No cell of members that is looked at is farther than the last of so many.
         enough = int(np.searchsorted(np.cumsum(np.sort(sizes)), SCANNED)) + 1
@@ -42,7 +42,7 @@ class Cells:
         self.farther = min(FARTHER, self._near_each)
         sent = self._memory.sent
         cell_of = np.repeat(np.arange(len(centroids), dtype=np.uint32), np.diff(start))
-        self._members = sent("cells", members) if self.members < len(twins) else 0  # 0: all rows
+        self._members = sent("cells", members) if self.members < self.rows else 0  # 0: all rows
         arrays = (
             self._members,
             sent("cells", member_start.astype(np.uint32)),
@@ -58,7 +58,8 @@ class Cells:
         ids = self._memory.sent("cells", np.arange(count))
         given = Given("l2", "float32", count, columns, columns)
         step = max(1, count // _BATCH)
-        index = encoded(self._memory, given, (rows, 0, ids), centroids[::step])
+        mean = mean_of(centroids[::step], given.metric)
+        index = encoded(self._memory, given, (rows, 0, ids), mean)
         self.near = self._memory.call.made((count, self._near_each), "int64")
         address = self._memory.call.kept(self.near)
         for first in range(0, count, _BATCH):

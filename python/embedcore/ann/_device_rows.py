@@ -123,7 +123,8 @@ def _indexes(memory: Memory, state: State, parts: dict[str, Any]) -> dict[int, A
                 sample = widened(prefix.vectors(slots), options.dtype)
         given = Given(options.metric, options.dtype or "float32", state.ids.rows, width, stride)
         norms = memory.sent("vectors", own["inverse_norms"])
-        indexes[width] = encoded(memory, given, (vectors, norms, ids), sample[:, :width])
+        mean = mean_of(sample[:, :width], options.metric)
+        indexes[width] = encoded(memory, given, (vectors, norms, ids), mean)
     return indexes
 
 
@@ -144,17 +145,16 @@ class Given(NamedTuple):
     stride: int
 
 
-def encoded(memory: Memory, given: Given, arrays: tuple[int, int, int], sample: Floats) -> Any:
+def encoded(memory: Memory, given: Given, arrays: tuple[int, int, int], mean: Floats) -> Any:
     """Return the native index over vectors, inverse norms and ids at addresses; this waits."""
     vectors, norms, ids = arrays
-    mean = memory.sent("codes", _mean_of(sample, given.metric))
+    given_arrays = (vectors, norms, memory.sent("codes", mean), ids)
     offsets = memory.taken("codes", 4 * given.rows)
     sizes = (given.rows, given.columns, given.stride, 0, 0)
     number = DTYPES.index(given.dtype)
     return _native(
-        memory, (METRICS.index(given.metric), number), sizes, (vectors, norms, mean, ids), offsets,
-        (0, 0),
-    )  # fmt: skip
+        memory, (METRICS.index(given.metric), number), sizes, given_arrays, offsets, (0, 0)
+    )
 
 
 def _coded(memory: Memory, metric: str, codes: Codes, ids: int) -> Any:
@@ -186,7 +186,7 @@ def _native(
     return index
 
 
-def _mean_of(rows: Floats, metric: str) -> Floats:
+def mean_of(rows: Floats, metric: str) -> Floats:
     """Return what codes are centred on, near the mean of rows as they are compared."""
     if len(rows) == 0:
         return np.zeros(rows.shape[1], np.float32)

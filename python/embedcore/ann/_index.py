@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from .._check import choose, flag, integer
 from . import _change, _file
-from ._device_build import chooser_on
 from ._device_rows import check_device, device_number
+from ._device_steps import steps_on
 from ._on_device import DeviceIndex
 from ._progress import Progress, monitor_of
 from ._readable import Readable
@@ -58,9 +58,9 @@ class Index(Readable):
         Of builds: True writes a line on standard error, a function is called with the fraction
         done.
     build_device : str, default "cpu"
-        Where builds look for the neighbours of rows and choose their links; on a GPU (see
-        :meth:`to`; ``"cuda"``: the one that is current at the build) by products of bfloat16. The
-        index is the CPU's all the same.
+        Where builds make codes and cells, look for the neighbours of rows and choose their links;
+        on a GPU (see :meth:`to`; ``"cuda"``: the one that is current at the build) these two by
+        products of bfloat16. The index is the CPU's all the same.
 
     Raises
     ------
@@ -254,14 +254,14 @@ class Index(Readable):
             if state.ids.rows == state.ids.live == state.trained and state.tail == 0:
                 return
             with monitor_of(self._progress, "ann.Index.compact") as monitor:
-                choose = chooser_on("ann.Index.compact", self._build_device, state.options)
-                state = compacted(state, self._threads, monitor, choose)
+                steps = steps_on("ann.Index.compact", self._build_device, state.options)
+                state = compacted(state, self._threads, monitor, steps)
             self._state = state
 
     def _settle(self, state: State) -> None:
         with monitor_of(self._progress, "ann.Index: building") as monitor:
-            choose = chooser_on("ann.Index", self._build_device, state.options)
-            state = settled(state, self._threads, monitor, choose)
+            steps = steps_on("ann.Index", self._build_device, state.options)
+            state = settled(state, self._threads, monitor, steps)
         self._state = state
 
     def calibrate(self, queries: Any = None) -> None:
@@ -321,7 +321,7 @@ class Index(Readable):
         progress : bool or callable, default False
             Of later builds.
         build_device : str, default "cpu"
-            Where later builds look for neighbours and choose links.
+            Where later builds do most of their work.
 
         Returns
         -------

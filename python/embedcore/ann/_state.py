@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,45 @@ from ._ids import Ids, Ints
 from ._vectors import widened
 
 Monitor = Callable[[float], object] | None
-# Vectors and inverse norms in the order of slots, where cells start, their centroids, and which
-# rows are twins, to links (rows, 32) of each.
-ChooseLinks = Callable[
-    [
-        NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint32], NDArray[np.float32],
-        NDArray[np.bool_],
-    ],
-    NDArray[np.uint32],
-]  # fmt: skip
+
+
+class BuildSteps(Protocol):
+    """Does most of a build in its place, step by step; `group` any number of times."""
+
+    def encode(
+        self, raw: NDArray[np.uint8], axes: NDArray[np.float32], mean: NDArray[np.float32],
+        head_bytes: int, tail_bytes: int,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Take the bytes of all rows, and return their squared distances from the mean.
+
+        Their codes, along the `axes` (numbers, dim), are kept.
+        """
+
+    def group(
+        self, slots: NDArray[np.uint32], sample: NDArray[np.uint32], drawn: NDArray[np.uint32],
+        moves: int,
+    ) -> NDArray[np.uint32]:  # fmt: skip
+        """Return for each of the slots the number of the centroid nearest to it.
+
+        Centroids are rows that were `drawn`; so many times they become the means of the rows of the
+        sample that are nearest to them.
+        """
+
+    def means(self, cell_of: NDArray[np.uint32], cells: int) -> NDArray[np.uint8]:
+        """Return the heads (cells, bytes) of the means of the rows of each cell."""
+
+    def reorder(self, order: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Make row ``order[i]`` row i from now on, and return the heads and tails of all codes."""
+
+    def begin_links(
+        self, inverse_norms: NDArray[np.float32], start: NDArray[np.uint32],
+        centroids: NDArray[np.float32], twins: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        """Begin to choose links, of rows in the order of cells that start there."""
+
+    def links(self) -> NDArray[np.uint32]:
+        """Return the links (rows, 32), the largest number behind the last of a row."""
+
 
 # Below this number of rows all of them are scanned for a query in a fraction of a millisecond, and
 # cells would hold too few rows to be learned.
@@ -161,21 +191,19 @@ def _with_prefix(
         raise blamed(where, "vectors", ValueError(f"{first}: {error}")) from None
 
 
-def settled(
-    state: State, threads: int, monitor: Monitor, choose_links: ChooseLinks | None = None
-) -> State:
+def settled(state: State, threads: int, monitor: Monitor, steps: BuildSteps | None = None) -> State:
     """Return the state after the building that its changes call for: none, most of the time."""
     graph, live, tail = state.vectors.graph_rows, state.ids.live, state.tail
     dead = state.vectors.rows - live
     if state.trained == 0:
         if live >= TRAINED_ROWS:
-            return built(state, threads, monitor, choose_links)
+            return built(state, threads, monitor, steps)
         if dead > max(TRAINED_ROWS, live):
             return repacked(state, threads)
         return state
     loose = tail + dead > max(TRAINED_ROWS, _LOOSE_SHARE * graph)
     if loose or live >= _OUTGROWN * state.trained:
-        return built(state, threads, monitor, choose_links)
+        return built(state, threads, monitor, steps)
     if tail > max(_TAIL_ROWS, _TAIL_SHARE * graph):
         vectors = state.vectors.merge(threads, monitor)
         if vectors.graph_rows >= _REMEASURED * vectors.calibrated_rows:
@@ -184,12 +212,10 @@ def settled(
     return state
 
 
-def built(
-    state: State, threads: int, monitor: Monitor, choose_links: ChooseLinks | None = None
-) -> State:
+def built(state: State, threads: int, monitor: Monitor, steps: BuildSteps | None = None) -> State:
     """Return the state with everything trained and linked anew, and without dead rows.
 
-    `choose_links` does so in place of the build, where vectors are kept.
+    `steps` does so in place of the build, where vectors are kept.
     """
     options = state.options
     if state.ids.live == 0:
@@ -203,7 +229,7 @@ def built(
         raise ValueError("ann.Index: its vectors are damaged; a row is not finite or too long.")
     basis = basis_of(sample, unit=options.metric == "cosine", seed=options.seed)
     vectors, order = state.vectors.build(
-        basis.axes, basis.mean, basis.head_bytes, threads, options.seed, monitor, choose_links
+        basis.axes, basis.mean, basis.head_bytes, threads, options.seed, monitor, steps
     )
     if not options.keep_vectors:
         vectors = vectors.drop_raw()
@@ -211,11 +237,11 @@ def built(
 
 
 def compacted(
-    state: State, threads: int, monitor: Monitor, choose_links: ChooseLinks | None = None
+    state: State, threads: int, monitor: Monitor, steps: BuildSteps | None = None
 ) -> State:
     """Return the state without dead rows, trained if there are rows enough."""
     if state.trained or state.ids.live >= TRAINED_ROWS:
-        return built(state, threads, monitor, choose_links)
+        return built(state, threads, monitor, steps)
     return repacked(state, threads)
 
 
