@@ -23,20 +23,6 @@ struct TurnedRows {
   int padded, stride;
 };
 
-__device__ __forceinline__ float number_of(const IndexRows& rows, int64_t slot, int k) {
-  const int64_t at = slot * rows.stride + k;
-  switch (rows.kind) {
-    case RowKind::kFloat32:
-      return static_cast<const float*>(rows.vectors)[at];
-    case RowKind::kFloat16:
-      return to_float(static_cast<const Half*>(rows.vectors)[at]);
-    case RowKind::kBFloat16:
-      return to_float(static_cast<const BFloat*>(rows.vectors)[at]);
-    default:
-      return to_float(static_cast<const int8_t*>(rows.vectors)[at]);
-  }
-}
-
 // A warp for each row, in turns.
 __global__ void __launch_bounds__(kRowThreads, 1)
     centre_rows(const __grid_constant__ IndexRows rows, const __grid_constant__ ByteCodes codes,
@@ -46,11 +32,12 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarpSize; i < turned.count;
        i += warps) {
     const int64_t slot = turned.first + i;
+    const AnyRow row(rows, slot);
     const bool unit = rows.metric == Metric::kCosine;
     double length = 0.0, square = 0.0;
 #pragma unroll 1
     for (int k = lane; unit && k < rows.columns; k += kWarpSize) {
-      const auto x = static_cast<double>(number_of(rows, slot, k));
+      const auto x = static_cast<double>(row[k]);
       length += x * x;
     }
     if (unit) length = warp_sum(length);
@@ -60,7 +47,7 @@ __global__ void __launch_bounds__(kRowThreads, 1)
     for (int k = lane; k < turned.padded; k += kWarpSize) {
       float x = 0.0f;
       if (k < rows.columns) {
-        x = number_of(rows, slot, k);
+        x = row[k];
         if (scaled) x = static_cast<float>(static_cast<double>(x) * inverse);
         x -= rows.mean[k];
       }

@@ -149,8 +149,7 @@ class CellMean {
       }
     }
     added_ += waiting_;
-    waiting_ = 0;
-    __syncthreads();  // all are done with the members
+    waiting_ = 0;  // members are written again behind a barrier of find
   }
 
   const HeadRows& rows_;

@@ -87,6 +87,27 @@ struct Row<CodeByte> {
   int head_columns;
 };
 
+// A row's numbers, of any kind but codes: for passes that memory bounds, where one kernel does for all.
+struct AnyRow {
+  __device__ AnyRow(const IndexRows& index, int64_t slot) : index(index), start(slot * index.stride) {}
+  __device__ float operator[](int k) const {
+    const int64_t at = start + k;
+    switch (index.kind) {
+      case RowKind::kFloat32:
+        return static_cast<const float*>(index.vectors)[at];
+      case RowKind::kFloat16:
+        return to_float(static_cast<const Half*>(index.vectors)[at]);
+      case RowKind::kBFloat16:
+        return to_float(static_cast<const BFloat*>(index.vectors)[at]);
+      default:
+        return to_float(static_cast<const int8_t*>(index.vectors)[at]);
+    }
+  }
+
+  const IndexRows& index;
+  int64_t start;
+};
+
 template <class T>
 constexpr bool kIsCoded = std::is_same_v<T, CodeByte>;
 

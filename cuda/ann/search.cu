@@ -147,10 +147,8 @@ bool run_encode(const IndexRows& index, int multiprocessors, Stream stream) {
   clear(index.roughness, sizeof(float), stream);
   const auto blocks = static_cast<unsigned>(
       max(int64_t{1}, min(int64_t{8} * multiprocessors, ceiling(index.rows, kRowWarps))));
-  with_rows(index.kind, [&](auto number) {
-    using T = decltype(number);
-    EC_LAUNCH(encode_rows<T>, blocks, kRowThreads, 0, stream, index);
-  });
+  const bool coded = index.kind == RowKind::kCodes;
+  EC_LAUNCH(coded ? encode_rows<true> : encode_rows<false>, blocks, kRowThreads, 0, stream, index);
   return !launches_failed();
 }
 
