@@ -62,9 +62,8 @@ class PythonSteps final : public ec::ann::BuildSteps {
 
   void reorder(const std::vector<uint32_t>& order, uint8_t* heads, uint8_t* tails) override {
     const Locked locked;
-    const pybind11::tuple codes = steps_.attr("reorder")(seen(order));
-    copy("heads", codes[0], heads, rows_ * shape_.head_bytes);
-    copy("tails", codes[1], tails, rows_ * shape_.tail_bytes);
+    steps_.attr("reorder")(seen(order), seen(heads, rows_ * shape_.head_bytes),
+                           seen(tails, rows_ * shape_.tail_bytes));
   }
 
   void begin_links(const ec::ann::IndexData& index, const ec::ann::Cells& cells,
@@ -80,7 +79,7 @@ class PythonSteps final : public ec::ann::BuildSteps {
   std::vector<uint32_t> links() override {
     const Locked locked;
     std::vector<uint32_t> chosen(static_cast<size_t>(rows_ * ec::ann::kDegree));
-    copy("links", steps_.attr("links")(), chosen.data(), static_cast<int64_t>(chosen.size()));
+    steps_.attr("links")(seen(chosen.data(), static_cast<int64_t>(chosen.size())));
     const auto is_wrong = [&](uint32_t slot) { return slot >= rows_ && slot != ec::ann::kNoSlot; };
     if (std::any_of(chosen.begin(), chosen.end(), is_wrong))
       throw pybind11::value_error("a link is out of range");
@@ -88,7 +87,7 @@ class PythonSteps final : public ec::ann::BuildSteps {
   }
 
  private:
-  // Not copied: Python reads it before it returns.
+  // Not copied: Python reads it, or writes to it, before it returns.
   template <class Number>
   static pybind11::array_t<Number> seen(const Number* data, int64_t count) {
     return pybind11::array_t<Number>(static_cast<pybind11::ssize_t>(count), data, pybind11::none());

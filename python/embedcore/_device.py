@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ._device_libraries import CuPy, Layout, Library, Torch
 
 __all__ = [
-    "DTYPES", "Call", "Layout", "Library", "call_for", "call_of", "current_device", "is_on_device",
-    "on_host", "take_rows",
+    "DTYPES", "Call", "Layout", "Library", "call_for", "call_of", "copy_to_host", "current_device",
+    "is_on_device", "on_host", "take_rows",
 ]  # fmt: skip
 
 # Numbers that the C ABI gives the dtypes.
@@ -382,6 +382,13 @@ def on_host(array: Any) -> Any:
     """Return a copy for NumPy of an array on a GPU, for which this waits; any other as it is."""
     library = _library_of(array)
     return array if library is None else library.to_host(array)
+
+
+def copy_to_host(array: Any, target: NDArray[Any]) -> None:
+    """Copy an array on a GPU to one of its shape and dtype, and wait until it is there."""
+    library = _library_of(array)
+    assert library is not None
+    library.copy_to_host(array, target)
 
 
 def take_rows(array: Any, rows: NDArray[np.int64]) -> Any:

@@ -8,7 +8,7 @@ is ready.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
@@ -56,6 +56,9 @@ class Library(Protocol):
     def to_host(self, array: Any) -> NDArray[Any]:
         """Return a copy of `array` for NumPy, bfloat16 as float32; this waits for the device."""
 
+    def copy_to_host(self, array: Any, target: NDArray[Any]) -> None:
+        """Copy `array` to a contiguous one of NumPy; this waits for the device."""
+
     def from_host(self, array: NDArray[Any], device: int) -> Any:
         """Return a copy of `array` on the device; this may wait for the device."""
 
@@ -80,6 +83,11 @@ class Library(Protocol):
 
     def added(self, a: Any, b: Any) -> Any:
         """Return the sum of two arrays of one shape and dtype, as a new array."""
+
+
+# Copies of more than a few of these bytes go through pinned memory of so many, two by turns: the
+# device copies one while threads of the host copy the other. Elsewhere it would be one thread.
+_PART = 1 << 25
 
 
 class Torch:
@@ -121,9 +129,33 @@ class Torch:
         copy: NDArray[Any] = wide.detach().cpu().numpy()
         return copy
 
+    def copy_to_host(self, array: Any, target: NDArray[Any]) -> None:
+        torch = sys.modules["torch"]
+        given, to = array.view(-1), torch.from_numpy(target).view(-1)
+        waiting: list[tuple[Any, Any, Any]] = []
+        for part, pinned, done in _in_parts(torch, given):
+            if len(waiting) == 2:
+                _land(*waiting.pop(0))
+            pinned.copy_(given[part], non_blocking=True)
+            done.record(torch.cuda.current_stream(array.device))
+            waiting.append((to[part], pinned, done))
+        for one in waiting:
+            _land(*one)
+
     def from_host(self, array: NDArray[Any], device: int) -> Any:
         torch = sys.modules["torch"]
-        return torch.from_numpy(array).to(torch.device("cuda", device))
+        place = torch.device("cuda", device)
+        if array.nbytes <= 4 * _PART:
+            return torch.from_numpy(array).to(place)
+        given = torch.from_numpy(array)
+        target = torch.empty(given.shape, dtype=given.dtype, device=place)
+        given, to = given.view(-1), target.view(-1)
+        for part, pinned, done in _in_parts(torch, given):
+            done.synchronize()  # with the part before the last
+            pinned.copy_(given[part])
+            to[part].copy_(pinned, non_blocking=True)
+            done.record(torch.cuda.current_stream(place))
+        return target
 
     def staged(self, array: NDArray[Any], device: int) -> Any:
         torch = sys.modules["torch"]
@@ -150,6 +182,22 @@ class Torch:
 
     def added(self, a: Any, b: Any) -> Any:
         return a + b
+
+
+def _in_parts(torch: Any, flat: Any) -> Iterator[tuple[slice, Any, Any]]:
+    """Yield parts of a flat tensor, pinned memory for each, and an event, both by turns."""
+    step = _PART // flat.element_size()
+    pinned = [torch.empty(min(step, len(flat)), dtype=flat.dtype, pin_memory=True) for _ in "ab"]
+    events = [torch.cuda.Event(), torch.cuda.Event()]
+    for i, first in enumerate(range(0, len(flat), step)):
+        part = slice(first, min(first + step, len(flat)))
+        yield part, pinned[i % 2][: part.stop - first], events[i % 2]
+
+
+def _land(target: Any, pinned: Any, done: Any) -> None:
+    """Copy what has come to pinned memory to where it belongs."""
+    done.synchronize()
+    target.copy_(pinned)
 
 
 class CuPy:
@@ -191,6 +239,9 @@ class CuPy:
     def to_host(self, array: Any) -> NDArray[Any]:
         copy: NDArray[Any] = sys.modules["cupy"].asnumpy(array)
         return copy
+
+    def copy_to_host(self, array: Any, target: NDArray[Any]) -> None:
+        array.get(out=target)
 
     def from_host(self, array: NDArray[Any], device: int) -> Any:
         with self.on(device):

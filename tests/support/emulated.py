@@ -108,6 +108,10 @@ class EmulatedLibrary:
     def to_host(self, array: EmulatedArray) -> Array:
         return array.memory.copy()
 
+    def copy_to_host(self, array: EmulatedArray, target: Array) -> None:
+        assert (array.shape, array.dtype) == (target.shape, target.dtype)
+        target[...] = array.memory
+
     def from_host(self, array: Array, device: int) -> EmulatedArray:
         assert device == 0
         return EmulatedArray(array.copy())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._device import DTYPES, call_for, on_host, take_rows
+from .._device import DTYPES, call_for, copy_to_host, take_rows
 from ._device_cells import Cells
 from ._device_costs import SCAN, TILE
 from ._device_rows import Given, Memory, encoded
@@ -61,10 +61,9 @@ class Links:
         for first in range(0, self._count, _BATCH):
             self._choose(first, min(_BATCH, self._count - first), address + first * _DEGREE * 4)
 
-    def chosen(self) -> NDArray[np.uint32]:
-        """Return the links of each row, the nearest first, when all are there."""
-        found: NDArray[np.int32] = on_host(self._links)
-        return found.view(np.uint32)
+    def finish(self, links: NDArray[np.uint32]) -> None:
+        """Write the links of each row, the nearest first, when all are there."""
+        copy_to_host(self._links, links.view(np.int32).reshape(self._count, _DEGREE))
 
     def _choose(self, first: int, count: int, links: int) -> None:
         call = call_for(self._where, "build_device", self._device)  # scratch is for one batch

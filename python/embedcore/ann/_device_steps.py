@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._device import Call, call_for, on_host, take_rows
+from .._device import Call, call_for, copy_to_host, on_host, take_rows
 from ._device_build import STORED, Links
 from ._device_cells import Cells
 from ._device_rows import device_number
@@ -85,12 +85,16 @@ class _DeviceSteps:
         found: NDArray[np.uint8] = on_host(means)
         return found
 
-    def reorder(self, order: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def reorder(
+        self, order: NDArray[np.uint32], heads: NDArray[np.uint8], tails: NDArray[np.uint8]
+    ) -> None:
         places = order.astype(np.int64)
+        for codes, to in ((self._heads, heads), (self._tails, tails)):
+            if to.size:
+                copy_to_host(take_rows(codes, places), to.view(np.int64).reshape(len(places), -1))
+        del self._heads, self._tails, self._squares
         self._rows = take_rows(self._rows, places)
-        heads, tails = take_rows(self._heads, places), take_rows(self._tails, places)
-        del self._call, self._heads, self._tails, self._squares  # and the rows as they were
-        return on_host(heads).view(np.uint8), on_host(tails).view(np.uint8)
+        del self._call  # and the rows as they were
 
     def begin_links(
         self, inverse_norms: Floats, start: NDArray[np.uint32], centroids: Floats,
@@ -101,8 +105,8 @@ class _DeviceSteps:
         self._links = Links(self._where, self._device, self._options, self._rows, facts, cells)
         self._links.begin()
 
-    def links(self) -> NDArray[np.uint32]:
-        return self._links.chosen()
+    def links(self, links: NDArray[np.uint32]) -> None:
+        self._links.finish(links)
 
     def _called(self) -> Call:
         return call_for(self._where, "build_device", self._device)

@@ -50,8 +50,10 @@ class BuildSteps(Protocol):
     def means(self, cell_of: NDArray[np.uint32], cells: int) -> NDArray[np.uint8]:
         """Return the heads (cells, bytes) of the means of the rows of each cell."""
 
-    def reorder(self, order: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Make row ``order[i]`` row i from now on, and return the heads and tails of all codes."""
+    def reorder(
+        self, order: NDArray[np.uint32], heads: NDArray[np.uint8], tails: NDArray[np.uint8]
+    ) -> None:
+        """Make row ``order[i]`` row i from now on; write the heads and tails of all codes."""
 
     def begin_links(
         self, inverse_norms: NDArray[np.float32], start: NDArray[np.uint32],
@@ -59,8 +61,8 @@ class BuildSteps(Protocol):
     ) -> None:  # fmt: skip
         """Begin to choose links, of rows in the order of cells that start there."""
 
-    def links(self) -> NDArray[np.uint32]:
-        """Return the links (rows, 32), the largest number behind the last of a row."""
+    def links(self, links: NDArray[np.uint32]) -> None:
+        """Write the links, 32 of each row, the largest number behind the last of a row."""
 
 
 # Below this number of rows all of them are scanned for a query in a fraction of a millisecond, and
