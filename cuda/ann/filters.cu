@@ -20,8 +20,10 @@ int64_t filter_words(int64_t rows) { return ceiling(rows, int64_t{kChunkWords} *
 
 bool run_programs(const FilterPrograms& programs, Stream stream) {
   if (programs.count == 0 || programs.words == 0) return true;
-  const auto across = blocks_for(programs.words, kFilterThreads / kWarpSize);
-  const auto aside = static_cast<unsigned>(min(programs.count, kMostAside));
+  static_assert(kChunkWords % kWordsAtOnce == 0, "a warp has whole groups of words");
+  const unsigned across = blocks_for(programs.words / kWordsAtOnce, kFilterThreads / kWarpSize);
+  // A warp has many programs for its words, where there are blocks enough without.
+  const auto aside = static_cast<unsigned>(min(programs.count, max(int64_t{1}, kMostBlocks / across)));
   EC_LAUNCH(evaluate_programs, (Dim3{across, aside, 1}), kFilterThreads, 0, stream, programs);
   return !launches_failed();
 }

@@ -34,68 +34,159 @@ __device__ __forceinline__ bool codes_pass(const Step& step, const Column& colum
   return false;
 }
 
-__device__ __forceinline__ bool key_passes(const Step& step, const Column& column, const int64_t* constants,
-                                           int64_t slot) {
-  if (column.nulls != nullptr && column.nulls[slot] != 0) return false;
-  const int64_t key = column.keys[slot];
-  if (step.kind == StepKind::kPushInterval) return step.first <= key && key <= step.last;
-  return is_one_of(constants, step.first, step.last, key);
-}
+// Words of bits that a warp finds at once, so that what a step asks for is read once for many rows: a lane
+// has one slot of each.
+constexpr int kWordsAtOnce = 8;
+constexpr unsigned kAllSlots = (1u << kWordsAtOnce) - 1;
+constexpr int kStackBits = 32;  // of each slot
 
-// Of a step of a column.
-__device__ __forceinline__ bool row_passes(const Step& step, const FilterPrograms& programs, int64_t slot) {
-  const Column& column = programs.columns[step.column];
-  switch (step.kind) {
-    case StepKind::kPushNull:
-      return column.is_null(slot);
-    case StepKind::kPushNotNull:
-      return !column.is_null(slot);
-    case StepKind::kPushCode:
-    case StepKind::kPushCodes:
-      return codes_pass(step, column, programs.constants, slot);
-    default:
-      return key_passes(step, column, programs.constants, slot);
+// What a lane's slots have passed: a stack of sets of slots, one behind the other in a long number.
+class SlotStack {
+ public:
+  __device__ __forceinline__ unsigned top() const { return parts_[0] & kAllSlots; }
+  __device__ __forceinline__ void push(unsigned slots) {
+#pragma unroll
+    for (int i = kParts - 1; i > 0; --i)
+      parts_[i] = parts_[i] << kWordsAtOnce | parts_[i - 1] >> (32 - kWordsAtOnce);
+    parts_[0] = parts_[0] << kWordsAtOnce | slots;
   }
-}
-
-// The stack after a step; its top is the lowest bit.
-__device__ __forceinline__ unsigned stack_after(const Step& step, const FilterPrograms& programs,
-                                                unsigned stack, int64_t slot) {
-  switch (step.kind) {
-    case StepKind::kPushFalse:
-      return stack << 1;
-    case StepKind::kPushTrue:
-      return stack << 1 | 1u;
-    case StepKind::kNot:
-      return stack ^ 1u;
-    case StepKind::kAnd:
-      return stack >> 1 & ((stack & 1u) | ~1u);
-    case StepKind::kOr:
-      return stack >> 1 | (stack & 1u);
-    default:
-      return stack << 1 | (row_passes(step, programs, slot) ? 1u : 0u);
+  __device__ __forceinline__ void invert() { parts_[0] ^= kAllSlots; }
+  // The two sets at the top become one.
+  __device__ __forceinline__ void intersect() {
+    const unsigned slots = pop();
+    parts_[0] &= slots | ~kAllSlots;
   }
-}
+  __device__ __forceinline__ void unite() {
+    const unsigned slots = pop();
+    parts_[0] |= slots;
+  }
 
-// A warp for each word; y: programs in turns.
+ private:
+  __device__ __forceinline__ unsigned pop() {
+    const unsigned slots = top();
+#pragma unroll
+    for (int i = 0; i < kParts - 1; ++i)
+      parts_[i] = parts_[i] >> kWordsAtOnce | parts_[i + 1] << (32 - kWordsAtOnce);
+    parts_[kParts - 1] >>= kWordsAtOnce;
+    return slots;
+  }
+
+  static constexpr int kParts = kStackBits * kWordsAtOnce / 32;
+  unsigned parts_[kParts] = {};
+};
+
+// A lane's slots, kWordBits apart, and which of them pass.
+class LaneSlots {
+ public:
+  __device__ LaneSlots(const FilterPrograms& programs, int64_t first_word, int lane)
+      : programs_(programs), first_(first_word * kWordBits + lane) {
+#pragma unroll
+    for (int i = 0; i < kWordsAtOnce; ++i) {
+      const bool there = slot(i) < programs.rows;
+      const bool living =
+          there && (programs.alive == nullptr || (programs.alive[first_word + i] >> lane & 1u) != 0);
+      living_ |= living ? 1u << i : 0u;
+    }
+  }
+
+  // A bit for each.
+  __device__ __forceinline__ unsigned pass(int64_t program) {
+    SlotStack stack;
+    const int64_t end = programs_.starts[program + 1];
+    for (int64_t i = programs_.starts[program]; i < end; ++i) {
+      const Step step = programs_.steps[i];
+      switch (step.kind) {
+        case StepKind::kNot:
+          stack.invert();
+          break;
+        case StepKind::kAnd:
+          stack.intersect();
+          break;
+        case StepKind::kOr:
+          stack.unite();
+          break;
+        default:
+          stack.push(pass_one(step));
+      }
+    }
+    return stack.top() & living_;
+  }
+
+ private:
+  __device__ int64_t slot(int i) const { return first_ + i * kWordBits; }
+
+  // Of a step that pushes.
+  __device__ __forceinline__ unsigned pass_one(const Step& step) {
+    switch (step.kind) {
+      case StepKind::kPushFalse:
+        return 0;
+      case StepKind::kPushTrue:
+        return kAllSlots;
+      case StepKind::kPushInterval:
+        load_keys(step.column);
+        return there_ & those([&](int i) { return step.first <= keys_[i] && keys_[i] <= step.last; });
+      case StepKind::kPushPoints:
+        load_keys(step.column);
+        return those([&](int i) {
+          return (there_ >> i & 1u) != 0 && is_one_of(programs_.constants, step.first, step.last, keys_[i]);
+        });
+      default:
+        return pass_column(step, programs_.columns[step.column]);
+    }
+  }
+  __device__ __forceinline__ unsigned pass_column(const Step& step, const Column& column) const {
+    return those([&](int i) {
+      if ((living_ >> i & 1u) == 0) return false;
+      if (step.kind == StepKind::kPushNull) return column.is_null(slot(i));
+      if (step.kind == StepKind::kPushNotNull) return !column.is_null(slot(i));
+      return codes_pass(step, column, programs_.constants, slot(i));
+    });
+  }
+
+  // Keys stay for the steps after, and for other programs: those of a batch often ask for one column.
+  __device__ __forceinline__ void load_keys(int64_t column) {
+    if (column == loaded_) return;
+    const Column& from = programs_.columns[column];
+#pragma unroll
+    for (int i = 0; i < kWordsAtOnce; ++i) keys_[i] = (living_ >> i & 1u) != 0 ? from.keys[slot(i)] : 0;
+    there_ = from.nulls == nullptr
+                 ? living_
+                 : those([&](int i) { return (living_ >> i & 1u) != 0 && from.nulls[slot(i)] == 0; });
+    loaded_ = column;
+  }
+
+  template <class Test>
+  static __device__ __forceinline__ unsigned those(const Test& passes) {
+    unsigned found = 0;
+#pragma unroll
+    for (int i = 0; i < kWordsAtOnce; ++i) found |= passes(i) ? 1u << i : 0u;
+    return found;
+  }
+
+  const FilterPrograms& programs_;
+  const int64_t first_;
+  unsigned living_ = 0, there_ = 0;  // a bit for each slot; there: its key is not null
+  int64_t loaded_ = -1;              // the column of the keys
+  int64_t keys_[kWordsAtOnce];
+};
+
+// A warp for kWordsAtOnce words; y: programs in turns.
 __global__ void __launch_bounds__(kFilterThreads, 1)
     evaluate_programs(const __grid_constant__ FilterPrograms programs) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kFilterThreads / kWarpSize;
-  for (int64_t program = blockIdx.y; program < programs.count; program += gridDim.y) {
-    for (int64_t word = (static_cast<int64_t>(blockIdx.x) * kFilterThreads + threadIdx.x) / kWarpSize;
-         word < programs.words; word += warps) {
-      const int64_t slot = word * kWordBits + lane;
-      bool passes = slot < programs.rows;
-      if (passes && programs.alive != nullptr) passes = (programs.alive[word] >> lane & 1u) != 0;
-      if (passes) {
-        unsigned stack = 0;
-        for (int64_t i = programs.starts[program]; i < programs.starts[program + 1]; ++i)
-          stack = stack_after(programs.steps[i], programs, stack, slot);
-        passes = (stack & 1u) != 0;
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kFilterThreads + threadIdx.x) / kWarpSize;
+  for (int64_t word = first * kWordsAtOnce; word < programs.words; word += warps * kWordsAtOnce) {
+    LaneSlots slots(programs, word, lane);
+    for (int64_t program = blockIdx.y; program < programs.count; program += gridDim.y) {
+      const unsigned passing = slots.pass(program);
+      unsigned own = 0;
+#pragma unroll
+      for (int i = 0; i < kWordsAtOnce; ++i) {
+        const unsigned found = __ballot_sync(kAllLanes, static_cast<int>(passing >> i & 1u));
+        own = lane == i ? found : own;
       }
-      const unsigned found = __ballot_sync(kAllLanes, passes ? 1 : 0);
-      if (lane == 0) programs.bits[program * programs.words + word] = found;
+      if (lane < kWordsAtOnce) programs.bits[program * programs.words + word + lane] = own;
     }
   }
 }

@@ -144,8 +144,8 @@ def tiles_by(which: Which | None, queries: int) -> int:
 
 def _tiles_of(which: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return where tiles of queries of one filter begin, and where the last one ends."""
-    bounds = np.flatnonzero(np.diff(which)) + 1
-    starts = np.concatenate([[0], bounds])
-    ends = np.concatenate([bounds, [len(which)]])
-    tiles = [np.arange(a, b, TILE) for a, b in zip(starts, ends, strict=True)]
-    return np.append(np.concatenate(tiles), len(which)).astype(np.int32)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(which)) + 1])
+    tiles = -(-np.diff(starts, append=len(which)) // TILE)  # of each filter
+    before = np.repeat(np.cumsum(tiles) - tiles, tiles)
+    firsts = np.repeat(starts, tiles) + TILE * (np.arange(len(before)) - before)
+    return np.append(firsts, len(which)).astype(np.int32)

@@ -67,12 +67,11 @@ def evaluated(
     if condition is None:
         return DeviceFilters(0, 0, None)
     conditions = _conditions(call.where, condition, queries)
-    which = np.full(queries, -1, np.int32) if is_list_of_filters(condition) else None
     sources, places = _distinct(call.where, conditions, rows, index)
-    if which is not None:
-        for query, one in enumerate(conditions):
-            if one is not None:
-                which[query] = places[id(one)]
+    which = None
+    if is_list_of_filters(condition):
+        places[id(None)] = -1
+        which = np.array([places[id(one)] for one in conditions], np.int32)
     count = sum(map(len, sources))
     if count == 0:
         return DeviceFilters(0, 0, which)
