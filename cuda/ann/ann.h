@@ -28,7 +28,8 @@ struct SearchProblem {
   const uint32_t* slots;
   int64_t slots_stride;
   const int64_t* counts;
-  const unsigned* bits;  // of the filters
+  const unsigned* bits;   // of the filters, on 16 bytes
+  const unsigned* alive;  // bits of living rows; null: all
   const uint32_t* every;
   int64_t every_count;
   int k;

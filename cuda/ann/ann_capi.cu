@@ -134,6 +134,7 @@ struct Prepared {
     problem.every_count = options.living;
     problem.k = options.k;
     problem.certain = options.exact != 0;
+    if (options.graph != nullptr) problem.alive = options.graph->alive;
     if (options.graph == nullptr || options.graph->base == 0) return;
     const ec_cuda_ann_graph& given = *options.graph;
     graph = {

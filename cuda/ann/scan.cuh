@@ -104,7 +104,7 @@ class Scan {
 
   __device__ void begin_row(int64_t turn, int part, int row, bool present, bool first) {
     const int ring = static_cast<int>(turn % kScanStages);
-    slots_[part] = problem_.passing.slot(share_.filter, first_row(turn) + (present ? row : 0));
+    slots_[part] = share_.slot(problem_, first_row(turn) + (present ? row : 0));
     if (!first) return;
     shared_.slots[ring][row] = slots_[part];
     async_copy<4>(&shared_.offsets[ring][row], problem_.index.offsets + slots_[part], present);
@@ -222,7 +222,7 @@ struct ScanWork {
   }
 };
 
-// Whether to scan by bits: whether all living rows, for as few tiles of queries as there can be, take less
+// Whether to scan by bits: whether all rows, for as few tiles of queries as there can be, take less
 // than the rows of lists, for all tiles. One block.
 __global__ void __launch_bounds__(kPairThreads, 1)
     choose_scan(const __grid_constant__ ScanProblem problem, const __grid_constant__ ScanProblem by_bits,
@@ -235,8 +235,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     lists.add(problem.passing.count(queries.filter_of(queries.firsts[tile])), problem.segments);
   __syncthreads();
   if (threadIdx.x != 0) return;
-  const int64_t rows = problem.passing.count(-1), fewest = (queries.count + kTile - 1) / kTile;
-  const int64_t tiles = (rows + kTile - 1) / kTile;
+  const int64_t fewest = (queries.count + kTile - 1) / kTile;
+  const int64_t tiles = (problem.index.rows + kTile - 1) / kTile;
   const int64_t segments = by_bits.segments;
   const ScanWork all = {static_cast<Key>(fewest * tiles), static_cast<Key>(fewest * min(tiles, segments)),
                         static_cast<unsigned>((tiles + segments - 1) / segments)};

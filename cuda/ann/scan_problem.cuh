@@ -2,8 +2,7 @@
 // What a scan compares, and what a block of it takes: what scans of every kind have in common.
 //
 // Tiles are of queries of one filter, and of the rows that pass it; or, where nearly every query has a
-// filter of its own and many rows pass, of any queries and of all living rows, whose bits are asked when
-// they would get into a list.
+// filter of its own and many rows pass, of any queries and of all rows, as they lie, whose bits are asked.
 #pragma once
 
 #include "ann/filters.h"
@@ -26,6 +25,7 @@ struct ScanProblem {
   const int* by_bits;     // whether tiles are of any queries; null: they are not
   const unsigned* bits;   // of the filters, as filters.h says
   int64_t words;
+  const unsigned* alive;  // those of queries without a filter; null: all rows pass
 
   __device__ KeyList list(int64_t position, int64_t segment) const {
     return {lists + (position * places + segment) * kept, kept};
@@ -51,8 +51,8 @@ struct ScanShare {
                                           : static_cast<int64_t>(firsts[tile + 1]);
     queries = static_cast<int>(end - first_query);
     filter = kByBits ? -1 : problem.queries.filter_of(first_query);
-    rows = problem.passing.count(filter);
-    is_listed = filter >= 0 || problem.passing.every != nullptr;
+    rows = kByBits ? problem.index.rows : problem.passing.count(filter);
+    is_listed = !kByBits && (filter >= 0 || problem.passing.every != nullptr);
     tile_rows = few_rows > 0 && is_listed && rows <= 2 * problem.segments * few_rows ? few_rows : many_rows;
     const int64_t row_tiles = (rows + tile_rows - 1) / tile_rows;
     turns = row_tiles > segment ? (row_tiles - segment - 1) / problem.segments + 1 : 0;
@@ -81,13 +81,19 @@ struct ScanShare {
       problem.list(first_query + query, place).clear(lane);
   }
 
-  // Whether a living row passes the filter of a query that is there.
-  __device__ bool passes(const ScanProblem& problem, int query, uint32_t slot) const {
-    if (!kByBits) return true;
+  // The slot of row number i.
+  __device__ uint32_t slot(const ScanProblem& problem, int64_t i) const {
+    return kByBits ? static_cast<uint32_t>(i) : problem.passing.slot(filter, i);
+  }
+
+  // What rows pass for a query that is there; null: all.
+  __device__ const unsigned* bits_of(const ScanProblem& problem, int query) const {
     const int own = problem.queries.filter_of(first_query + query);
-    if (own < 0) return true;
-    const unsigned* bits = problem.bits + own * problem.words;
-    return (bits[slot / kWordBits] >> (slot % kWordBits) & 1u) != 0;
+    return own < 0 ? problem.alive : problem.bits + own * problem.words;
+  }
+  __device__ bool passes(const ScanProblem& problem, int query, uint32_t slot) const {
+    const unsigned* bits = kByBits ? bits_of(problem, query) : nullptr;
+    return bits == nullptr || (bits[slot / kWordBits] >> (slot % kWordBits) & 1u) != 0;
   }
 
   int tile_rows, queries, filter;

@@ -50,12 +50,14 @@ struct SearchLayout {
     scan.passing = {given.slots, given.slots_stride, given.counts, given.every, given.every_count};
     scan.bits = given.bits;
     scan.words = filter_words(given.index.rows);
+    scan.alive = given.alive;
     scan.kept = kept_for(given.k, given.certain);
     hopper = given.hopper && fits_hopper_scan(given.index);
     tile_rows = hopper ? hopper_scan_rows() : kTile;
     // Tiles of any queries, where those of one filter are more.
     fewest_tiles = ceiling(given.count, kTile);
-    const bool has_choice = given.firsts != nullptr && given.tiles > fewest_tiles;
+    const bool has_bits = given.every == nullptr || given.alive != nullptr;
+    const bool has_choice = has_bits && given.firsts != nullptr && given.tiles > fewest_tiles;
     if (has_choice) scan.by_bits = chosen = arena.take<int>(1);
     scan.places = scan.segments = segments_for(given.tiles, given.index.rows, tile_rows, multiprocessors);
     int64_t segments_by_bits = 0;

@@ -226,7 +226,7 @@ typedef struct ec_cuda_ann_graph {
   const uint32_t* links;    // [rows][32], 2^32 - 1 behind the last of a row
   const uint32_t* entries;  // rows of an even spread, where walks begin
   int64_t entry_count;
-  const uint32_t* alive;  // bits; NULL: every slot
+  const uint32_t* alive;  // bits; NULL: every slot. Scans by bits ask it too, whatever the base
   // Walks keep the best rows that they meet: `base` (64, 128, 256 or 512) where all rows pass, 2^i times as
   // many, 512 at most, where a fraction of 0.9 / 2^i or more does. least[i]: rows that must pass for a scan
   // to be slower.
@@ -252,7 +252,7 @@ typedef struct ec_cuda_ann_search_options {
   const uint32_t* slots;  // of the filters, as ec_cuda_ann_list writes them
   int64_t slots_stride;
   const int64_t* counts;
-  const uint32_t* bits;   // of the filters
+  const uint32_t* bits;   // of the filters, on 16 bytes
   const uint32_t* every;  // the slots of living rows; NULL: all
   int64_t living;
   const ec_cuda_ann_graph* graph;  // NULL: everything is scanned

@@ -128,6 +128,7 @@ struct Answers {
 struct Batch {
   std::vector<int32_t> which, firsts;
   std::vector<uint32_t> every;
+  std::vector<unsigned> alive;
 };
 
 inline Answers search(const Data& data, const std::vector<float>& queries, int k, bool certain,
@@ -157,6 +158,7 @@ inline Answers search(const Data& data, const std::vector<float>& queries, int k
   if (!batch.every.empty()) {
     problem.every = batch.every.data();
     problem.every_count = static_cast<int64_t>(batch.every.size());
+    problem.alive = batch.alive.data();
   }
   problem.k = k;
   problem.certain = certain;

@@ -65,13 +65,34 @@ class BestRows {
     }
   }
 
+  // Makes what does not pass no number, so that it gets nowhere. bits: of query lane / 2, for the first
+  // half of the tile's rows or the other one, as the lane is even or odd.
+  template <int kNumbers>
+  __device__ __forceinline__ void leave_out(float (&c)[kNumbers], const uint4& bits) const {
+    static_assert(kTaken == 2 * kWordBits / 4, "a part has the rows of a word, by four lanes");
+    const unsigned words[4] = {bits.x, bits.y, bits.z, bits.w};
+    const float nowhere = __uint_as_float(0x7fc00000u);
+#pragma unroll
+    for (int part = 0; part < kNumbers / kTaken; ++part) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int from = lane_ / 4 * 2 + 16 * half + part / 4;
+        const unsigned own = __shfl_sync(kAllLanes, words[part % 4], from) >> lane_ % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < kTaken; ++i) {
+          const bool passes = (own >> (i / 4 * 8 + i % 2) & 1u) != 0;
+          if (i / 2 % 2 == half && !passes) c[part * kTaken + i] = nowhere;
+        }
+      }
+    }
+  }
+
   // Looks at the products of a tile of which the facts are there.
   template <int kNumbers>
   __device__ __forceinline__ void offer(const float (&c)[kNumbers], bool is_first) {
     constexpr int kParts = kNumbers / kTaken;
     static_assert(kParts * kTaken == kNumbers && kParts <= 8, "as take has them");
-    // Where bits have to be asked which rows count there are many more tiles.
-    if (!kByBits && is_first)
+    if (is_first)
       find_bars<kNumbers>([&](int lane, int i) { return bound(c[i], lane, 0, i); }, lane_, problem_.kept,
                           bars_);
     unsigned parts = 0;  // that have a bound which is not below its bar
@@ -149,9 +170,7 @@ class BestRows {
 #pragma unroll
     for (int i = 0; i < kTaken; ++i) {
       const int half = i / 2 % 2;
-      if (bound(taken[i], lane_, part, i) >= bars_[half] &&
-          share_.passes(problem_, first_ + lane_ / 4 + 8 * half, slot(part, i)))
-        waiting |= 1u << i;
+      if (bound(taken[i], lane_, part, i) >= bars_[half]) waiting |= 1u << i;
     }
     for (;;) {
       const unsigned some = any_lane(waiting);

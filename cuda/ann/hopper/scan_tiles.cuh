@@ -136,8 +136,10 @@ class HopperBlock {
       const uint2 slots = next;
       const float4 pair = facts_of(turn, slots);
       next = own_slots(turn + 1);
+      const uint4 bits = kByBits ? own_bits(group, turn) : uint4{};
       float c[kNumbers];
       multiply_tile(group, n, c);
+      if (kByBits) best.leave_out(c, bits);
       sync_group(group + 1);  // all have looked at the tile before
       facts.pairs[in_group_] = pair;
       facts.slots[in_group_] = slots;
@@ -172,8 +174,7 @@ class HopperBlock {
       uint32_t slots[kRows];
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
-        slots[i] =
-            i * kApart < left ? problem_.scan.passing.slot(share_.filter, first_row + i * kApart) : 0;
+        slots[i] = i * kApart < left ? share_.slot(problem_.scan, first_row + i * kApart) : 0;
 #pragma unroll 1
       for (int step = 0; step < steps_; ++step, ++n) {
         wait_until_empty(n);
@@ -211,9 +212,8 @@ class HopperBlock {
   }
   __device__ __forceinline__ uint2 own_slots(int64_t turn) const {
     const int64_t row = own_row(turn);
-    const PassingLists& passing = problem_.scan.passing;
-    return {is_own(row) ? passing.slot(share_.filter, row) : 0,
-            is_own(row + 1) ? passing.slot(share_.filter, row + 1) : 0};
+    return {is_own(row) ? share_.slot(problem_.scan, row) : 0,
+            is_own(row + 1) ? share_.slot(problem_.scan, row + 1) : 0};
   }
   __device__ __forceinline__ float4 facts_of(int64_t turn, uint2 slots) const {
     const int64_t row = own_row(turn);
@@ -222,6 +222,16 @@ class HopperBlock {
     const bool first = is_own(row), second = is_own(row + 1);
     return {first ? index.offsets[slots.x] : beyond, second ? index.offsets[slots.y] : beyond,
             first ? index.norms[slots.x] : 0.0f, second ? index.norms[slots.y] : 0.0f};
+  }
+
+  // As BestRows::leave_out has them. Tiles begin on a multiple of the rows of 16 bytes.
+  __device__ __forceinline__ uint4 own_bits(int group, int64_t turn) const {
+    const int query = group * kPanelRows + in_group_ / 2;
+    if (query >= share_.queries) return {};
+    const unsigned* bits = share_.bits_of(problem_.scan, query);
+    if (bits == nullptr) return {~0u, ~0u, ~0u, ~0u};
+    const int64_t row = share_.first_row(problem_.scan, turn) + in_group_ % 2 * (kScanRows / 2);
+    return *reinterpret_cast<const uint4*>(bits + row / kWordBits);
   }
 
   // The products of stage n, the first of a tile, or others added to those.
