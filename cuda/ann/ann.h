@@ -10,6 +10,7 @@
 namespace ec::cuda::ann {
 
 struct FilterPrograms;
+struct Listing;
 struct IdTable;
 
 constexpr int64_t kMostResults = 1024;  // k
@@ -25,9 +26,10 @@ struct SearchProblem {
   const int32_t *order, *which, *firsts;
   int filter;
   int64_t tiles;
-  const uint32_t* slots;
+  int64_t listed;  // filters of which the search makes the lists, in slots and counts; 0: they are there
+  uint32_t* slots;
   int64_t slots_stride;
-  const int64_t* counts;
+  int64_t* counts;
   const unsigned* bits;   // of the filters, on 16 bytes
   const unsigned* alive;  // bits of living rows; null: all
   const uint32_t* every;
@@ -53,9 +55,11 @@ bool run_mark_ids(const int64_t* ids, int64_t count, const IdTable& table, int64
 bool run_gather(const unsigned* const* sources, int64_t filters, int64_t rows, unsigned* bits,
                 Stream stream);
 size_t list_workspace_bytes(int64_t filters, int64_t rows);
-// slots null: counts alone.
-bool run_list(const unsigned* bits, int64_t filters, int64_t rows, uint32_t* slots, int64_t stride,
-              int64_t* counts, void* workspace, Stream stream);
+bool run_list(const Listing& lists, Stream stream);
+// Its kernels, each behind another of a call. Requires: rows.
+void launch_chunk_counts(const Listing& lists, Stream stream);
+void launch_counts(const Listing& lists, Stream stream);  // from those of chunks
+void launch_slots(const Listing& lists, Stream stream);   // likewise, and counts with them
 size_t search_workspace_bytes(const SearchProblem& problem, int multiprocessors);
 bool run_search(const SearchProblem& problem, int multiprocessors, void* workspace, Stream stream);
 

@@ -118,8 +118,9 @@ void list(const char* where, const ecpy::PlaceNumbers& place, const Part& bits, 
 
 // Addresses of order, which and firsts; the filter of all; tiles; positions.
 using Positions = std::tuple<uintptr_t, uintptr_t, uintptr_t, int, int64_t, int64_t>;
-// Addresses of slots, counts, bits and every; elements between the slots of filters; living rows.
-using Lists = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t>;
+// Addresses of slots, counts, bits and every; elements between the slots of filters; living rows; filters
+// that have to be listed.
+using Lists = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t>;
 
 // Addresses of links, entries and alive; entries; base; least. Base 0: everything is scanned.
 using GraphNumbers = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int, std::array<int64_t, 4>>;
@@ -148,12 +149,13 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   options.filter = std::get<3>(positions);
   options.tiles = std::get<4>(positions);
   options.positions = std::get<5>(positions);
-  options.slots = ecpy::pointer_of<const uint32_t>(std::get<0>(lists));
-  options.counts = ecpy::pointer_of<const int64_t>(std::get<1>(lists));
+  options.slots = ecpy::pointer_of<uint32_t>(std::get<0>(lists));
+  options.counts = ecpy::pointer_of<int64_t>(std::get<1>(lists));
   options.bits = ecpy::pointer_of<const uint32_t>(std::get<2>(lists));
   options.every = ecpy::pointer_of<const uint32_t>(std::get<3>(lists));
   options.slots_stride = std::get<4>(lists);
   options.living = std::get<5>(lists);
+  options.listed = std::get<6>(lists);
   const ec_cuda_ann_graph graph = graph_of(graph_numbers);
   options.graph = &graph;
   options.explanations = ecpy::pointer_of<int64_t>(results[3]);

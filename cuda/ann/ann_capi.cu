@@ -125,6 +125,7 @@ struct Prepared {
     problem.firsts = options.firsts;
     problem.filter = options.filter;
     problem.tiles = options.tiles;
+    problem.listed = options.listed;
     problem.slots = options.slots;
     problem.slots_stride = options.slots_stride;
     problem.counts = options.counts;
@@ -223,7 +224,9 @@ ec_status ec_cuda_ann_list(const ec_cuda_place* place, const uint32_t* bits, int
   const ec_status status = check_given(place, "place", error);
   if (status != EC_OK) return status;
   const CurrentDevice current(place->device);
-  return started(run_list(bits, filters, rows, slots, stride, counts, workspace, stream_of(place)), error);
+  const Listing lists = {bits,   filters, rows, slots, stride, counts, static_cast<int64_t*>(workspace),
+                         nullptr};
+  return started(run_list(lists, stream_of(place)), error);
 }
 
 ec_status ec_cuda_ann_search_workspace(const ec_cuda_place* place, const ec_cuda_ann_index* index,

@@ -7,7 +7,8 @@
 
 namespace ec::cuda::ann {
 
-constexpr int kMostKept = 2048;  // candidates of a query
+constexpr int kMostKept = 2048;                 // candidates of a query
+constexpr int64_t kFewPlaces = 4 * kPairWarps;  // where queries are many, and blocks have enough to do
 constexpr int64_t kLargestId = 0x7fffffffffffffff;
 
 struct AnswerProblem {
@@ -25,27 +26,64 @@ struct AnswerShared {
   int64_t ids[kMostKept];
 };
 
+// Of bitonic sequences, as merge_warp, but that every other one comes out backwards: so two of them are one
+// again.
+template <int kMany>
+__device__ __forceinline__ void merge_in_turns(Key (&keys)[kMany], int lane) {
+#pragma unroll
+  for (int step = kWarpSize / 2; step > 0; step /= 2) {
+#pragma unroll
+    for (int i = 0; i < kMany; ++i) {
+      const Key other = __shfl_xor_sync(kAllLanes, keys[i], step);
+      const bool greater = ((lane & step) == 0) == (i % 2 == 0);
+      keys[i] = (other > keys[i]) == greater ? other : keys[i];
+    }
+  }
+}
+
+// Lists of a key for each lane, every other one backwards, merged by halves; the last one comes out
+// backwards.
+template <int kMany>
+__device__ __forceinline__ Key merge_all(const Key (&lists)[kMany], int lane) {
+  if constexpr (kMany == 1) {
+    return lists[0];
+  } else {
+    Key halves[kMany / 2];
+#pragma unroll
+    for (int i = 0; i < kMany / 2; ++i) halves[i] = max(lists[2 * i], lists[2 * i + 1]);
+    if constexpr (kMany == 2)
+      merge_warp(halves, ~lane);
+    else
+      merge_in_turns(halves, lane);
+    return merge_all(halves, lane);
+  }
+}
+
 // Every kPairWarps'th list from that of place `warp` on into that one, where lists have a key for each
-// lane: it stays in registers on the way, and nothing waits for others to be read one by one.
+// lane: it stays in registers on the way, and so many at once are read and merged in step.
+template <int kAtOnce>
 __device__ __forceinline__ void merge_short_lists(const ScanProblem& problem, int64_t position, int lane,
                                                   int warp) {
-  constexpr int kAtOnce = 4;
   if (warp >= problem.places) return;
-  Key best = 0;
+  const auto load = [&](int64_t first, Key(&lists)[kAtOnce]) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t place = first + i * kPairWarps;
+      const int own = i % 2 == 0 ? lane : kWarpSize - 1 - lane;
+      lists[i] = place < problem.places ? problem.list(position, place).keys[own] : 0;
+    }
+  };
+  Key best = 0, next[kAtOnce];
+  load(warp, next);
   for (int64_t first = warp; first < problem.places; first += kAtOnce * kPairWarps) {
-    Key others[kAtOnce];
+    Key lists[kAtOnce], some = 0;
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int64_t place = first + i * kPairWarps;  // its keys backwards: see KeyList::insert
-      others[i] = place < problem.places ? problem.list(position, place).keys[kWarpSize - 1 - lane] : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (__any_sync(kAllLanes, others[i] != 0 ? 1 : 0) == 0) continue;  // most, where few rows pass
-      Key keys[1] = {max(best, others[i])};
-      merge_warp(keys, lane);
-      best = keys[0];
-    }
+    for (int i = 0; i < kAtOnce; ++i) lists[i] = next[i], some |= next[i];
+    load(first + kAtOnce * kPairWarps, next);
+    if (__any_sync(kAllLanes, some != 0 ? 1 : 0) == 0) continue;  // most, where few rows pass
+    Key keys[1] = {max(best, merge_all(lists, lane))};
+    merge_warp(keys, lane);
+    best = keys[0];
   }
   __syncwarp();
   problem.list(position, warp).keys[lane] = best;
@@ -55,8 +93,10 @@ __device__ __forceinline__ void merge_short_lists(const ScanProblem& problem, in
 __device__ __forceinline__ void merge_places(const ScanProblem& problem, int64_t position, int lane,
                                              int warp) {
   const KeyList own = problem.list(position, warp);
-  if (problem.kept == kWarpSize) {
-    merge_short_lists(problem, position, lane, warp);
+  if (problem.kept == kWarpSize && problem.places > kFewPlaces) {
+    merge_short_lists<8>(problem, position, lane, warp);
+  } else if (problem.kept == kWarpSize) {
+    merge_short_lists<2>(problem, position, lane, warp);
   } else {
     for (int64_t place = warp + kPairWarps; place < problem.places; place += kPairWarps)
       own.insert_list(problem.list(position, place), lane);
@@ -145,10 +185,11 @@ __device__ __forceinline__ int measure(const AnswerProblem& problem, int64_t pos
   return size;
 }
 
-// A block for each position.
+// A block for each position, four at a time on a multiprocessor.
 template <class T>
-__global__ void __launch_bounds__(kPairThreads, 1)
+__global__ void __launch_bounds__(kPairThreads, 4)
     write_answers(const __grid_constant__ AnswerProblem problem) {
+  begin_behind();
   AnswerShared& shared = shared_memory<AnswerShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   const ScanProblem& scan = problem.scan;

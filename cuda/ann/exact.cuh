@@ -14,6 +14,7 @@ struct ExactShared {
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
     scan_vectors(const __grid_constant__ AnswerProblem problem) {
+  begin_behind();
   ExactShared& shared = shared_memory<ExactShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, warp = thread / kWarpSize;
   const ScanProblem& scan = problem.scan;

@@ -15,6 +15,7 @@ constexpr int kExplainThreads = 128;
 __global__ void __launch_bounds__(kExplainThreads, 1)
     explain_queries(const __grid_constant__ AnswerProblem answers, const __grid_constant__ WalkProblem walk,
                     const int* by_bits, Explanation* explanations) {
+  begin_behind();
   const Queries& queries = answers.scan.queries;
   const int64_t position = static_cast<int64_t>(blockIdx.x) * kExplainThreads + threadIdx.x;
   if (position >= queries.count) return;

@@ -14,6 +14,16 @@ unsigned blocks_for(int64_t items, int64_t each) {
   return static_cast<unsigned>(max(int64_t{1}, min(kMostBlocks, ceiling(items, each))));
 }
 
+// Chunks that a block counts, and lists where there are blocks enough all the same.
+constexpr int64_t kCountedTogether = kFilterThreads / kWarpSize, kListedTogether = 8;
+
+int64_t chunks_of(int64_t rows) { return filter_words(rows) / kChunkWords; }
+
+Dim3 grid_of(const Listing& lists, int64_t chunks, int64_t together) {
+  return {static_cast<unsigned>(ceiling(chunks, together)),
+          static_cast<unsigned>(min(lists.filters, kMostAside)), 1};
+}
+
 }  // namespace
 
 int64_t filter_words(int64_t rows) { return ceiling(rows, int64_t{kChunkWords} * kWordBits) * kChunkWords; }
@@ -61,25 +71,38 @@ size_t list_workspace_bytes(int64_t filters, int64_t rows) {
   return static_cast<size_t>(filters * filter_words(rows) / kChunkWords) * sizeof(int64_t);
 }
 
-bool run_list(const unsigned* bits, int64_t filters, int64_t rows, uint32_t* slots, int64_t stride,
-              int64_t* counts, void* workspace, Stream stream) {
-  if (filters == 0) return true;
-  const int64_t chunks = filter_words(rows) / kChunkWords;
-  if (chunks == 0) {
-    clear(counts, static_cast<size_t>(filters) * sizeof(int64_t), stream);
+bool run_list(const Listing& lists, Stream stream) {
+  if (lists.filters == 0) return true;
+  if (lists.rows == 0) {
+    clear(lists.counts, static_cast<size_t>(lists.filters) * sizeof(int64_t), stream);
     return !launches_failed();
   }
-  auto* of_chunks = static_cast<int64_t*>(workspace);
-  const Dim3 grid{static_cast<unsigned>(chunks), static_cast<unsigned>(min(filters, kMostAside)), 1};
-  EC_LAUNCH(count_chunks, grid, kFilterThreads, sizeof(SumsShared), stream, bits, filters, chunks,
-            of_chunks);
-  if (slots == nullptr)
-    EC_LAUNCH(add_chunks, static_cast<unsigned>(filters), kFilterThreads, sizeof(SumsShared), stream,
-              chunks, of_chunks, counts);
+  const int64_t chunks = chunks_of(lists.rows);
+  EC_LAUNCH(count_chunks, grid_of(lists, chunks, kCountedTogether), kFilterThreads, 0, stream, lists.bits,
+            lists.filters, chunks, lists.of_chunks);
+  if (lists.slots == nullptr)
+    launch_counts(lists, stream);
   else
-    EC_LAUNCH(list_slots, grid, kFilterThreads, sizeof(SumsShared), stream, bits, filters, chunks,
-              of_chunks, slots, stride, counts);
+    launch_slots(lists, stream);
   return !launches_failed();
+}
+
+void launch_chunk_counts(const Listing& lists, Stream stream) {
+  const int64_t chunks = chunks_of(lists.rows);
+  EC_LAUNCH_BEHIND(count_chunks, grid_of(lists, chunks, kCountedTogether), kFilterThreads, 0, stream,
+                   lists.bits, lists.filters, chunks, lists.of_chunks);
+}
+
+void launch_counts(const Listing& lists, Stream stream) {
+  EC_LAUNCH_BEHIND(add_chunks, static_cast<unsigned>(lists.filters), kFilterThreads, sizeof(SumsShared),
+                   stream, chunks_of(lists.rows), lists.of_chunks, lists.counts);
+}
+
+void launch_slots(const Listing& lists, Stream stream) {
+  const int64_t chunks = chunks_of(lists.rows);
+  const int64_t together = lists.filters * chunks > kMostBlocks ? kListedTogether : 1;
+  EC_LAUNCH_BEHIND(list_slots, grid_of(lists, chunks, together), kFilterThreads, sizeof(SumsShared), stream,
+                   lists, chunks, together);
 }
 
 }  // namespace ec::cuda::ann

@@ -59,6 +59,17 @@ struct FilterPrograms {
   int64_t words;
 };
 
+// Lists of the slots that pass filters.
+struct Listing {
+  const unsigned* bits;  // [filters][words]
+  int64_t filters, rows;
+  uint32_t* slots;  // [filters][stride]; null: counts alone
+  int64_t stride;
+  int64_t* counts;     // [filters]
+  int64_t* of_chunks;  // scratch, of list_workspace_bytes
+  const int* unless;   // whether nobody wants the slots, and they are left out; null: somebody does
+};
+
 // Ids that living rows have, ascending, and the slots of these.
 struct IdTable {
   const int64_t* ids;

@@ -38,6 +38,7 @@ __device__ __forceinline__ double square_of(const AnyRows& queries, int64_t numb
 // A warp for each position.
 __global__ void __launch_bounds__(kRowThreads, 1)
     prepare_queries(const __grid_constant__ Queries queries, const __grid_constant__ IndexRows index) {
+  begin_behind();
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t position = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarpSize;
   if (position >= queries.count) return;

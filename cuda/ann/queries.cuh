@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ann/encode.cuh"
+#include "common/behind.cuh"
 
 namespace ec::cuda::ann {
 

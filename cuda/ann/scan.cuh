@@ -199,6 +199,7 @@ class Scan {
 // x: segments, fastest, times tiles of queries.
 template <bool kByBits>
 __global__ void __launch_bounds__(kPairThreads, 1) scan_codes(const __grid_constant__ ScanProblem problem) {
+  begin_behind();
   Scan<kByBits>(problem, shared_memory<ScanShared>()).run();
 }
 
@@ -227,6 +228,7 @@ struct ScanWork {
 __global__ void __launch_bounds__(kPairThreads, 1)
     choose_scan(const __grid_constant__ ScanProblem problem, const __grid_constant__ ScanProblem by_bits,
                 int multiprocessors, int* chosen) {
+  begin_behind();
   ScanWork& lists = shared_memory<ScanWork>();
   const Queries& queries = problem.queries;
   if (threadIdx.x == 0) lists = {};

@@ -2,6 +2,7 @@
 #include "ann/ann.h"
 #include "ann/exact.cuh"
 #include "ann/explain.cuh"
+#include "ann/filters.h"
 #include "ann/hopper/hopper_scan.h"
 #include "ann/turned.cuh"
 
@@ -59,7 +60,7 @@ struct SearchLayout {
     const bool has_bits = given.every == nullptr || given.alive != nullptr;
     const bool has_choice = has_bits && given.firsts != nullptr && given.tiles > fewest_tiles;
     if (has_choice) scan.by_bits = chosen = arena.take<int>(1);
-    scan.places = scan.segments = segments_for(given.tiles, given.index.rows, tile_rows, multiprocessors);
+    scan.places = scan.segments = segments_of(given, multiprocessors);
     int64_t segments_by_bits = 0;
     if (has_choice) {
       segments_by_bits = segments_for(fewest_tiles, given.index.rows, tile_rows, multiprocessors);
@@ -75,6 +76,32 @@ struct SearchLayout {
     if (given.graph != nullptr && !given.certain) lay_out_walk(given, multiprocessors);
     by_bits = scan;
     by_bits.segments = segments_by_bits;
+    lay_out_lists(given);
+  }
+
+  void lay_out_lists(const SearchProblem& given) {
+    lists.bits = given.bits;
+    lists.filters = given.listed;
+    lists.rows = given.index.rows;
+    lists.slots = given.slots;
+    lists.stride = given.slots_stride;
+    lists.counts = given.counts;
+    if (given.listed > 0)
+      lists.of_chunks =
+          static_cast<int64_t*>(arena.take_bytes(list_workspace_bytes(given.listed, given.index.rows)));
+    if (!given.certain) lists.unless = chosen;
+  }
+
+  // Of a list alone the slots that there is room for are all that can pass; those of a compiled filter do.
+  int64_t segments_of(const SearchProblem& given, int multiprocessors) const {
+    const bool alone = given.filter >= 0 && given.which == nullptr;
+    const int64_t rows = alone ? min(given.index.rows, given.slots_stride) : given.index.rows;
+    if (hopper && alone) {
+      const int few_rows = hopper_scan_few_rows();
+      const int64_t segments = segments_for(given.tiles, rows, few_rows, multiprocessors);
+      if (rows <= 2 * segments * few_rows) return segments;
+    }
+    return segments_for(given.tiles, rows, tile_rows, multiprocessors);
   }
 
   // Entries are found by a scan of their own.
@@ -119,6 +146,7 @@ struct SearchLayout {
   int64_t tile_rows = 0;
   int* chosen = nullptr;     // whether by bits; null: there is no choice
   ScanProblem by_bits = {};  // the scan in its other way, over the same lists
+  Listing lists = {};
 };
 
 void launch_preparation(const Queries& queries, const IndexRows& index, Stream stream) {
@@ -131,16 +159,30 @@ void launch_preparation(const Queries& queries, const IndexRows& index, Stream s
   const Dim3 turns{static_cast<unsigned>(ceiling(index.columns, kTurnedAxes * kRowWarps)),
                    static_cast<unsigned>(min(kMostAside, ceiling(queries.count, kTurnedQueries))), 1};
   EC_LAUNCH(measure_queries, blocks, kRowThreads, 0, stream, queries, index);
-  EC_LAUNCH(turn_queries, turns, kRowThreads, 0, stream, queries, index);
-  EC_LAUNCH(code_queries, blocks, kRowThreads, 0, stream, queries, index);
+  EC_LAUNCH_BEHIND(turn_queries, turns, kRowThreads, 0, stream, queries, index);
+  EC_LAUNCH_BEHIND(code_queries, blocks, kRowThreads, 0, stream, queries, index);
+}
+
+// What passes, and whether rows are scanned by bits; then nobody wants the slots, unless queries that are
+// uncertain are compared with all of them.
+void launch_lists(const SearchLayout& layout, int multiprocessors, Stream stream) {
+  const Listing& lists = layout.lists;
+  const bool listed = lists.filters > 0 && lists.rows > 0;
+  if (listed) launch_chunk_counts(lists, stream);
+  if (layout.chosen != nullptr) {
+    if (listed) launch_counts(lists, stream);
+    EC_LAUNCH_BEHIND(choose_scan, 1, kPairThreads, sizeof(ScanWork), stream, layout.answers.scan,
+                     layout.by_bits, multiprocessors, layout.chosen);
+  }
+  if (listed) launch_slots(lists, stream);
 }
 
 template <bool kByBits>
 void launch_scan(const ScanProblem& scan, int64_t tiles, bool hopper, Stream stream) {
   if (hopper) return run_hopper_scan(scan, tiles, kByBits, stream);
   allow_shared(scan_codes<kByBits>, sizeof(ScanShared));
-  EC_LAUNCH(scan_codes<kByBits>, static_cast<unsigned>(tiles * scan.segments), kPairThreads,
-            sizeof(ScanShared), stream, scan);
+  EC_LAUNCH_BEHIND(scan_codes<kByBits>, static_cast<unsigned>(tiles * scan.segments), kPairThreads,
+                   sizeof(ScanShared), stream, scan);
 }
 
 }  // namespace
@@ -163,33 +205,37 @@ bool run_search(const SearchProblem& problem, int multiprocessors, void* workspa
   SearchLayout layout(problem, multiprocessors, workspace);
   const ScanProblem& scan = layout.answers.scan;
   if (layout.most_blocks(problem) > kMostBlocks) return false;
+  if (problem.index.rows == 0 && problem.listed > 0)
+    clear(problem.counts, static_cast<size_t>(problem.listed) * sizeof(int64_t), stream);
+  // Of the kernels from here on each is behind the one before.
   launch_preparation(scan.queries, scan.index, stream);
+  launch_lists(layout, multiprocessors, stream);
   if (layout.walk.most_pool > 0) {
     launch_scan<false>(layout.walk.entries, problem.tiles, layout.hopper, stream);
     const size_t shared = walk_shared_bytes(layout.walk.most_pool);
     allow_shared(walk_graph, shared);
-    EC_LAUNCH(walk_graph, static_cast<unsigned>(problem.count), kWalkThreads, shared, stream, layout.walk);
+    EC_LAUNCH_BEHIND(walk_graph, static_cast<unsigned>(problem.count), kWalkThreads, shared, stream,
+                     layout.walk);
   }
-  if (layout.chosen != nullptr) {
-    EC_LAUNCH(choose_scan, 1, kPairThreads, sizeof(ScanWork), stream, scan, layout.by_bits, multiprocessors,
-              layout.chosen);
+  if (layout.chosen != nullptr)
     launch_scan<true>(layout.by_bits, layout.fewest_tiles, layout.hopper, stream);
-  }
   launch_scan<false>(scan, problem.tiles, layout.hopper, stream);
   with_rows(scan.index.kind, [&](auto number) {
     using T = decltype(number);
     const auto positions = static_cast<unsigned>(problem.count);
-    EC_LAUNCH(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, layout.answers);
+    EC_LAUNCH_BEHIND(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream,
+                     layout.answers);
     if (!problem.certain) return;
     AnswerProblem again = layout.answers;
     again.again = true;
-    EC_LAUNCH(scan_vectors<T>, static_cast<unsigned>(problem.count * scan.places), kPairThreads,
-              sizeof(ExactShared), stream, again);
-    EC_LAUNCH(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, again);
+    EC_LAUNCH_BEHIND(scan_vectors<T>, static_cast<unsigned>(problem.count * scan.places), kPairThreads,
+                     sizeof(ExactShared), stream, again);
+    EC_LAUNCH_BEHIND(write_answers<T>, positions, kPairThreads, sizeof(AnswerShared), stream, again);
   });
   if (problem.explanations != nullptr)
-    EC_LAUNCH(explain_queries, static_cast<unsigned>(ceiling(problem.count, kExplainThreads)),
-              kExplainThreads, 0, stream, layout.answers, layout.walk, layout.chosen, problem.explanations);
+    EC_LAUNCH_BEHIND(explain_queries, static_cast<unsigned>(ceiling(problem.count, kExplainThreads)),
+                     kExplainThreads, 0, stream, layout.answers, layout.walk, layout.chosen,
+                     problem.explanations);
   return !launches_failed();
 }
 

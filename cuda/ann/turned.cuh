@@ -12,6 +12,7 @@ constexpr int kTurnedAxes = 4, kTurnedQueries = 4;  // that a warp multiplies at
 // for a query that has no answer. A warp for each position.
 __global__ void __launch_bounds__(kRowThreads, 1)
     measure_queries(const __grid_constant__ Queries queries, const __grid_constant__ IndexRows index) {
+  begin_behind();
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t position = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarpSize;
   if (position >= queries.count) return;
@@ -45,6 +46,7 @@ __device__ __forceinline__ float centred_number(const Queries& queries, const In
 // x: axes, a few for each warp; y: positions, a few at a time, in turns.
 __global__ void __launch_bounds__(kRowThreads, 1)
     turn_queries(const __grid_constant__ Queries queries, const __grid_constant__ IndexRows index) {
+  begin_behind();
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int first_axis =
       (static_cast<int>(blockIdx.x) * kRowWarps + static_cast<int>(threadIdx.x) / kWarpSize) * kTurnedAxes;
@@ -87,6 +89,7 @@ __global__ void __launch_bounds__(kRowThreads, 1)
 // Codes of what was turned, and what bounds need. A warp for each position.
 __global__ void __launch_bounds__(kRowThreads, 1)
     code_queries(const __grid_constant__ Queries queries, const __grid_constant__ IndexRows index) {
+  begin_behind();
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t position = static_cast<int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarpSize;
   if (position >= queries.count) return;

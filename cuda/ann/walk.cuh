@@ -200,6 +200,7 @@ class Walk {
 
 // A block for each position.
 __global__ void __launch_bounds__(kWalkThreads, 1) walk_graph(const __grid_constant__ WalkProblem problem) {
+  begin_behind();
   const int64_t position = blockIdx.x;
   const Queries& queries = problem.scan.queries;
   const int pool = problem.graph.plan.pool(problem.scan.passing.count(queries.filter_of(position)));

@@ -248,10 +248,13 @@ typedef struct ec_cuda_ann_search_options {
   // 128 each.
   const int32_t* firsts;
   int64_t tiles;
-  int64_t positions;      // queries that are answered
-  const uint32_t* slots;  // of the filters, as ec_cuda_ann_list writes them
+  int64_t positions;  // queries that are answered
+  // Slots and counts of the filters, as ec_cuda_ann_list writes them. Of how many filters the search writes
+  // them itself, where it needs them, from their bits; 0: they are there.
+  int64_t listed;
+  uint32_t* slots;
   int64_t slots_stride;
-  const int64_t* counts;
+  int64_t* counts;
   const uint32_t* bits;   // of the filters, on 16 bytes
   const uint32_t* every;  // the slots of living rows; NULL: all
   int64_t living;

@@ -77,6 +77,12 @@ inline void let_next_begin() {}
 
 #endif
 
+// What all threads of a kernel that is launched behind another, or has others behind it, begin with.
+__device__ __forceinline__ void begin_behind() {
+  wait_for_kernel_before();
+  let_next_begin();
+}
+
 }  // namespace ec::cuda
 
 // As EC_LAUNCH, right behind another kernel of the same call.

@@ -23,6 +23,7 @@ class Arena {
     used_ += (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     return reinterpret_cast<T*>(found);
   }
+  void* take_bytes(size_t size) { return take<unsigned char>(static_cast<int64_t>(size)); }
   size_t used() const { return used_; }
 
  private:

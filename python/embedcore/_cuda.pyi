@@ -167,7 +167,7 @@ def ann_search(
     k: int,
     exact: bool,
     positions: tuple[int, int, int, int, int, int],
-    lists: tuple[int, int, int, int, int, int],
+    lists: tuple[int, int, int, int, int, int, int],
     graph: tuple[int, int, int, int, int, tuple[int, int, int, int]],
     results: tuple[int, int, int, int],
     allocate: Callable[[int], int],

@@ -24,6 +24,7 @@ constexpr Metric kMetrics[] = {Metric::kCosine, Metric::kInnerProduct, Metric::k
 
 inline bool on_hopper = false;  // searches are those of a device that has its instructions
 inline int multiprocessors = 2;
+inline bool lists_first = false;  // searches make the lists of their filters
 
 // An index over rows of float32, a few numbers apart.
 struct Data {
@@ -105,7 +106,9 @@ struct Passing {
     CHECK(run_mark_mask(mask.data(), 1, order.data(), rows, rows, bits.data() + words, nullptr));
     slots.assign(static_cast<size_t>(2 * rows), 0xffffffffu);
     std::vector<unsigned char> workspace(list_workspace_bytes(2, rows));
-    CHECK(run_list(bits.data(), 2, rows, slots.data(), rows, counts.data(), workspace.data(), nullptr));
+    CHECK(run_list({bits.data(), 2, rows, slots.data(), rows, counts.data(),
+                    reinterpret_cast<int64_t*>(workspace.data()), nullptr},
+                   nullptr));
     std::vector<uint32_t> right;
     for (size_t i = 0; i < mask.size(); ++i)
       if (mask[i] != 0) right.push_back(static_cast<uint32_t>(i));
@@ -143,10 +146,18 @@ inline Answers search(const Data& data, const std::vector<float>& queries, int k
   problem.count = count;
   problem.tiles = (count + 127) / 128;
   problem.filter = passing == nullptr ? -1 : 1;
+  std::vector<uint32_t> slots;
+  std::vector<int64_t> counts;
   if (passing != nullptr) {
-    problem.slots = passing->slots.data();
+    slots = passing->slots, counts = passing->counts;
+    if (lists_first) {
+      problem.listed = static_cast<int64_t>(counts.size());
+      std::fill(slots.begin(), slots.end(), 0xffffffffu);
+      std::fill(counts.begin(), counts.end(), -1);
+    }
+    problem.slots = slots.data();
     problem.slots_stride = data.index.rows;
-    problem.counts = passing->counts.data();
+    problem.counts = counts.data();
     problem.bits = passing->bits.data();
   }
   problem.every_count = data.index.rows;
@@ -172,6 +183,7 @@ inline Answers search(const Data& data, const std::vector<float>& queries, int k
   };
   std::vector<Block> workspace(search_workspace_bytes(problem, multiprocessors) / sizeof(Block) + 1);
   CHECK(run_search(problem, multiprocessors, workspace.data(), nullptr));
+  if (passing != nullptr) CHECK(counts == passing->counts);
   return answers;
 }
 

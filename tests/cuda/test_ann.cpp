@@ -149,11 +149,33 @@ void longer_lists() {
   std::vector<unsigned char> workspace(list_workspace_bytes(1, rows));
   for (uint32_t* to : {slots.data(), static_cast<uint32_t*>(nullptr)}) {
     int64_t count = -1;
-    CHECK(run_list(bits.data(), 1, rows, to, static_cast<int64_t>(slots.size()), &count, workspace.data(),
+    CHECK(run_list({bits.data(), 1, rows, to, static_cast<int64_t>(slots.size()), &count,
+                    reinterpret_cast<int64_t*>(workspace.data()), nullptr},
                    nullptr));
     CHECK(count == static_cast<int64_t>(right.size()));
   }
   CHECK(slots == right);
+}
+
+// So many chunks of filters that blocks list several of them.
+void lists_of_many_filters() {
+  const int64_t rows = int64_t{9} * 256 * 32 - 5, words = filter_words(rows), filters = 460, most = 40;
+  std::vector<unsigned> bits(static_cast<size_t>(filters * words));
+  std::vector<uint32_t> right(static_cast<size_t>(filters * most), 0xffffffffu), slots = right;
+  std::vector<int64_t> right_counts, counts(static_cast<size_t>(filters), -1);
+  for (int64_t filter = 0; filter < filters; ++filter) {
+    int64_t count = 0;
+    for (int64_t slot = filter; slot < rows && filter % 7 != 3; slot += 2003 + filter) {
+      bits[static_cast<size_t>(filter * words + slot / 32)] |= 1u << (slot % 32);
+      right[static_cast<size_t>(filter * most + count++)] = static_cast<uint32_t>(slot);
+    }
+    right_counts.push_back(count);
+  }
+  std::vector<unsigned char> workspace(list_workspace_bytes(filters, rows));
+  auto* scratch = reinterpret_cast<int64_t*>(workspace.data());
+  CHECK(
+      run_list({bits.data(), filters, rows, slots.data(), most, counts.data(), scratch, nullptr}, nullptr));
+  CHECK(slots == right && counts == right_counts);
 }
 
 // The first half of the rows hang together, and nothing leads to the others: what a walk finds is of these,
@@ -228,8 +250,9 @@ int main() {
   filters_of_no_rows();
   long_lists();
   longer_lists();
+  lists_of_many_filters();
   for (const bool hopper : {false, true}) {
-    on_hopper = hopper;
+    on_hopper = lists_first = hopper;
     all_shapes();
     many_lists();
     ties_go_to_the_lowest_slots();

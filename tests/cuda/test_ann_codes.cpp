@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ann/ann.h"
+#include "ann/filters.h"
 #include "native/check.h"
 #include "native/numbers.h"
 
@@ -101,11 +102,12 @@ struct Passing {
     bits.resize(static_cast<size_t>(filter_words(rows)));
     CHECK(run_mark_mask(mask.data(), 1, order.data(), rows, rows, bits.data(), nullptr));
     std::vector<unsigned char> workspace(list_workspace_bytes(1, rows));
+    auto* scratch = reinterpret_cast<int64_t*>(workspace.data());
     // Their number first, then as long a list.
-    CHECK(run_list(bits.data(), 1, rows, nullptr, 0, &count, workspace.data(), nullptr));
+    CHECK(run_list({bits.data(), 1, rows, nullptr, 0, &count, scratch, nullptr}, nullptr));
     CHECK(count == std::count(mask.begin(), mask.end(), uint8_t{1}));
     slots.resize(static_cast<size_t>(count));
-    CHECK(run_list(bits.data(), 1, rows, slots.data(), count, &count, workspace.data(), nullptr));
+    CHECK(run_list({bits.data(), 1, rows, slots.data(), count, &count, scratch, nullptr}, nullptr));
     for (const uint32_t slot : slots) CHECK(mask[slot] == 1);
   }
 
@@ -120,7 +122,7 @@ struct Answers {
   std::vector<Explanation> explanations;
 };
 
-Answers search(const Codes& data, const std::vector<float>& queries, int k, const Passing* passing) {
+Answers search(const Codes& data, const std::vector<float>& queries, int k, Passing* passing) {
   const int columns = data.index.coded.query_columns;
   const int64_t count = static_cast<int64_t>(queries.size()) / columns;
   const auto size = static_cast<size_t>(count);
@@ -153,7 +155,7 @@ Answers search(const Codes& data, const std::vector<float>& queries, int k, cons
 }
 
 void agree(const Codes& data, const std::vector<float>& queries, int k, const std::vector<uint8_t>* mask) {
-  const Passing some(mask == nullptr ? std::vector<uint8_t>(1) : *mask);
+  Passing some(mask == nullptr ? std::vector<uint8_t>(1) : *mask);
   const Answers answers = search(data, queries, k, mask == nullptr ? nullptr : &some);
   for (size_t q = 0; q < answers.counts.size(); ++q) {
     const float* query = queries.data() + q * static_cast<size_t>(data.index.coded.query_columns);

@@ -121,8 +121,9 @@ void filters_of_queries() {
         batch.alive.assign(all.bits.begin() + all.words, all.bits.end());
         on_hopper = false;
         const Answers plain = search(data, queries, k, false, &passing, nullptr, batch);
-        on_hopper = true;
+        on_hopper = lists_first = true;
         const Answers answers = search(data, queries, k, false, &passing, nullptr, batch);
+        lists_first = false;
         CHECK(answers.ids == plain.ids && answers.counts == plain.counts);
         CHECK(answers.distances == plain.distances);
         CHECK(answers.counts[0] == k && answers.counts[40] == k && answers.counts[79] == 0);

@@ -11,8 +11,8 @@ constexpr int64_t kMostRows = int64_t{1} << 30;
 template <bool kByBits>
 void launch_tiles(const HopperScan& problem, int64_t tiles, Stream stream) {
   allow_shared(scan_tiles<kByBits>, kScanSharedBytes);
-  EC_LAUNCH(scan_tiles<kByBits>, static_cast<unsigned>(tiles * problem.scan.segments), kScanThreads,
-            kScanSharedBytes, stream, problem);
+  EC_LAUNCH_BEHIND(scan_tiles<kByBits>, static_cast<unsigned>(tiles * problem.scan.segments), kScanThreads,
+                   kScanSharedBytes, stream, problem);
 }
 
 }  // namespace
@@ -22,6 +22,7 @@ bool runs_hopper_scan(int major, int minor) { return major == 9 && minor == 0; }
 bool fits_hopper_scan(const IndexRows& index) { return index.rows >= 1 && index.rows <= kMostRows; }
 
 int hopper_scan_rows() { return kScanRows; }
+int hopper_scan_few_rows() { return kFewRows; }
 
 void run_hopper_scan(const ScanProblem& scan, int64_t tiles, bool by_bits, Stream stream) {
   HopperScan problem = {};

@@ -15,9 +15,11 @@ struct ScanProblem;
 bool runs_hopper_scan(int major, int minor);
 // Whether an index is within what is counted in 32 bits.
 bool fits_hopper_scan(const IndexRows& index);
-// How many rows a tile has.
+// How many rows a tile has, and a small one, which lists have where blocks get no more than two of these.
 int hopper_scan_rows();
-// Starts one kernel. by_bits: see ScanProblem. Requires: an index that fits, and queries.
+int hopper_scan_few_rows();
+// Starts one kernel, behind another of the call. by_bits: see ScanProblem. Requires: an index that fits,
+// and queries.
 void run_hopper_scan(const ScanProblem& scan, int64_t tiles, bool by_bits, Stream stream);
 
 }  // namespace ec::cuda::ann

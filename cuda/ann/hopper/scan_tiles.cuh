@@ -278,6 +278,7 @@ class HopperBlock {
 template <bool kByBits>
 __global__ void __launch_bounds__(kScanThreads, 1) scan_tiles(const __grid_constant__ HopperScan problem) {
 #if EC_HOPPER_CODE
+  begin_behind();
   unsigned char* memory = shared_array<unsigned char>(kScanSharedBytes);
   HopperScanShared& shared = *reinterpret_cast<HopperScanShared*>(
       memory + (kSwizzleBytes - shared_address(memory) % kSwizzleBytes) % kSwizzleBytes);

@@ -103,23 +103,23 @@ class Search:
                 waves.append(_Wave(max(0, first), count, order[begin:end], some, _tiles_of(some)))
         return waves
 
-    def _listed(self, bits: int, filters: int) -> Lists:
-        """List the slots of filters whose bits begin at an address."""
+    def _lists(self, filters: int) -> tuple[Lists, int]:
+        """Return where slots of so many filters are, and how many are to be listed there."""
         rows, call = self._rows, self._call
         if filters == 0:
-            return Lists(0, 0, rows.rows)
+            return Lists(0, 0, rows.rows), 0
         if self._asked.filters.lists is not None:
-            return self._asked.filters.lists
-        slots, counts = call.allocate(4 * rows.rows * filters), call.allocate(8 * filters)
-        list_slots(call, rows, (bits, filters), (slots, rows.rows), counts)
-        return Lists(slots, counts, rows.rows)
+            return self._asked.filters.lists, 0
+        # One array: counts first, for the sake of their alignment.
+        counts = call.allocate(filters * (8 + 4 * rows.rows))
+        return Lists(counts + 8 * filters, counts, rows.rows), filters
 
     def _start(
         self, positions: tuple[int, int, int, int, int, int], bits: int, filters: int
     ) -> None:
         call, rows, asked = self._call, self._rows, self._asked
-        slots, counts, stride = self._listed(bits, filters)
-        lists = (slots, counts, bits, rows.every, stride, rows.live)
+        (slots, counts, stride), listed = self._lists(filters)
+        lists = (slots, counts, bits, rows.every, stride, rows.live, listed)
         links, entries, count = rows.graph
         graph = (links, entries, rows.alive, count, *asked.plan)
         call.kernels.ann_search(
