@@ -162,6 +162,8 @@ class _Search:
         yield Contestant("embedcore", self._ours, "ours")
         if on_gpu and not case.linked:
             yield Contestant("embedcore, exact", functools.partial(self._ours, exact=True), "ours")
+        if case.each and on_gpu:
+            yield Contestant("embedcore, compiled filters", self._ours_compiled, "ours")
         if on_gpu and case.batch == 1:
             yield Contestant("embedcore, replayed from a graph", replayed(self._ours), "ours")
         if case.linked:  # peers have been beside the index without a graph
@@ -178,6 +180,13 @@ class _Search:
                 "floor",
             )
         yield from peers(problem)
+
+    @functools.cached_property
+    def _compiled(self) -> list[Any]:
+        return [self._index.compile(where) for where in self._where]
+
+    def _ours_compiled(self, turn: int) -> Any:
+        return self._index.search(self.query(turn), self.case.k, where=self._compiled).ids
 
     def _ours(self, turn: int, exact: bool = False) -> Any:
         queries = self.query(turn)

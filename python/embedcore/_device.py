@@ -66,17 +66,17 @@ class Call:
     ) -> None:
         self.where, self._first, self._library = where, argument, library
         self._differentiable = differentiable
-        self._device = device
+        self.device = device
         self._kept: list[Any] = []
-        self.kernels = _kernels(where, argument, self._device)
+        self.kernels = _kernels(where, argument, self.device)
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Return a context in which the arrays' library computes on the device of the call."""
-        return self._library.on(self._device)
+        return self._library.on(self.device)
 
     def place(self) -> tuple[int, int]:
         """Return the device and the stream, as the kernels take them."""
-        return self._device, self._library.stream(self._device)
+        return self.device, self._library.stream(self.device)
 
     def allocate(self, size: int) -> int:
         """Return the address of `size` bytes of scratch memory, kept until the call is done."""
@@ -101,9 +101,7 @@ class Call:
         """
         layout = self._seen(argument, array, _FLOATS)
         self._check_axes(argument, layout, axes)
-        if rows and layout.shape[-1] > 1 and layout.strides[-1] != 1:
-            layout = self._copied(array, layout.dtype)
-        return layout
+        return self._with_rows(array, layout) if rows else layout
 
     def booleans(
         self, argument: str, array: Any, *axes: int, others: tuple[str, ...] = _FLOATS
@@ -133,13 +131,11 @@ class Call:
 
         `narrow`: float64 is rounded to float32, and int8 taken too.
         """
-        if narrow:
-            layout = self._seen(argument, array, (*_FLOATS, "int8"))
-            self._check_axes(argument, layout, (2,))
-            if layout.dtype in ("float64", "int8"):
-                return _matrix_numbers(self._copied(array, "float32"))
-        layout = self.floats(argument, array, 2, rows=True)
-        return _matrix_numbers(layout)
+        layout = self._seen(argument, array, (*_FLOATS, "int8") if narrow else _FLOATS)
+        self._check_axes(argument, layout, (2,))
+        if narrow and layout.dtype in ("float64", "int8"):
+            layout = self._copied(array, "float32")
+        return _matrix_numbers(self._with_rows(array, layout))
 
     def vector(self, argument: str, array: Any, length: int) -> tuple[int, int, int]:
         """Return the numbers of a vector of float32 or float64, as the kernels take it."""
@@ -165,23 +161,23 @@ class Call:
         RuntimeError
             In the capture of a graph, which would read the host's memory again when it is run.
         """
-        if self._library.is_capturing(self._device):
+        if self._library.is_capturing(self.device):
             raise RuntimeError(
                 f"{self.where}: what lies on the CPU cannot be sent while a CUDA graph is captured."
             )
         small = array.nbytes <= _MOST_STAGED
         send = self._library.staged if small else self._library.from_host
-        copy = send(array, self._device)
+        copy = send(array, self.device)
         self._kept.append(copy)
         return copy
 
     def uploaded(self, array: NDArray[Any]) -> int:
         """Return the address of such a copy, which is waited for, and takes no pinned memory."""
-        return self.kept(self._library.from_host(array, self._device))
+        return self.kept(self._library.from_host(array, self.device))
 
     def sent(self, array: NDArray[Any]) -> int:
         """Return the address of such a copy."""
-        return self._library.layout(self.copied_from_host(array)).address
+        return self._library.address(self.copied_from_host(array))
 
     def sent_together(self, *arrays: NDArray[Any]) -> tuple[int, ...]:
         """Return the addresses of several such copies, which are one."""
@@ -198,7 +194,7 @@ class Call:
     def kept(self, array: Any) -> int:
         """Keep an array that this call has made, as scratch is, and return its address."""
         self._kept.append(array)
-        return self._library.layout(array).address
+        return self._library.address(array)
 
     def joined(self, arrays: Sequence[Any]) -> Any:
         """Return arrays of one dtype one after the other, as a new array; a single one as it is."""
@@ -214,11 +210,11 @@ class Call:
 
     def made(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a new array for a result."""
-        return self._library.empty(shape, dtype, self._device)
+        return self._library.empty(shape, dtype, self.device)
 
     def address(self, made: Any) -> int:
         """Return where an array that was `made` lies."""
-        return self._library.layout(made).address
+        return self._library.address(made)
 
     def target(self, argument: str, array: Any, shape: tuple[int, ...], dtype: str) -> int:
         """Return the address of a C-contiguous array of that shape and dtype; 0 for None."""
@@ -237,6 +233,11 @@ class Call:
             )
         return layout.address
 
+    def _with_rows(self, array: Any, layout: Layout) -> Layout:
+        """Return where an array, or a copy of it, lies whose last axis is contiguous."""
+        apart = layout.shape[-1] > 1 and layout.strides[-1] != 1
+        return self._copied(array, layout.dtype) if apart else layout
+
     def _copied(self, array: Any, dtype: str) -> Layout:
         copy = self._library.converted(array, dtype)
         self._kept.append(copy)
@@ -254,12 +255,12 @@ class Call:
         if not self._library.owns(array):
             raise TypeError(
                 f"{self.where}: '{argument}' must be a {self._library.name} on device cuda:"
-                f"{self._device}, as '{self._first}' is; got {_described(array)}."
+                f"{self.device}, as '{self._first}' is; got {_described(array)}."
             )
         layout = self._library.layout(array)
-        if layout.device != self._device:
+        if layout.device != self.device:
             raise TypeError(
-                f"{self.where}: '{argument}' must be on device cuda:{self._device}, as "
+                f"{self.where}: '{argument}' must be on device cuda:{self.device}, as "
                 f"'{self._first}' is; got device cuda:{layout.device}."
             )
         if not self._differentiable and getattr(array, "requires_grad", False):
@@ -317,11 +318,11 @@ def call_of(
     """
     library = _library_of(array)
     if library is not None:
-        return Call(where, argument, library.layout(array).device, library, differentiable)
+        return Call(where, argument, library.device_of(array), library, differentiable)
     for name, other in others.items():
         elsewhere = None if other is None else _library_of(other)
         if elsewhere is not None:
-            device = elsewhere.layout(other).device
+            device = elsewhere.device_of(other)
             raise TypeError(
                 f"{where}: '{name}' must be on the CPU, as '{argument}' is; got device "
                 f"cuda:{device}."

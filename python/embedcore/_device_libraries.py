@@ -41,6 +41,12 @@ class Library(Protocol):
     def layout(self, array: Any) -> Layout:
         """Return where `array` lies."""
 
+    def address(self, array: Any) -> int:
+        """Return where `array` begins, without what else a layout says."""
+
+    def device_of(self, array: Any) -> int:
+        """Return the number of the device that `array` lies on."""
+
     def converted(self, array: Any, dtype: str) -> Any:
         """Return `array` in C order and of `dtype`."""
 
@@ -108,6 +114,14 @@ class Torch:
         return Layout(
             array.data_ptr(), tuple(array.shape), array.stride(), dtype, array.device.index
         )
+
+    def address(self, array: Any) -> int:
+        start: int = array.data_ptr()
+        return start
+
+    def device_of(self, array: Any) -> int:
+        number: int = array.device.index
+        return number
 
     def converted(self, array: Any, dtype: str) -> Any:
         return array.to(getattr(sys.modules["torch"], dtype)).contiguous()
@@ -219,6 +233,14 @@ class CuPy:
         return Layout(
             array.data.ptr, tuple(array.shape), strides, array.dtype.name, array.device.id
         )
+
+    def address(self, array: Any) -> int:
+        start: int = array.data.ptr
+        return start
+
+    def device_of(self, array: Any) -> int:
+        number: int = array.device.id
+        return number
 
     def converted(self, array: Any, dtype: str) -> Any:
         with self.on(array.device.id):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from embedcore import ann
 from embedcore.ann import _device_costs, _on_device
-from embedcore.ann._device_costs import NEVER, SCAN, by_effort
+from embedcore.ann._device_costs import NEVER, SCAN, TILE, by_effort
+from embedcore.ann._device_search import _tiles_of
 from support.ann import World, as_dtype, check, expression, make_world
 from support.emulated import EmulatedLibrary
 
@@ -117,3 +118,18 @@ def test_the_device_that_the_library_works_on(kind: Any, monkeypatch: pytest.Mon
         index.to("cuda:0").to("gpu")
     with pytest.raises(ValueError, match=r"got 'cuda:7'"):
         index.to("cuda:0").to("cuda")
+
+
+@pytest.mark.parametrize("queries", [1, 2, TILE - 1, TILE, TILE + 1, 3 * TILE + 7])
+def test_tiles_have_queries_of_one_filter(queries: int) -> None:
+    source = np.random.default_rng(queries)
+    for filters in (1, 2, 5, 2000):
+        which = np.sort(source.integers(-1, filters, queries)).astype(np.int32)
+        firsts, before = [], -2
+        for at, own in enumerate(which):
+            if own != before or at - firsts[-1] == TILE:
+                firsts.append(at)
+            before = own
+        found = _tiles_of(which)
+        assert found.dtype == np.int32
+        assert found.tolist() == [*firsts, queries]

@@ -135,6 +135,51 @@ def test_searches_are_captured_in_a_graph(kind: Any, way: str, form: str) -> Non
     replays_are_calls()
 
 
+@pytest.mark.parametrize("form", FILTERS)
+@pytest.mark.parametrize("way", WAYS)
+def test_searches_are_captured_in_a_graph_of_cupy(kind: Any, way: str, form: str) -> None:
+    if kind.name != "cupy":
+        pytest.skip("needs streams of CuPy")
+    import cupy
+
+    world, index = built_world("cosine"), index_for(way)
+    _, where = filter_of(kind, form)
+    queries = kind.to_device(world.queries)
+
+    def run() -> Any:
+        return index.search(queries, K, where=where, exact=way == "exact")
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    pool = cupy.cuda.MemoryPool()  # CuPy's own would hand the memory of the graph to others
+    cupy.cuda.Device().synchronize()  # queries and filter are there
+    with stream:
+        run()  # loads the kernels
+        with cupy.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            hits = run()
+            graph = stream.end_capture()
+
+    def replays_are_calls() -> None:
+        with stream:
+            for part in (hits.ids, hits.distances, hits.counts):
+                part.fill(0)
+            graph.launch()
+            expected = run()
+        stream.synchronize()
+        for name in ("ids", "distances", "counts"):
+            assert bool((getattr(hits, name) == getattr(expected, name)).all()), name
+
+    replays_are_calls()
+    queries[...] = queries[::-1].copy()  # other queries, and another filter, where they lay
+    if form == "mask there":
+        where[...] = cupy.logical_not(where)
+    elif form == "ids there":
+        where[...] = where[::-1].copy()
+        where[:500] = where[500].copy()
+    cupy.cuda.Device().synchronize()
+    replays_are_calls()
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_searches_run_on_the_current_stream(kind: Any, way: str) -> None:
     torch, world, index = _torch_of(kind), built_world("cosine"), index_for(way)

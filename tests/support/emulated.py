@@ -86,6 +86,12 @@ class EmulatedLibrary:
         address = memory.ctypes.data if memory.size > 0 else 0  # as Torch and CuPy say of them
         return Layout(address, memory.shape, strides, memory.dtype.name, 0)
 
+    def address(self, array: EmulatedArray) -> int:
+        return array.memory.ctypes.data if array.memory.size > 0 else 0
+
+    def device_of(self, array: EmulatedArray) -> int:
+        return 0
+
     def converted(self, array: EmulatedArray, dtype: str) -> EmulatedArray:
         return EmulatedArray(np.array(array.memory, dtype, order="C"))
 

@@ -66,6 +66,9 @@ def evaluated(
     """
     if condition is None:
         return DeviceFilters(0, 0, None)
+    if isinstance(condition, DeviceFilter):
+        _check_owner(call.where, condition, rows)
+        return _compiled_alone(condition, None)
     conditions = _conditions(call.where, condition, queries)
     sources, places = _distinct(call.where, conditions, rows, index)
     which = None
@@ -76,8 +79,7 @@ def evaluated(
     if count == 0:
         return DeviceFilters(0, 0, which)
     if count == len(sources.compiled) == 1:
-        bits, slots, passing = sources.compiled[0]._addresses
-        return DeviceFilters(bits, 1, which, Lists(slots, passing, len(sources.compiled[0])))
+        return _compiled_alone(sources.compiled[0], which)
     memory = call.made((4 * rows.words * count,), "uint8")
     bits = call.kept(memory)
     if sources.programs:
@@ -91,6 +93,11 @@ def evaluated(
         there = (call.sent(addresses), len(addresses))
         call.kernels.ann_gather(call.where, call.place(), there, rows.rows, next_bits)
     return DeviceFilters(bits, count, which, None, memory)
+
+
+def _compiled_alone(one: DeviceFilter, which: Which | None) -> DeviceFilters:
+    bits, slots, passing = one._addresses
+    return DeviceFilters(bits, 1, which, Lists(slots, passing, len(one)))
 
 
 def check_forms(

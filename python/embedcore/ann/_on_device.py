@@ -351,8 +351,8 @@ class DeviceIndex(Described):
 
     def _call(self, name: str, argument: str, array: Any) -> Call:
         call = call_of(name, argument, array)
-        if call is None or call.place()[0] != self._number:
-            there = "the CPU" if call is None else f"device cuda:{call.place()[0]}"
+        if call is None or call.device != self._number:
+            there = "the CPU" if call is None else f"device cuda:{call.device}"
             raise TypeError(
                 f"{name}: '{argument}' must be on device {self.device}, as the index is; got "
                 f"{type(array).__name__} on {there}."
