@@ -113,8 +113,10 @@ struct ForwardLayout {
   }
   bool choose_hopper() {
     if (call.problem.hopper) hopper = fit_hopper_forward(call.problem, most_shared);
-    if (hopper.fits) kind = Kind::kHopper;
-    return hopper.fits;
+    if (!hopper.fits) return false;
+    kind = Kind::kHopper;
+    groups = hopper.blocks;
+    return true;
   }
   bool choose_block() {
     const int rows = head_rows();
@@ -218,7 +220,7 @@ template <class T>
 void launch_merge(const ForwardLayout& layout, Stream stream) {
   const AttentionProblem& problem = layout.call.problem;
   if (layout.kind == ForwardLayout::Kind::kHopper)
-    return run_hopper_merge(layout.call, layout.hopper, layout.blocks, stream);
+    return run_hopper_merge(layout.call, layout.blocks, stream);
   const int64_t items = problem.heads * ((problem.value_columns + kPartColumns - 1) / kPartColumns);
   // Where sequences have few parts, a warp has an item.
   const int64_t each = layout.blocks / problem.sequences < kWarpSize ? kAttentionWarps : 1;

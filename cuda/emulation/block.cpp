@@ -96,6 +96,7 @@ const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const 
 }
 int lane() { return g_cluster->lane(); }
 size_t thread_number() { return g_cluster->thread_number(); }
+size_t thread_in_block() { return g_cluster->thread_in_block(); }
 uint64_t cluster_number() { return Cluster::number(); }
 unsigned cluster_rank() { return g_cluster->rank(); }
 unsigned cluster_size() { return g_cluster->size(); }

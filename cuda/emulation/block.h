@@ -60,8 +60,10 @@ void sync_block(const Place& place);
 // kMostLaneBytes. Valid until the lane's next meeting.
 const unsigned char* meet(unsigned mask, const void* value, size_t bytes, const Place& place);
 int lane();
-// The number of this thread in its cluster, block by block, and of the cluster among all that have run.
+// The number of this thread in its cluster, block by block, that in its block, and of the cluster among all
+// that have run.
 size_t thread_number();
+size_t thread_in_block();
 uint64_t cluster_number();
 // This block's number in its cluster, and how many there are.
 unsigned cluster_rank();

@@ -158,6 +158,7 @@ class Cluster {
   size_t shared_bytes() const { return shared_bytes_; }
   int lane() const { return static_cast<int>(current_ % block_threads_ % kWarpLanes); }
   size_t thread_number() const { return current_; }
+  size_t thread_in_block() const { return current_ % block_threads_; }
   static uint64_t number() { return number_; }
 
   unsigned rank() const { return static_cast<unsigned>(threads_[current_].block); }

@@ -241,7 +241,7 @@ void store_there(unsigned rank, void* to, const void* from, void* barrier, const
 
 void sync_threads(int number, int threads, const Place& place) {
   if (number < 1 || number > 15) refuse("a barrier of some threads has a number from 1 to 15", place);
-  const size_t group = thread_number() / static_cast<size_t>(threads);
+  const size_t group = thread_in_block() / static_cast<size_t>(threads);
   GroupBarrier* at = &state().group_barriers[{shared_memory(), number}];
   if (at->arrived == 0) at->group = group;
   if (at->group != group) refuse("warpgroups share a barrier", place);

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forward of attention as a device with Hopper's instructions takes it, on the emulation: each token is
 // read once, and what comes out is right whatever the places, cuts, numbers and requests are.
-#include "attention_call.h"
+#include "attention_on_hopper.h"
 
-#include "attention/hopper/attend_panels.cuh"
-#include "attention/hopper/hopper_forward.h"
+#include "attention/hopper/weigh_panels.cuh"
 
 namespace {
 
 using attention_call::Call;
-using attention_call::counted_tokens;
 using attention_call::same_results;
 using attention_call::same_results_but_for_rounding;
 using attention_model::kDense;
@@ -17,22 +15,14 @@ using attention_model::kLengths;
 using attention_model::kRagged;
 using attention_model::Model;
 using attention_model::Shape;
+using attention_on_hopper::forward;
+using attention_on_hopper::kEdge;
+using attention_on_hopper::token_bytes;
 
 constexpr auto kTanh = EC_ACTIVATION_TANH;
 constexpr auto kPlain = EC_ACTIVATION_NONE;
 constexpr auto kNormed = EC_HEAD_NORM_L2;
 constexpr auto kFree = EC_HEAD_NORM_NONE;
-
-constexpr int64_t kEdge = 8;  // tokens that are copied at a time where a tile ends
-
-// A forward, which is Hopper's or not, and how many bytes of tokens it has copied.
-int64_t forward(Call& call, int multiprocessors, bool fits = true) {
-  call.problem.hopper = true;
-  CHECK(ec::cuda::fit_hopper_forward(call.problem, ec::emulation::most_shared()).fits == fits);
-  const uint64_t before = ec::emulation::copied_bytes();
-  call.forward(multiprocessors);
-  return static_cast<int64_t>(ec::emulation::copied_bytes() - before);
-}
 
 constexpr Shape kForms[] = {
     {"8 heads", 2, 200, 8, 384, 0, kDense, kTanh, kNormed},
@@ -40,6 +30,7 @@ constexpr Shape kForms[] = {
     {"32 heads, 768 columns", 1, 100, 32, 768, 0, kDense, kTanh, kNormed},
     {"1000 columns", 1, 70, 12, 1000, 0, kDense, kPlain, kNormed},
     {"64 heads", 1, 140, 64, 384, 0, kDense, kTanh, kNormed},
+    {"64 heads, 512 columns", 1, 70, 64, 512, 0, kDense, kTanh, kNormed},
     {"33 heads, odd panels", 2, 90, 33, 200, 0, kRagged, kTanh, kFree},
     {"lengths", 4, 150, 9, 136, 0, kLengths, kPlain, kFree},
     {"ragged", 6, 350, 16, 264, 0, kRagged, kTanh, kNormed, true},
@@ -84,12 +75,6 @@ void many_parts() {
       CHECK(same_results(call, again));
     }
   }
-}
-
-// Of all tokens that count.
-int64_t token_bytes(const Call& call) {
-  const Shape& shape = call.model.shape;
-  return counted_tokens(call) * shape.key_columns * 2;
 }
 
 // But for what lies beside a cut: tokens up to a multiple of kEdge of each piece.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tokens on their way through a block on Hopper: tiles of 64 tokens in panels of 64 columns, 8 KB, which
-// one thread has brought by the copy engine to a ring in shared memory, as far ahead as that is long.
+// one thread has brought by the copy engine to a ring in shared memory, as far ahead as that is long. The
+// blocks of a cluster walk the same tokens, and have panels of their own.
 #pragma once
 
 #include "attention/forward.cuh"
@@ -12,15 +13,27 @@ constexpr int kTileTokens = kPanelRows;
 constexpr int kEdgeTokens = 8;  // in which a tile that is not full is copied
 constexpr int kMostSlots = 26;  // of the ring
 constexpr int kPanelBytes = kPanelNumbers * static_cast<int>(sizeof(BFloat));
-constexpr int kPoolers = 2;  // warpgroups
+constexpr int kPoolers = 2;     // warpgroups
+constexpr int kMostBlocks = 2;  // of a cluster
 constexpr int kPoolerWarps = kGroupThreads / kWarpSize;
 constexpr int kHopperThreads = kAttentionThreads + kGroupThreads;  // a warp of the last brings
 constexpr int kPoolerBarrier = 1;                                  // of all that pool
 static_assert(kAttentionThreads == kPoolers * kGroupThreads, "all of a piece are those that pool");
 
 struct HopperForward {
+  // Of this block, which is alone or one of a cluster.
+  template <int kBlocks>
+  __device__ int own_panels() const {
+    return panels[kBlocks == 1 ? 0 : blockIdx.y];
+  }
+  template <int kBlocks>
+  __device__ int first_panel() const {
+    return kBlocks == 1 || blockIdx.y == 0 ? 0 : panels[0];
+  }
+
   ForwardCall call;
-  int panels, slots;
+  int panels[kMostBlocks];  // of the columns: of each block, one after the other
+  int slots;
   TileMap tiles, edges;  // of the keys, kTileTokens and kEdgeTokens at a time
 };
 
@@ -54,6 +67,7 @@ struct RingPlace {
   unsigned lap = 0;
 };
 
+template <int kBlocks>
 class TokenRing {
  public:
   // panels: on kSwizzleBytes.
@@ -105,19 +119,26 @@ class TokenRing {
     if (threadIdx.x % kWarpSize == 0) arrive(state_.heard[n % TileWalk::kHeaders]);
   }
 
-  __device__ unsigned char* panel(int c) const { return panels_ + place_[c].slot * kPanelBytes; }
+  // Of the next tile with tokens.
+  __device__ const RingPlace& place() const { return place_; }
+  __device__ void advance() { place_.advance(panels()); }
+
+  __device__ unsigned char* panel(const RingPlace& place, int c) const {
+    return panels_ + place[c].slot * kPanelBytes;
+  }
+  // For a panel of the next tile.
   __device__ void wait(int c) const {
     const RingSlot at = place_[c];
     wait_for_phase(state_.full[at.slot], at.parity);
   }
   // By each warp of the warpgroup that has the panel.
-  __device__ void give(int c) const {
-    if (threadIdx.x % kWarpSize == 0) arrive(state_.empty[place_[c].slot]);
+  __device__ void give(const RingPlace& place, int c) const {
+    if (threadIdx.x % kWarpSize == 0) arrive(state_.empty[place[c].slot]);
   }
-  // To the next tile with tokens.
-  __device__ void advance() { place_.advance(problem_.panels); }
 
  private:
+  __device__ int panels() const { return problem_.template own_panels<kBlocks>(); }
+
   __device__ void bring(const TileHeader& header) {
     const int64_t b = header.piece.sequence, left = header.piece.last - header.first;
     if (left <= 0) return;
@@ -128,25 +149,26 @@ class TokenRing {
     const int edges = static_cast<int>((min(left, int64_t{kTileTokens}) + kEdgeTokens - 1) /
                                        kEdgeTokens);  // of kEdgeTokens
     const bool full = edges == kTileTokens / kEdgeTokens;
+    const int first = problem_.template first_panel<kBlocks>(), count = panels();
 #pragma unroll 1
-    for (int c = 0; c < problem_.panels; ++c) {
+    for (int c = 0; c < count; ++c) {
       const RingSlot at = place_[c];
       CopyBarrier& there = state_.full[at.slot];
       unsigned char* to = panels_ + at.slot * kPanelBytes;
       wait_for_phase(state_.empty[at.slot], at.parity ^ 1u);  // at once where nothing was there
       if (full) {
         arrive_and_expect(there, kPanelBytes);
-        copy_tile(to, problem_.tiles, c * kPanelColumns, row, array, there);
+        copy_tile(to, problem_.tiles, (first + c) * kPanelColumns, row, array, there);
         continue;
       }
       constexpr int kEdgeBytes = kPanelBytes / kTileTokens * kEdgeTokens;
       arrive_and_expect(there, static_cast<unsigned>(edges * kEdgeBytes));
 #pragma unroll 1
       for (int i = 0; i < edges; ++i)
-        copy_tile(to + i * kEdgeBytes, problem_.edges, c * kPanelColumns, row + i * kEdgeTokens, array,
-                  there);
+        copy_tile(to + i * kEdgeBytes, problem_.edges, (first + c) * kPanelColumns, row + i * kEdgeTokens,
+                  array, there);
     }
-    place_.advance(problem_.panels);
+    advance();
   }
 
   const HopperForward& problem_;
