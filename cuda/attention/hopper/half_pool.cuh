@@ -25,7 +25,7 @@ struct HalfState {
     T weights[2][kRows * kTileTokens];                    // operands: rows are heads; tiles take turns
     float drained[kAttentionWarps][kRows][kHalfDrained];  // when a piece is finished
   };
-  uint4 products[kRows / 32][kAttentionThreads];  // the other's, of a thread's heads and token
+  float4 products[kRows / 32][kAttentionThreads];  // the other's, of a thread's heads and token
   union {
     OfTile tile;
     double sums[kAttentionWarps][kOwnHeads][2];  // of weights over a warp's tokens, and as they are pooled
@@ -103,8 +103,8 @@ class HalfPool : public PanelSums<T, kRows, kOwn, kHalfBlocks, kHalfDrained> {
     wait_for_neighbours(shared_.products_there, tile_ % 2);
 #pragma unroll
     for (int i = 0; i < kWeighed; i += 4) {
-      float numbers[4];
-      memcpy(numbers, &shared_.products[i / 4][threadIdx.x], sizeof numbers);
+      const float4 four = shared_.products[i / 4][threadIdx.x];
+      const float numbers[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         z[i + k] = numbers[k] + products_[i + k];

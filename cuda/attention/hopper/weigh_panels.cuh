@@ -21,6 +21,11 @@ __device__ __forceinline__ float near_tanh(float a) {
   return size <= kTanhSmall ? small : copysignf(large, a);
 }
 
+// The weight of a number that is at most 1, which is the reference, where it is a normal number.
+__device__ __forceinline__ float bounded_power(float f, float inverse) {
+  return near_power((f - 1.0f) * inverse * static_cast<float>(kLog2E));
+}
+
 // The weights of a tile that is present, of which the pool has this thread's token and heads.
 template <class Pool>
 __device__ __forceinline__ void weigh_panels(const ForwardCall& call, const TileHeader& header,
@@ -70,17 +75,24 @@ __device__ __forceinline__ void weigh_panels(const ForwardCall& call, const Tile
 #pragma unroll
   for (float& a : f) a = counts ? a * length + token.offset : -HUGE_VALF;
   put_like_scores(call.result.weights, f);
+  // Whether the token counts or not, and before any is put: those of several heads are found side by side.
+  float weights[kWeighed];
   if (unbounded) {
     pool.raise_references(f);
+    float shrinks[kWeighed];
 #pragma unroll
     for (int i = 0; i < kWeighed; ++i) {
       const HeadState& state = states[pool.own_head(i)];
-      pool.put(i, counts ? power_of(f[i], state) : 0.0f, state.shrink);
+      weights[i] = power_of(counts ? f[i] : 0.0f, state);
+      shrinks[i] = state.shrink;
     }
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) pool.put(i, counts ? weights[i] : 0.0f, shrinks[i]);
   } else {  // all references are 1, and stay
 #pragma unroll
-    for (int i = 0; i < kWeighed; ++i)
-      pool.put(i, counts ? power_above(f[i] - 1.0f, states[pool.own_head(i)].inverse) : 0.0f, 1.0f);
+    for (int i = 0; i < kWeighed; ++i) weights[i] = bounded_power(f[i], states[pool.own_head(i)].inverse);
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) pool.put(i, counts ? weights[i] : 0.0f, 1.0f);
   }
   if (left_out) pool.leave_out();
   publish_writes();
