@@ -10,25 +10,24 @@
 //   f of n | n - 1 is pooled, its panels are given back; sync | weights of n | sync | send weights n
 // Where a piece ends with n - 1 that is pooled, and the piece finished, before products n are sent.
 //
-// Why nothing is written while it is read, and no barrier counts bytes of two turns at a time, with `I` and
-// `the other` for either block of the cluster:
-// - I send products n + 1 when I have waited for the other's weights n. Those it sent behind a sync that
-// all
-//   its threads came to after they had read my products n, and all that I had sent for tile n before.
-// - I send weights n + 1 when I have waited for products n + 1 of all the other's threads, each of which
-// had
-//   waited for my weights n. They take the place of weights n - 1, which the other had pooled before the
-//   sync in its tile n, or of numbers on their way out of a piece, which each thread had read before it
-//   sent products n + 1.
-// - The largest numbers of tile n + 1 are sent behind the wait for products n + 1; sums of a piece that
-// ends
-//   with tile n, behind the wait for weights n. The other had used the last ones before it sent those.
+// Why nothing is written while it is read, and no barrier counts bytes of two turns at a time; a block
+// sends to the other, its neighbour:
+// - Products n + 1 are sent behind the wait for the neighbour's weights n, which it sent behind a sync
+//   that all its threads came to after they had read products n, and all else that it was sent for tile
+//   n.
+// - Weights n + 1 are sent behind the wait for products n + 1, which the neighbour's threads sent when
+//   they had waited for weights n. They take the place of weights n - 1, which it had pooled before a
+//   sync in its tile n, or of numbers on their way out of a piece, which its threads had read before
+//   they sent.
+// - The largest numbers of tile n + 1 are sent behind the wait for products n + 1, sums of a piece that
+//   ends with tile n behind the wait for weights n; the neighbour had used the last ones before it sent
+//   those.
 // Blocks leave together.
 //
 // What bounds it, per tile of 768 columns and 64 tokens: bytes of half of them take 2640 cycles at 4.3
-// TB/s. Products of tokens and factor, 48 of 3 KB each, read shared memory for 1150 cycles, those that
-// pool, 24 of 4 KB, for 770, of which the first come alone and the second beside what threads do: 2048
-// numbers to be weighed (about 1300), behind those that come from the other block (500).
+// TB/s. Products with the factor, 48 that read 3 KB of shared memory each, take 1150 cycles alone; those
+// that pool, 24 of 4 KB, take 770 beside what threads do, which is to wait for the neighbour's products
+// (some 400) and to weigh 2048 numbers (some 1000).
 //
 // Memory: dynamic shared, the ring, the factor, and a HalfState, at the same place in both blocks. The ring
 // holds two tiles, and what is brought ahead of them.
