@@ -29,6 +29,7 @@ int64_t forward(Call& call, int multiprocessors) {
 constexpr Shape kForms[] = {
     {"64 heads, 768 columns", 1, 80, 64, 768, 0, kDense, kTanh, kNormed},
     {"1024 columns", 1, 70, 50, 1024, 0, kDense, kPlain, kNormed},
+    {"32 heads, 904 columns", 1, 70, 32, 904, 0, kDense, kTanh, kNormed},
     {"three tiles", 1, 150, 33, 520, 0, kDense, kTanh, kNormed},
     {"odd panels and columns, ragged", 3, 50, 33, 531, 0, kRagged, kTanh, kFree, true},
     {"mask and bias, lengths", 3, 40, 36, 520, 0, kLengths, kTanh, kNormed, false, false, true, true},

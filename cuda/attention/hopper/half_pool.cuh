@@ -22,7 +22,8 @@ struct HalfState {
     float largest[kAttentionWarps][kOwnHeads];            // over a warp's tokens
   };
   union {
-    T weights[2][kRows * kTileTokens];                    // operands: rows are heads; tiles take turns
+    // Operands: rows are heads; or a panel of zeros (see add). Tiles take turns.
+    T weights[2][kPanelNumbers];
     float drained[kAttentionWarps][kRows][kHalfDrained];  // when a piece is finished
   };
   float4 products[kRows / 32][kAttentionThreads];  // the other's, of a thread's heads and token
@@ -70,7 +71,7 @@ class HalfPool : public PanelSums<T, kRows, kOwn, kHalfBlocks, kHalfDrained> {
     for (int i = 0; i < kWeighed; ++i) totals_[i] = rounded_totals_[i] = 0.0f;
     Base::clear_sums();
     auto* zeros = reinterpret_cast<uint4*>(weights(tile_ - 1));  // for add
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kTileTokens / 8; i += kAttentionThreads)
+    for (int i = static_cast<int>(threadIdx.x); i < kPanelNumbers / 8; i += kAttentionThreads)
       zeros[i] = uint4{0, 0, 0, 0};
     publish_writes();
   }

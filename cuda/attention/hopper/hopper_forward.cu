@@ -92,9 +92,10 @@ template <class T, int kRows>
 void launch_rows(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
   const int own = own_panels(fit.panels);
   if constexpr (kRows == 64) {
-    if (fit.blocks > 1)
-      return own == 3 ? launch_halves<T, kRows, 3>(problem, fit, blocks, stream)
-                      : launch_halves<T, kRows, 4>(problem, fit, blocks, stream);
+    if (fit.blocks > 1 && own == 3) return launch_halves<T, kRows, 3>(problem, fit, blocks, stream);
+  }
+  if constexpr (kRows >= 32) {
+    if (fit.blocks > 1) return launch_halves<T, kRows, 4>(problem, fit, blocks, stream);
   }
   if (own == 3) return launch<T, kRows, 3>(problem, fit, blocks, stream);
   if (own == 4) return launch<T, kRows, 4>(problem, fit, blocks, stream);
@@ -125,7 +126,7 @@ HopperFit fit_hopper_forward(const AttentionProblem& problem, size_t most_shared
   const int panels = all_panels(problem);
   if (panels < kPoolers) return {};
   HopperFit fit = fit_blocks(rows, panels, 1, most_shared);
-  if (!fit.fits && rows == 64) fit = fit_blocks(rows, panels, kHalfBlocks, most_shared);
+  if (!fit.fits && rows >= 32) fit = fit_blocks(rows, panels, kHalfBlocks, most_shared);
   fit.slot_numbers = PanelSlots(panels, problem.heads).numbers();
   return fit;
 }
