@@ -138,7 +138,7 @@ def test_dead_rows_prefixes_and_indexes_without_vectors(kind: Any) -> None:
 
 
 def test_builds_repeat_and_their_files_are_read_on_both_sides(kind: Any, tmp_path: Path) -> None:
-    vectors = clustered(np.random.default_rng(10), 120, 16).astype(np.float32)
+    vectors = clustered(np.random.default_rng(10), 70, 16).astype(np.float32)
     one, other = (built(vectors, build_device="cuda") for _ in range(2))
     assert_same(one, other)
     one.save(tmp_path / "index")
@@ -148,8 +148,8 @@ def test_builds_repeat_and_their_files_are_read_on_both_sides(kind: Any, tmp_pat
     hits, again = one.search(vectors[:5], 3), opened.search(vectors[:5], 3)
     np.testing.assert_array_equal(hits.ids, again.ids)
     with early_builds(60):
-        opened.add(clustered(np.random.default_rng(11), 200, 16).astype(np.float32))
-    assert opened._state.trained == 320
+        opened.add(clustered(np.random.default_rng(11), 80, 16).astype(np.float32))
+    assert opened._state.trained == 150
 
 
 @pytest.mark.usefixtures("no_links")
