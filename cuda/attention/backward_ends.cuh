@@ -11,8 +11,8 @@
 namespace ec::cuda {
 
 // The part of this lane of out[row] . grad[row], and in *largest of the largest of grad; rows are whole
-// vectors of four numbers. rest may be null.
-template <class T>
+// vectors of four numbers. Whether there is a rest is known, so that all loads are under way together.
+template <bool kRest, class T>
 __device__ __forceinline__ double multiply_rows(const T* out, const int8_t* rest, const T* grad,
                                                 int64_t columns, int dropped, float* largest) {
   double product = 0.0;
@@ -20,7 +20,10 @@ __device__ __forceinline__ double multiply_rows(const T* out, const int8_t* rest
   for (int64_t k = kTogether * (threadIdx.x % kWarpSize); k < columns; k += kTogether * kWarpSize) {
     float numbers[kTogether], of_grad[kTogether];
     load_four(grad + k, of_grad);
-    load_with_rest(out + k, rest == nullptr ? nullptr : rest + k, numbers);
+    if constexpr (kRest)
+      load_with_rest(out + k, rest + k, numbers);
+    else
+      load_four(out + k, numbers);
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const float number = with_digits_dropped(of_grad[i], dropped);
@@ -68,9 +71,12 @@ __device__ __forceinline__ double multiply_out(const BackwardCall& call, int64_t
   const int8_t* rest = gradient.rest == nullptr ? nullptr : gradient.rest + at;
   const auto rows = [&](auto number) {
     using T = decltype(number);
-    return multiply_rows(static_cast<const T*>(gradient.out) + at, rest,
-                         static_cast<const T*>(gradient.grad_out.data) + origin, columns, call.grad_dropped,
-                         largest);
+    const T* out = static_cast<const T*>(gradient.out) + at;
+    const T* grad = static_cast<const T*>(gradient.grad_out.data) + origin;
+    if constexpr (sizeof(T) == 2) {  // there is none of float32
+      if (rest != nullptr) return multiply_rows<true>(out, rest, grad, columns, call.grad_dropped, largest);
+    }
+    return multiply_rows<false>(out, rest, grad, columns, call.grad_dropped, largest);
   };
   return kind == NumberKind::kFloat32   ? rows(float{})
          : kind == NumberKind::kFloat16 ? rows(Half{})

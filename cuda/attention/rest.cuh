@@ -34,11 +34,10 @@ __device__ __forceinline__ float with_rest(Short a, int8_t rest) {
 }
 __device__ __forceinline__ float with_rest(float a, int8_t) { return a; }
 
-// Four numbers; rest, on 4 bytes, may be null.
+// Four numbers; rest is on 4 bytes.
 template <class T>
 __device__ __forceinline__ void load_with_rest(const T* from, const int8_t* rest, float (&to)[kTogether]) {
   load_four(from, to);
-  if (rest == nullptr) return;
   const unsigned four = *reinterpret_cast<const unsigned*>(rest);
 #pragma unroll
   for (int i = 0; i < kTogether; ++i)

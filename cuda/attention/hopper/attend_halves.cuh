@@ -104,15 +104,18 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   using Pool = HalfPool<T, kRows, kOwn>;
   auto& shared = *reinterpret_cast<HalfState<T, kRows>*>(factor + problem.panels[0] * Pool::kFactorBytes);
   TokenRing<kHalfBlocks> ring(problem, shared.ring, panels);
-  if (threadIdx.x == kAttentionThreads) {
+  if (threadIdx.x == 0) {
     Pool::init(shared);
     ring.start();
   }
+  const bool brings = threadIdx.x / kWarpSize == kAttentionWarps;
+  if (brings) ring.look_ahead();
   cluster_arrive();
   cluster_wait();
+  let_next_begin();
   if (threadIdx.x >= kAttentionThreads) {
     give_up_registers<bringer_registers(false)>();
-    if (threadIdx.x < kAttentionThreads + kWarpSize) ring.bring();
+    if (brings) ring.bring();
   } else {
     take_registers<pooler_registers(false)>();
     attend_halves_of<T, kRows, kOwn>(problem, ring, shared, factor);

@@ -85,13 +85,15 @@ __global__ void __launch_bounds__(kHopperThreads, hopper_pairs_up(kRows, kOwn) ?
   auto& shared = *reinterpret_cast<PoolState<T, kRows>*>(
       factor + problem.panels[0] * PanelPool<T, kRows, kOwn>::kFactorBytes);
   TokenRing<1> ring(problem, shared.ring, panels);
-  if (threadIdx.x == kAttentionThreads) ring.start();
+  if (threadIdx.x == 0) ring.start();
   wait_for_kernel_before();
+  const bool brings = threadIdx.x / kWarpSize == kAttentionWarps;
+  if (brings) ring.look_ahead();
   __syncthreads();
   let_next_begin();
   if (threadIdx.x >= kAttentionThreads) {
     give_up_registers<bringer_registers(kPair)>();
-    if (threadIdx.x < kAttentionThreads + kWarpSize) ring.bring();
+    if (brings) ring.bring();
   } else {
     take_registers<pooler_registers(kPair)>();
     attend_panels_of<T, kRows, kOwn>(problem, ring, shared, factor);

@@ -16,11 +16,11 @@ constexpr int kLeastAhead = 4;
 constexpr int64_t kMostMergeBlocks = 256;               // of a sequence
 constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;  // of more than 32 heads, of a block
 
-int all_panels(const AttentionProblem& problem) {
+int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
+
+int panels_of(const AttentionProblem& problem) {
   return static_cast<int>((problem.key_columns + kPanelColumns - 1) / kPanelColumns);
 }
-
-int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
 
 // The panels that a warpgroup of a kernel has.
 int own_panels(int panels) { return panels <= 6 ? 3 : panels <= 8 ? 4 : panels <= 12 ? 6 : 8; }
@@ -123,7 +123,7 @@ HopperFit fit_hopper_forward(const AttentionProblem& problem, size_t most_shared
       !is_mapped(problem))
     return {};
   const int rows = head_rows(problem.heads);
-  const int panels = all_panels(problem);
+  const int panels = panels_of(problem);
   if (panels < kPoolers) return {};
   HopperFit fit = fit_blocks(rows, panels, 1, most_shared);
   if (!fit.fits && rows >= 32) fit = fit_blocks(rows, panels, kHalfBlocks, most_shared);
@@ -137,7 +137,7 @@ void run_hopper_forward(const ForwardCall& call, const HopperFit& fit, int64_t b
   HopperForward problem = {};
   problem.call = call;
   problem.panels[0] = fit.panels;
-  problem.panels[1] = all_panels(given) - fit.panels;
+  problem.panels[1] = panels_of(given) - fit.panels;
   problem.slots = fit.slots;
   const TiledArrays tokens = {given.key.data,
                               given.key_columns,
@@ -156,7 +156,7 @@ void run_hopper_forward(const ForwardCall& call, const HopperFit& fit, int64_t b
 
 void run_hopper_merge(const ForwardCall& call, int64_t blocks, Stream stream) {
   const AttentionProblem& problem = call.problem;
-  const PanelSlots slots(all_panels(problem), problem.heads);
+  const PanelSlots slots(panels_of(problem), problem.heads);
   const bool few = blocks / problem.sequences <= kFewParts;  // that sequences have, most of them
   const int64_t items =
       slots.groups * ceiling(slots.panels * kGroupThreads, few ? kAttentionThreads : kSpreadThreads);

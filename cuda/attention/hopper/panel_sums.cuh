@@ -28,25 +28,6 @@ class PanelSums {
 
   __device__ void sync() const { sync_threads<kAttentionThreads>(kPoolerBarrier); }
 
-  // All sums to a slot.
-  __device__ void leave(int64_t slot) const {
-    const PanelSlots slots(problem_.panels[0] + problem_.panels[1], heads());
-    const int first = problem_.template first_panel<kBlocks>();
-    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
-#pragma unroll
-    for (int p = 0; p < kOwn; ++p) {
-      if (panel_of(p) >= panels()) continue;
-#pragma unroll
-      for (int g = 0; g < kRows / kFragmentHeads; ++g) {
-        if (g >= slots.groups) continue;
-        const float four[4] = {sums_[p][4 * g], sums_[p][4 * g + 1], sums_[p][4 * g + 2],
-                               sums_[p][4 * g + 3]};
-        const int64_t at = slots.fragment(slot, first + panel_of(p), g) + 4 * thread;
-        store_four(four, problem_.call.slots.pooled + at);
-      }
-    }
-  }
-
   // The factor of all panels, zeros beyond the heads and columns.
   __device__ void load(int64_t b) const {
     const AttentionProblem& problem = problem_.call.problem;
@@ -66,6 +47,25 @@ class PanelSums {
     else
       load_from<3>(static_cast<const uint16_t*>(query.data) + origin, query.kind == NumberKind::kFloat16);
     publish_writes();
+  }
+
+  // All sums to a slot.
+  __device__ void leave(int64_t slot) const {
+    const PanelSlots slots(problem_.panels[0] + problem_.panels[1], heads());
+    const int first = problem_.template first_panel<kBlocks>();
+    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+#pragma unroll
+    for (int p = 0; p < kOwn; ++p) {
+      const int c = panel_of(p);
+      if (c >= panels()) continue;
+#pragma unroll
+      for (int g = 0; g < kRows / kFragmentHeads; ++g) {
+        if (g >= slots.groups) continue;
+        const float four[4] = {sums_[p][4 * g], sums_[p][4 * g + 1], sums_[p][4 * g + 2],
+                               sums_[p][4 * g + 3]};
+        store_four(four, problem_.call.slots.pooled + slots.fragment(slot, first + c, g) + 4 * thread);
+      }
+    }
   }
 
  protected:
@@ -212,8 +212,8 @@ class PanelSums {
     const int64_t apart = query.stride[1];
     // What lies together is read by threads side by side.
     const bool by_heads = query.stride[2] <= apart;
-    const int pieces = panels() * (kPanelColumns / 8), count = kRows * pieces;
     const int first = problem_.template first_panel<kBlocks>() * kPanelColumns;
+    const int pieces = panels() * (kPanelColumns / 8), count = kRows * pieces;
 #pragma unroll 1
     for (int base = static_cast<int>(threadIdx.x); base < count; base += kAtOnce * kAttentionThreads) {
       N numbers[kAtOnce][8];
@@ -222,9 +222,8 @@ class PanelSums {
       for (int m = 0; m < kAtOnce; ++m) {
         const int i = base + m * kAttentionThreads;
         const int j = by_heads ? i % kRows : i / pieces, piece = by_heads ? i / kRows : i % pieces;
-        const int column = first + 8 * piece;
-        const int there = i < count && j < heads() ? columns() - column : 0;
-        const N* next = from + j * query.stride[2] + column * apart;
+        const int there = i < count && j < heads() ? columns() - first - 8 * piece : 0;
+        const N* next = from + j * query.stride[2] + (first + 8 * piece) * apart;
 #pragma unroll
         for (int n = 0; n < 8; ++n) {
           numbers[m][n] = n < there ? *next : N{};

@@ -89,18 +89,26 @@ class TokenRing {
     prefetch_map(problem_.edges);
   }
 
-  // By a warp, to the end.
-  __device__ void bring() {
+  // By the warp that brings, while another thread starts: what comes first.
+  __device__ void look_ahead() const {
     const Sequences& sequences = problem_.call.sequences;
     const PieceWalk pieces(sequences, Share(sequences, gridDim.x), blockIdx.x);
     if (threadIdx.x % kWarpSize != 0) return;
     state_.walk.pieces = pieces;
     state_.walk.headers[TileWalk::kHeaders - 1].stops = true;
+    state_.walk.step(sequences, nullptr, kTileTokens, 0);
+  }
+  // By that warp, to the end.
+  __device__ void bring() {
+    const Sequences& sequences = problem_.call.sequences;
+    if (threadIdx.x % kWarpSize != 0) return;
 #pragma unroll 1
     for (unsigned n = 0;; ++n) {
       const unsigned i = n % TileWalk::kHeaders;
-      wait_for_phase(state_.heard[i], n / TileWalk::kHeaders % 2 ^ 1u);
-      state_.walk.step(sequences, nullptr, kTileTokens, n);
+      if (n > 0) {
+        wait_for_phase(state_.heard[i], n / TileWalk::kHeaders % 2 ^ 1u);
+        state_.walk.step(sequences, nullptr, kTileTokens, n);
+      }
       const TileHeader& header = state_.walk.headers[i];
       arrive(state_.told[i]);
       if (!header.present()) return;
