@@ -69,7 +69,7 @@ class ClusterGradientPool
   // Those of tile n, the last that was sent, from both halves.
   __device__ void receive(unsigned n) {
     wait_for_neighbours(received_.products_there[n % 2], n / 2 % 2);
-    memcpy(sums_, &received_.products[n % 2][threadIdx.x], sizeof sums_);
+    load_at_once(received_.products[n % 2][threadIdx.x], sums_);
 #pragma unroll
     for (int i = 0; i < kClusterGradientHeads; ++i) sums_[i] += own_[i];
   }

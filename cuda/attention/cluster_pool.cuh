@@ -88,7 +88,7 @@ class ClusterPool {
   // z of this thread's heads and token, from both halves.
   __device__ void receive_products(unsigned n, float (&z)[kWeighedHeads]) const {
     wait_for_neighbours(received_.products_there[n % 2], n / 2 % 2);
-    memcpy(z, &received_.products[n % 2][threadIdx.x], sizeof z);
+    load_at_once(received_.products[n % 2][threadIdx.x], z);
 #pragma unroll
     for (int i = 0; i < kWeighedHeads; ++i) z[i] += half_product(own_head(i), token());
   }
@@ -129,7 +129,7 @@ class ClusterPool {
     if (lane() % kHalfTokens == 0) store_there(other(), &place, bits_of(largest), there);
     wait_for_neighbours(there, shares_++ % 2);
     float others[kWeighedHeads];
-    memcpy(others, &place, sizeof others);
+    load_at_once(place, others);
 #pragma unroll
     for (int i = 0; i < kWeighedHeads; ++i) largest[i] = fmaxf(largest[i], others[i]);
   }

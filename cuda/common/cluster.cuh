@@ -78,4 +78,12 @@ __device__ __forceinline__ uint4 bits_of(const From& from) {
   return bits;
 }
 
+// What was stored so, in one piece: a copy to the numbers themselves would be byte by byte.
+template <class To>
+__device__ __forceinline__ void load_at_once(const uint4& from, To& to) {
+  static_assert(sizeof(To) == sizeof(uint4), "16 bytes");
+  const uint4 bits = from;
+  memcpy(&to, &bits, sizeof to);
+}
+
 }  // namespace ec::cuda
