@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,13 +156,54 @@ def test_same_links_at_any_number_of_threads(metric: str, thread_count: int) -> 
         np.testing.assert_array_equal(parts[0][name], parts[1][name])
 
 
+class GivenSteps:
+    """Steps of a build that give codes of another one, cells much like its, and any links."""
+
+    def __init__(self, parts: dict[str, Any], order: Any, links: Any) -> None:
+        places = np.argsort(order)
+        self._heads = parts["heads"].reshape(len(order), -1)[places]
+        self._tails = parts["tails"].reshape(len(order), -1)[places]
+        sizes = np.diff(parts["cell_start"])
+        self._cell_of = np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)[places]
+        self._links = links
+
+    def encode(self, *_: Any) -> Any:
+        factors = self._heads[:, -16:].copy().view(np.float32)
+        return -2.0 * factors[:, 1]
+
+    def group(self, slots: Any, sample: Any, drawn: Any, moves: int) -> Any:
+        return self._cell_of[slots] % np.uint32(len(drawn))
+
+    def means(self, cell_of: Any, cells: int) -> Any:
+        factors = self._heads[:, -16:].copy().view(np.float32)
+        numbers = factors[:, :1] * (self._heads[:, :-16].astype(np.float32) - 128)
+        heads = np.empty((cells, self._heads.shape[1]), np.uint8)
+        for cell in range(cells):
+            mean = numbers[cell_of == cell].mean(axis=0)
+            step = np.abs(mean).max() / 127
+            heads[cell, :-16] = np.rint(mean / step) + 128
+            square = np.square(step * np.rint(mean / step)).sum()
+            heads[cell, -16:] = np.array([step, -0.5 * square, 0, 0], np.float32).view(np.uint8)
+        return heads
+
+    def reorder(self, order: Any, heads: Any, tails: Any) -> None:
+        heads[:], tails[:] = self._heads[order].reshape(-1), self._tails[order].reshape(-1)
+
+    def begin_links(self, *_: Any) -> None:
+        pass
+
+    def links(self, links: Any) -> None:
+        links[:] = self._links.reshape(-1)
+
+
 def led_by(links: Rows, threads: int) -> Built:
     """The index of 3000 rows whose links something else has chosen."""
     rows = mixture(3000, 64, 3)
     basis, start = basis_of(rows, unit=False, seed=0), AnnVectors(64, "l2", "float32")
     options = (basis.axes, basis.mean, basis.head_bytes, threads, 0, None)
-    vectors = start.append(rows, threads).build(*options, lambda *_: links)[0]
-    return Built.of(vectors)
+    vectors = start.append(rows, threads)
+    one, order = vectors.build(*options)
+    return Built.of(vectors.build(*options, GivenSteps(one.parts(), order, links))[0])
 
 
 @pytest.mark.parametrize("shape", ["none", "hubs", "islands", "ring", "random"])
