@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What nvcc made of the kernels of the wheel, for a plain target and for Hopper.
 
-No spills, products that stay asynchronous, and shared memory that is dynamic only. Warnings end the build.
+No spills, products that stay asynchronous, and shared memory that is dynamic only. Warnings end
+the build.
 """
 
 from __future__ import annotations
@@ -35,21 +36,20 @@ def test_kernels_spill_nothing(build_log: str) -> None:
 def test_products_stay_asynchronous(build_log: str) -> None:
     """Find no advice of ptxas, which is no warning.
 
-    It tells of products that wait for one another and registers that cannot move to another warpgroup.
+    It tells of products that wait for one another and of registers that cannot move to another
+    warpgroup.
     """
     assert re.findall(r"\(C75\d\d\).*", build_log) == []
 
 
 def test_shared_memory_is_dynamic(build_log: str) -> None:
-    """Kernels ask for all that a block may share (platform.h), and get it if nothing of it is taken."""
+    """Kernels ask for all that a block may share (platform.h); it must not be taken in part."""
     assert re.findall(r"\d+ bytes smem", build_log) == []
 
 
 def kernels_in(log: str) -> list[tuple[str, str, int, int]]:
     """Return name, target, bytes of stack and of spills of each kernel."""
-    found = re.findall(
-        r"Compiling entry function '(\w+)' for '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill",
-        log,
-        re.DOTALL,
-    )
+    kernel = r"Compiling entry function '(\w+)' for '(\w+)'"
+    memory = r"(\d+) bytes stack frame, (\d+) bytes spill"
+    found = re.findall(f"{kernel}.*?{memory}", log, re.DOTALL)
     return [(name, target, int(stack), int(spilled)) for name, target, stack, spilled in found]
