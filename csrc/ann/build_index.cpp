@@ -5,8 +5,10 @@
 #include <limits>
 #include <new>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 
+#include "ann/calibrate/calibrate.h"
 #include "ann/encode_all.h"
 #include "ann/vectors.h"
 #include "core/parallel.h"
@@ -109,10 +111,11 @@ class IndexBuild {
     sort_by_cell(*cells, by_cell);
     compose(*order, by_cell);
     std::iota(cells->members.begin(), cells->members.end(), 0u);
-    link(*cells, by_cell);
-    index_.cells = std::move(cells);
+    index_.cells = cells;
     index_.graph_rows = index_.trained_rows = index_.rows;
-    index_.costs = measure_costs(index_, nullptr, 0, request_.threads, request_.monitor);
+    link(*cells, by_cell);
+    if (!calibration_) begin_calibration();
+    index_.costs = calibration_->measure();
     return std::move(next_);
   }
 
@@ -166,6 +169,9 @@ class IndexBuild {
     index_.tails = SharedArray<uint8_t>::make(index_.rows * shape.tail_bytes, tails);
   }
 
+  // With everything in its place, links as far as their array.
+  void begin_calibration() { calibration_.emplace(index_, nullptr, 0, request_.threads, request_.monitor); }
+
   // All but the vectors, which move while links are chosen elsewhere.
   void sort_by_cell(const Cells& cells, const std::vector<int64_t>& by_cell) {
     if (old_.metric == Metric::kCosine) gather(index_.inverse_norms, 1, by_cell);
@@ -188,6 +194,8 @@ class IndexBuild {
     const ChooseLinks choose = [&](const Cells& all, const Twins& twins) {
       steps_->begin_links(index_, all, twins);
       move_vectors();
+      begin_calibration();
+      calibration_->look();
       return steps_->links();
     };
     if (steps_ != nullptr) {
@@ -207,6 +215,7 @@ class IndexBuild {
   std::shared_ptr<IndexData> next_;
   IndexData& index_;
   std::vector<float> norms_;  // |x - mean|^2 of each row
+  std::optional<Calibration> calibration_;
 };
 
 }  // namespace
@@ -263,7 +272,7 @@ Vectors Vectors::merge(int threads, const ec_monitor* monitor) const {
 Vectors Vectors::calibrate(const float* queries, int64_t count, int threads,
                            const ec_monitor* monitor) const {
   auto next = std::make_shared<IndexData>(*data_);
-  const Costs costs = measure_costs(*next, queries, count, threads, monitor);
+  const Costs costs = Calibration(*next, queries, count, threads, monitor).measure();
   if (costs.measured) next->costs = costs;
   return Vectors(std::move(next));
 }

@@ -54,8 +54,4 @@ class EC_INTERNAL Vectors {
 // |x - mean|^2 of a coded row: from its offset or, for ip, from its bytes.
 float centred_square(const IndexData& index, int64_t slot);
 
-// Costs of index, as calibrate() measures them.
-Costs measure_costs(const IndexData& index, const float* queries, int64_t count, int threads,
-                    const ec_monitor* monitor);
-
 }  // namespace ec::ann

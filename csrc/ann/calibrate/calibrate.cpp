@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Costs and recall of every plan. What a recall takes is counted, and the same from run to run; nanoseconds
 // are timed, and say above which level walks are not worth their while.
+#include "ann/calibrate/calibrate.h"
+
 #include <algorithm>
 #include <chrono>
 #include <limits>
 
 #include "ann/calibrate/row_times.h"
-#include "ann/calibrate/samples.h"
 #include "ann/search/prepare.h"
 
 namespace ec::ann {
@@ -29,45 +30,33 @@ constexpr double kCellMargin = 0.5;
 constexpr double kWalkMargin = 0.9;
 constexpr double kBarMargin = 0.25;
 
-class Calibration {
- public:
-  Calibration(const IndexData& index, const float* queries, int64_t count, int threads,
-              const ec_monitor* monitor)
-      : index_(index), samples_(index_, queries, count, threads, monitor) {}
+}  // namespace
 
-  Costs measure() {
-    Costs costs;
-    if (samples_.size() == 0 || !index_.trained() || index_.graph_rows == 0) return costs;
-    costs.rows = static_cast<float>(index_.graph_rows);
-    look_at_rows(&costs);
-    index_.costs.row_square = costs.row_square;
-    index_.costs.head_scale = costs.head_scale;
-    samples_.look();
-    find_bars(&costs);
-    find_cells(&costs);
-    bound(&costs);
-    time_rows(index_, samples_, &costs);
-    costs.measured = true;  // as far as a walk needs it
-    for (int share = 0; share < kShareCount; ++share) {
-      find_slacks(share, &costs);
-      time_walks(share, &costs);
-    }
-    bound(&costs);
-    return costs;
+void Calibration::look() {
+  looked_ = true;
+  if (!possible()) return;
+  costs_.rows = static_cast<float>(index_.graph_rows);
+  look_at_rows(&costs_);
+  index_.costs.row_square = costs_.row_square;
+  index_.costs.head_scale = costs_.head_scale;
+  samples_.look();
+  find_bars(&costs_);
+  find_cells(&costs_);
+  bound(&costs_);
+}
+
+Costs Calibration::measure() {
+  if (!looked_) look();
+  if (!possible()) return costs_;
+  time_rows(index_, samples_, &costs_);
+  costs_.measured = true;  // as far as a walk needs it
+  for (int share = 0; share < kShareCount; ++share) {
+    find_slacks(share, &costs_);
+    time_walks(share, &costs_);
   }
-
- private:
-  void find_bars(Costs* costs) const;
-  void find_cells(Costs* costs) const;
-  void look_at_rows(Costs* costs) const;
-  void find_slacks(int share, Costs* costs) const;
-  void time_walks(int share, Costs* costs) const;
-  template <class Body>
-  void walk(size_t number, int share, const Costs& costs, float recall, float slack, Body&& body) const;
-
-  IndexData index_;  // its costs are those known so far
-  Samples samples_;
-};
+  bound(&costs_);
+  return costs_;
+}
 
 void Calibration::find_bars(Costs* costs) const {
   std::vector<float> tail_share, code_error, code_margin;
@@ -221,13 +210,6 @@ void Calibration::time_walks(int share, Costs* costs) const {
     costs->graph_time[share][level] = static_cast<float>(time);
     hopeless = time > kHopeless * costs->listed_row * static_cast<double>(samples_.set(share).count);
   }
-}
-
-}  // namespace
-
-Costs measure_costs(const IndexData& index, const float* queries, int64_t count, int threads,
-                    const ec_monitor* monitor) {
-  return Calibration(index, queries, count, threads, monitor).measure();
 }
 
 }  // namespace ec::ann
