@@ -41,7 +41,13 @@ bool run_programs(const FilterPrograms& programs, Stream stream) {
 bool run_mark_mask(const uint8_t* mask, int64_t stride, const uint32_t* order, int64_t count, int64_t rows,
                    unsigned* bits, Stream stream) {
   if (rows == 0) return true;
-  clear(bits, static_cast<size_t>(filter_words(rows)) * sizeof(unsigned), stream);
+  const int64_t words = filter_words(rows);
+  if (order == nullptr) {
+    EC_LAUNCH(mark_mask_in_order, blocks_for(words / kWordsAtOnce, kFilterThreads / kWarpSize),
+              kFilterThreads, 0, stream, mask, stride, min(count, rows), words, bits);
+    return !launches_failed();
+  }
+  clear(bits, static_cast<size_t>(words) * sizeof(unsigned), stream);
   if (count > 0)
     EC_LAUNCH(mark_mask, blocks_for(count, kFilterThreads), kFilterThreads, 0, stream, mask, stride, order,
               count, bits);

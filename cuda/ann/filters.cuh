@@ -170,6 +170,17 @@ class LaneSlots {
   int64_t keys_[kWordsAtOnce];
 };
 
+// Bits of all lanes' slots to their words.
+__device__ __forceinline__ void write_words(unsigned passing, int lane, unsigned* words) {
+  unsigned own = 0;
+#pragma unroll
+  for (int i = 0; i < kWordsAtOnce; ++i) {
+    const unsigned found = __ballot_sync(kAllLanes, static_cast<int>(passing >> i & 1u));
+    own = lane == i ? found : own;
+  }
+  if (lane < kWordsAtOnce) words[lane] = own;
+}
+
 // A warp for kWordsAtOnce words; y: programs in turns.
 __global__ void __launch_bounds__(kFilterThreads, 1)
     evaluate_programs(const __grid_constant__ FilterPrograms programs) {
@@ -178,21 +189,30 @@ __global__ void __launch_bounds__(kFilterThreads, 1)
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kFilterThreads + threadIdx.x) / kWarpSize;
   for (int64_t word = first * kWordsAtOnce; word < programs.words; word += warps * kWordsAtOnce) {
     LaneSlots slots(programs, word, lane);
-    for (int64_t program = blockIdx.y; program < programs.count; program += gridDim.y) {
-      const unsigned passing = slots.pass(program);
-      unsigned own = 0;
-#pragma unroll
-      for (int i = 0; i < kWordsAtOnce; ++i) {
-        const unsigned found = __ballot_sync(kAllLanes, static_cast<int>(passing >> i & 1u));
-        own = lane == i ? found : own;
-      }
-      if (lane < kWordsAtOnce) programs.bits[program * programs.words + word + lane] = own;
-    }
+    for (int64_t program = blockIdx.y; program < programs.count; program += gridDim.y)
+      write_words(slots.pass(program), lane, programs.bits + program * programs.words + word);
   }
 }
 
 __device__ __forceinline__ void mark(unsigned* bits, uint32_t slot) {
   atomicOr(bits + slot / kWordBits, 1u << (slot % kWordBits));
+}
+
+// Rows of a mask that are in the order of their slots: all words are written. A warp for kWordsAtOnce.
+__global__ void __launch_bounds__(kFilterThreads, 1)
+    mark_mask_in_order(const uint8_t* mask, int64_t stride, int64_t count, int64_t words, unsigned* bits) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int64_t warps = static_cast<int64_t>(gridDim.x) * kFilterThreads / kWarpSize;
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kFilterThreads + threadIdx.x) / kWarpSize;
+  for (int64_t word = first * kWordsAtOnce; word < words; word += warps * kWordsAtOnce) {
+    unsigned passing = 0;
+#pragma unroll
+    for (int i = 0; i < kWordsAtOnce; ++i) {
+      const int64_t slot = (word + i) * kWordBits + lane;
+      passing |= slot < count && mask[slot * stride] != 0 ? 1u << i : 0u;
+    }
+    write_words(passing, lane, bits + word);
+  }
 }
 
 // Rows of a mask: mask[i * stride] is of slot order[i].

@@ -204,7 +204,7 @@ typedef struct ec_cuda_ann_programs {
 // bits[programs][words]: the living rows that pass.
 EC_API ec_status ec_cuda_ann_evaluate(const ec_cuda_place* place, const ec_cuda_ann_programs* programs,
                                       uint32_t* bits, ec_error* error);
-// bits[words]: slots order[i] with mask[i * stride] != 0.
+// bits[words]: slots order[i] with mask[i * stride] != 0; order NULL: slots i.
 EC_API ec_status ec_cuda_ann_mark_mask(const ec_cuda_place* place, const uint8_t* mask, int64_t stride,
                                        const uint32_t* order, int64_t count, int64_t rows, uint32_t* bits,
                                        ec_error* error);

@@ -104,6 +104,9 @@ struct Passing {
     bits.assign(static_cast<size_t>(2 * words), 0xffffffffu);
     CHECK(run_mark_ids(nullptr, 0, {}, rows, bits.data(), nullptr));
     CHECK(run_mark_mask(mask.data(), 1, order.data(), rows, rows, bits.data() + words, nullptr));
+    std::vector<unsigned> in_order(static_cast<size_t>(words), 0xffffffffu);
+    CHECK(run_mark_mask(mask.data(), 1, nullptr, rows, rows, in_order.data(), nullptr));
+    CHECK(std::equal(in_order.begin(), in_order.end(), bits.begin() + words));
     slots.assign(static_cast<size_t>(2 * rows), 0xffffffffu);
     std::vector<unsigned char> workspace(list_workspace_bytes(2, rows));
     CHECK(run_list({bits.data(), 2, rows, slots.data(), rows, counts.data(),

@@ -57,7 +57,7 @@ class DeviceRows:
     columns: int  # addresses
     alive: int  # bits; 0: every slot
     every: int  # living slots; 0: all
-    ordered: int  # living slots in the order of adding
+    ordered: int  # living slots in the order of adding; 0: that is the slots' own
     known: tuple[int, int, int]  # ids of living rows, ascending; their slots; how many
     graph: tuple[int, int, int]  # links, entries, and how many of these; 0: walks are not possible
 
@@ -82,7 +82,8 @@ def sent_to(call: Call, state: State) -> DeviceRows:
         memory.sent("ids", slots[by_id].astype(np.uint32)),
         len(slots),
     )
-    ordered = memory.sent("ids", slots.astype(np.uint32))
+    in_order = np.array_equal(slots, np.arange(rows))
+    ordered = 0 if in_order else memory.sent("ids", slots.astype(np.uint32))
     columns, graph = _columns(memory, state.table), _graph(memory, state, parts)
     indexes = _indexes(memory, state, parts)  # waits for what was sent before
     return DeviceRows(

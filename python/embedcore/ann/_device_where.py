@@ -70,11 +70,8 @@ def evaluated(
         _check_owner(call.where, condition, rows)
         return _compiled_alone(condition, None)
     conditions = _conditions(call.where, condition, queries)
-    sources, places = _distinct(call.where, conditions, rows, index)
-    which = None
-    if is_list_of_filters(condition):
-        places[id(None)] = -1
-        which = np.array([places[id(one)] for one in conditions], np.int32)
+    sources, own = _sources_of(call.where, conditions, rows, index)
+    which = own if is_list_of_filters(condition) else None
     count = sum(map(len, sources))
     if count == 0:
         return DeviceFilters(0, 0, which)
@@ -108,7 +105,7 @@ def check_forms(
     Columns are not asked for: an index without rows need not have any.
     """
     conditions = _conditions(call.where, condition, queries)
-    sources, _ = _distinct(call.where, conditions, rows, index)
+    sources, _ = _sources_of(call.where, conditions, rows, index)
     for array in sources.arrays:
         _mark(call, rows, array, call.allocate(4 * rows.words))
 
@@ -126,6 +123,20 @@ def _conditions(where: str, condition: Any, queries: int) -> list[Any]:
     if len(condition) != queries:
         raise wrong_number(where, condition, queries)
     return list(condition)
+
+
+def _sources_of(
+    where: str, conditions: list[Any], rows: DeviceRows, index: Readable
+) -> tuple[_Sources, Which]:
+    """Return the filters that differ, and of each condition the number of its own, -1 for None."""
+    if all(issubclass(kind, Expression) for kind in set(map(type, conditions))):
+        # The usual case, without a look at each: of many queries that is what a search takes here.
+        numbers: dict[bytes, int] = {}
+        which = [numbers.setdefault(one._program, len(numbers)) for one in conditions]
+        return _Sources(list(numbers), [], []), np.array(which, np.int32)
+    sources, places = _distinct(where, conditions, rows, index)
+    places[id(None)] = -1
+    return sources, np.array([places[id(one)] for one in conditions], np.int32)
 
 
 def _distinct(
