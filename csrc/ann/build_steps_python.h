@@ -51,7 +51,7 @@ class PythonSteps final : public ec::ann::BuildSteps {
     std::vector<uint32_t> cell_of(slots.size());
     copy("cells", found, cell_of.data(), static_cast<int64_t>(slots.size()));
     if (std::any_of(cell_of.begin(), cell_of.end(), [&](uint32_t cell) { return cell >= drawn.size(); }))
-      throw pybind11::value_error("a cell is out of range");
+      throw pybind11::value_error("build_device: a cell is out of range");
     return cell_of;
   }
 
@@ -82,7 +82,7 @@ class PythonSteps final : public ec::ann::BuildSteps {
     steps_.attr("links")(seen(chosen.data(), static_cast<int64_t>(chosen.size())));
     const auto is_wrong = [&](uint32_t slot) { return slot >= rows_ && slot != ec::ann::kNoSlot; };
     if (std::any_of(chosen.begin(), chosen.end(), is_wrong))
-      throw pybind11::value_error("a link is out of range");
+      throw pybind11::value_error("build_device: a link is out of range");
     return chosen;
   }
 
@@ -101,7 +101,8 @@ class PythonSteps final : public ec::ann::BuildSteps {
   static void copy(const char* name, const pybind11::object& given, Number* to, int64_t count) {
     const auto array = pybind11::cast<pybind11::array_t<Number, pybind11::array::c_style>>(given);
     if (array.size() != count)
-      throw pybind11::value_error(std::string(name) + " must be " + std::to_string(count) + " numbers");
+      throw pybind11::value_error("build_device: " + std::string(name) + " must be " +
+                                  std::to_string(count) + " numbers");
     if (count > 0) std::memcpy(to, array.data(), static_cast<size_t>(count) * sizeof(Number));
   }
 

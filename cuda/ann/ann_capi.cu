@@ -51,9 +51,13 @@ namespace {
 ec_status take_cells(const ec_cuda_ann_cells* given, BuildCells* cells, ec_error* error) {
   const ec_status status = check_given(given, "cells", error);
   if (status != EC_OK) return status;
-  if (given->cells < 0 || given->cells > kMostCells || given->near_each < 0)
-    return fail(error, EC_INVALID_VALUE, "cells", -1, "'cells' must be at most %lld; got %lld",
+  if (given->cells < 0 || given->cells > kMostCells)
+    return fail(error, EC_INVALID_VALUE, "cells", -1, "'cells' must be from 0 to %lld; got %lld",
                 static_cast<long long>(kMostCells), static_cast<long long>(given->cells));
+  if (given->near_each < 0)
+    return fail(error, EC_INVALID_VALUE, "cells", -1,
+                "'cells' must have a 'near_each' that is not negative; got %d",
+                static_cast<int>(given->near_each));
   *cells = {given->members,    given->start, given->cell_of,
             given->near_cells, given->cells, given->near_each};
   return EC_OK;
@@ -102,6 +106,11 @@ struct Prepared {
     if (!sound)
       return fail(error, EC_INVALID_VALUE, "options", -1,
                   "'options' must have positions and tiles of the queries");
+    const bool listable = options.listed == 0 || (options.listed > 0 && options.slots != nullptr &&
+                                                  options.counts != nullptr && options.bits != nullptr);
+    if (!listable)
+      return fail(error, EC_INVALID_VALUE, "options", -1,
+                  "'options' must have slots, counts and bits of the filters that are to be listed");
     const ec_cuda_ann_graph* given = options.graph;
     if (given == nullptr || given->base == 0) return EC_OK;
     const bool power =
@@ -261,9 +270,15 @@ ec_status ec_cuda_ann_list_near(const ec_cuda_place* place, const ec_cuda_ann_ce
   NearRowsProblem problem = {};
   if (status == EC_OK) status = take_cells(cells, &problem.cells, error);
   if (status != EC_OK) return status;
-  if (first < 0 || count < 0 || group < 1 || wanted < 1 || stride < wanted)
+  if (first < 0 || count < 0 || group < 1)
     return ec::fail(error, EC_INVALID_VALUE, "group", -1,
-                    "'group' must be slots of the index, and 'stride' have room for as many as are wanted");
+                    "'group' must be at least 1, 'first' and 'count' not negative; got %lld, %lld and %lld",
+                    static_cast<long long>(group), static_cast<long long>(first),
+                    static_cast<long long>(count));
+  if (wanted < 1 || stride < wanted)
+    return ec::fail(error, EC_INVALID_VALUE, "stride", -1,
+                    "'stride' must be at least 'wanted', and that 1; got %lld and %lld",
+                    static_cast<long long>(stride), static_cast<long long>(wanted));
   problem.first = first;
   problem.count = count;
   problem.group = group;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Steps of a build as Python calls them. Shapes and dtypes are Python's word (ann/_device_build.py).
+// Steps of a build as Python calls them. Shapes and dtypes are Python's word (ann/_device_steps.py).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The C ABI of builds with the help of the GPU, but for the choice of links.
+// The C ABI of builds with the help of the GPU, but for lists of near rows and the choice of links.
 #include "ann/byte_codes.h"
 #include "ann/cells.h"
 #include "ann/given_index.h"
@@ -59,8 +59,12 @@ ec_status prepare(const ec_cuda_ann_heads* heads, const ec_cuda_ann_grouping* gi
   const bool sound = given->cells >= 1 && given->sampled >= 0 && given->sampled < kMostRows &&
                      given->moves >= 0 && given->count >= 0 && given->count < kMostRows;
   if (!sound)
-    return fail(error, EC_INVALID_VALUE, "grouping", -1,
-                "'grouping' must have cells, and numbers of rows and moves that are not negative");
+    return fail(
+        error, EC_INVALID_VALUE, "grouping", -1,
+        "'grouping' must have cells, moves that are not negative, and fewer than 2^32 - 1 rows; got "
+        "%lld cells, %d moves, %lld and %lld rows",
+        static_cast<long long>(given->cells), static_cast<int>(given->moves),
+        static_cast<long long>(given->sampled), static_cast<long long>(given->count));
   *grouping = {
       given->drawn, given->cells, given->sample, given->sampled, given->sampled > 0 ? given->moves : 0,
       given->slots, given->count, given->cell_of};

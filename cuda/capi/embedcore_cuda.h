@@ -249,8 +249,8 @@ typedef struct ec_cuda_ann_search_options {
   const int32_t* firsts;
   int64_t tiles;
   int64_t positions;  // queries that are answered
-  // Slots and counts of the filters, as ec_cuda_ann_list writes them. Of how many filters the search writes
-  // them itself, where it needs them, from their bits; 0: they are there.
+  // Filters whose slots and counts the search writes itself, from their bits, where it needs them; 0: they
+  // are there, as ec_cuda_ann_list writes them.
   int64_t listed;
   uint32_t* slots;
   int64_t slots_stride;
@@ -278,6 +278,8 @@ EC_API ec_status ec_cuda_ann_search(const ec_cuda_place* place, const ec_cuda_an
                                     const ec_matrix* queries, const ec_cuda_ann_search_options* options,
                                     void* workspace, int64_t* ids, float* distances, int64_t* counts,
                                     ec_error* error);
+
+// ---- builds of indexes on the CPU -----------------------------------------------------------------
 
 // Cells that builds look around in. Slots are in their order.
 typedef struct ec_cuda_ann_cells {
@@ -316,7 +318,6 @@ EC_API ec_status ec_cuda_ann_choose_links(const ec_cuda_place* place, const ec_c
                                           const ec_cuda_ann_link_options* options, uint32_t* links,
                                           ec_error* error);
 
-// ---- builds of indexes on the CPU -----------------------------------------------------------------
 // Codes and cells as the CPU makes them (csrc/ann/codes.h, csrc/ann/build/build.h), bit by bit where it has
 // fused multiply-adds, but for codes where a sum of float64 is rounded to float32.
 

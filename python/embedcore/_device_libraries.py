@@ -91,8 +91,9 @@ class Library(Protocol):
         """Return the sum of two arrays of one shape and dtype, as a new array."""
 
 
-# Copies of more than a few of these bytes go through pinned memory of so many, two by turns: the
-# device copies one while threads of the host copy the other. Elsewhere it would be one thread.
+# Copies to a device of more than a few times so many bytes, and all to an array of NumPy's, go
+# through pinned memory of so many, two by turns: the device copies one while threads of the host
+# copy the other. Otherwise one thread would copy all.
 _PART = 1 << 25
 
 

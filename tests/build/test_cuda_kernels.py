@@ -26,7 +26,11 @@ def test_each_source_was_compiled(build_log: str) -> None:
 
 
 def test_each_target_has_kernels(build_log: str) -> None:
-    assert {target for _, target, *_ in kernels_in(build_log)} == TARGETS
+    kernels = kernels_in(build_log)
+    assert {target for _, target, *_ in kernels} == TARGETS
+    of_hopper = "".join(name for name, target, *_ in kernels if target == "sm_90a")
+    for name in ("attend_panels", "attend_half_panels", "scan_tiles", "sum_pair_tiles"):
+        assert name in of_hopper
 
 
 def test_kernels_spill_nothing(build_log: str) -> None:

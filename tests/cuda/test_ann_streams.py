@@ -33,7 +33,7 @@ def nothing_waits(kind: Any) -> Iterator[None]:
             def refused(*_: object) -> None:
                 raise AssertionError("this waits")
 
-            for name in ("from_host", "to_host"):
+            for name in ("from_host", "to_host", "copy_to_host"):
                 patch.setattr(EmulatedLibrary, name, refused)
         else:
             import torch

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 
 class Event:
-    """Notes which parts it was recorded behind, and that it is waited for before the next."""
+    """Is waited for before it is recorded again."""
 
     def __init__(self) -> None:
         self.open = False

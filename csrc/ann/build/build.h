@@ -57,7 +57,7 @@ struct BuildOptions {
   int threads = 0;
   uint64_t seed = 0;
   const ec_monitor* monitor = nullptr;
-  // Does so in place of the build, where all rows are new; null: the build does. It may throw.
+  // Chooses links in place of the build, where all rows are new; null: the build does. It may throw.
   const ChooseLinks* choose_links = nullptr;
   // Where make_cells has rows whose codes are elsewhere, what has them; null: they are here.
   BuildSteps* steps = nullptr;

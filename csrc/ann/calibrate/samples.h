@@ -75,7 +75,8 @@ class Samples {
   // The rows that pass at kShares[share]: at random, and nested.
   const AllowedSet& set(int share) const { return sets_[static_cast<size_t>(share)]; }
 
-  // Fills seen(). Requires: the index has a graph, and costs.row_square.
+  // Fills seen(). Requires: the index has codes in the order of cells, and costs.row_square; links are not
+  // asked for.
   void look();
   // body(i) for every sample, on all threads. Throws Interrupted, std::bad_alloc.
   template <class Body>

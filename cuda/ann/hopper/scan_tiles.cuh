@@ -9,7 +9,8 @@
 // Where all rows are compared they are one after another, and one thread has them brought by the copy
 // engine, as the queries are always. Rows of a list are gathered by all threads of the warpgroup, 16 bytes
 // at a time, to where the engine would put them. Where these are so few that most blocks would have none,
-// tiles have 64 of them.
+// tiles have 64 of them. By bits all rows come one after another, too: a lane reads 16 bytes of a query's
+// bits for each tile, and what does not pass is left out before it is looked at.
 //
 // What bounds it, per multiprocessor and cycle: the tensor cores take 128 x 256 x 64 products in 1024
 // cycles; in that time 48 KB come in, and products read 80 bytes a cycle of shared memory of the 128 that

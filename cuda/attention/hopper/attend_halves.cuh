@@ -96,7 +96,7 @@ __device__ __forceinline__ void attend_halves_of(const HopperForward& problem, T
 
 template <class T, int kRows, int kOwn>
 __global__ void __launch_bounds__(kHopperThreads, 1)
-    attend_halves(const __grid_constant__ HopperForward problem) {
+    attend_half_panels(const __grid_constant__ HopperForward problem) {
 #if EC_HOPPER_CODE
   unsigned char* memory = shared_array<unsigned char>(0);
   unsigned char* panels = memory + (kSwizzleBytes - shared_address(memory) % kSwizzleBytes) % kSwizzleBytes;

@@ -14,7 +14,8 @@ constexpr int64_t kMostApart = int64_t{1} << 38;    // numbers
 // Panels beside those of a tile, so that something is under way while it is weighed.
 constexpr int kLeastAhead = 4;
 constexpr int64_t kMostMergeBlocks = 256;               // of a sequence
-constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;  // of more than 32 heads, of a block
+constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;  // of a block; the latter where it has
+// more than 32 heads, or is one of a cluster
 
 int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
 
@@ -83,8 +84,8 @@ void launch(const HopperForward& problem, const HopperFit& fit, int64_t blocks, 
 }
 template <class T, int kRows, int kOwn>
 void launch_halves(const HopperForward& problem, const HopperFit& fit, int64_t blocks, Stream stream) {
-  allow_shared(attend_halves<T, kRows, kOwn>, fit.shared_bytes);
-  EC_LAUNCH_CLUSTERS((attend_halves<T, kRows, kOwn>), (Dim3{1, kHalfBlocks, 1}),
+  allow_shared(attend_half_panels<T, kRows, kOwn>, fit.shared_bytes);
+  EC_LAUNCH_CLUSTERS((attend_half_panels<T, kRows, kOwn>), (Dim3{1, kHalfBlocks, 1}),
                      (Dim3{static_cast<unsigned>(blocks), kHalfBlocks, 1}), kHopperThreads,
                      fit.shared_bytes, stream, problem);
 }

@@ -19,7 +19,7 @@ GROUP = 4 * TILE  # rows, about a cell of a million, that are compared with the 
 _MOST_NEAR = 1024  # cells that are known of each, as many as a search finds
 _BATCH = 64 * TILE  # cells that are looked for together
 
-Lists = tuple[int, int, int, int, int, int]
+Lists = tuple[int, int, int, int, int, int, int]
 
 
 class Cells:
@@ -36,7 +36,8 @@ class Cells:
         sizes = np.diff(member_start)
         self.rows, self.members = len(twins), len(members)
         self._stride = SCANNED - 1 + int(sizes.max())
-        # No cell of members that is looked at is farther than the last of so many.
+        # No cell of members that is looked at is farther than the last of so many, unless these are
+        # more than a search finds.
         enough = int(np.searchsorted(np.cumsum(np.sort(sizes)), SCANNED)) + 1
         self._near_each = min(len(centroids), max(enough, FARTHER), _MOST_NEAR)
         self.farther = min(FARTHER, self._near_each)
@@ -70,7 +71,8 @@ class Cells:
             queries = (rows + 4 * first * columns, some, columns, columns, DTYPES["float32"])
             call.kernels.ann_search(
                 self._where, call.place(), index, queries, self._near_each, False,
-                (0, 0, 0, -1, -(-some // TILE), some), (0, 0, 0, 0, 0, count), (0, 0, 0, 0, *SCAN),
+                (0, 0, 0, -1, -(-some // TILE), some), (0, 0, 0, 0, 0, count, 0),
+                (0, 0, 0, 0, *SCAN),
                 (address + 8 * first * self._near_each, distances, found, 0), call.allocate,
             )  # fmt: skip
         return address
@@ -78,7 +80,7 @@ class Cells:
     def lists(self, call: Call, first: int, count: int) -> tuple[int, Lists]:
         """Return the address of the list of each row, and the lists, as searches take them."""
         if self.members <= SCANNED:
-            return 0, (0, 0, 0, self._members, 0, self.members)
+            return 0, (0, 0, 0, self._members, 0, self.members, 0)
         groups = -(-count // GROUP)
         slots = call.kept(call.made((groups, self._stride), "int32"))
         counts = call.kept(call.made((groups,), "int64"))
@@ -87,4 +89,4 @@ class Cells:
             (slots, self._stride, counts),
         )  # fmt: skip
         which = (np.arange(count) // GROUP).astype(np.int32)
-        return call.sent(which), (slots, counts, 0, self._members, self._stride, self.members)
+        return call.sent(which), (slots, counts, 0, self._members, self._stride, self.members, 0)

@@ -217,7 +217,7 @@ def settled(state: State, threads: int, monitor: Monitor, steps: BuildSteps | No
 def built(state: State, threads: int, monitor: Monitor, steps: BuildSteps | None = None) -> State:
     """Return the state with everything trained and linked anew, and without dead rows.
 
-    `steps` does so in place of the build, where vectors are kept.
+    `steps` does most of it in place of the CPU, where vectors are still there.
     """
     options = state.options
     if state.ids.live == 0:
