@@ -13,9 +13,9 @@ constexpr int64_t kMostCounted = int64_t{1} << 30;  // rows and numbers of the m
 constexpr int64_t kMostApart = int64_t{1} << 38;    // numbers
 // Panels beside those of a tile, so that something is under way while it is weighed.
 constexpr int kLeastAhead = 4;
-constexpr int64_t kMostMergeBlocks = 256;               // of a sequence
-constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;  // of a block; the latter where it has
-// more than 32 heads, or is one of a cluster
+constexpr int64_t kMostMergeBlocks = 256;  // of a sequence
+// Panels of a block, and of one that has more than 32 heads or is one of a cluster.
+constexpr int kMostPanels = 16, kMostPanelsOfMany = 8;
 
 int head_rows(int64_t heads) { return heads <= 16 ? 16 : heads <= 32 ? 32 : 64; }
 
