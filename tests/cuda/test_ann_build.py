@@ -155,11 +155,11 @@ def test_choices_that_cannot_be(
 @pytest.mark.parametrize(
     ("cells", "slots", "wanted", "stride", "words"),
     [
-        ((1 << 18) + 1, (0, 5, 2), 3, 9, r"'cells' must be at most 262144; got 262145"),
-        (3, (0, 5, 0), 3, 9, "'group' must be slots of the index"),
-        (3, (-1, 5, 2), 3, 9, "'group' must be slots of the index"),
-        (3, (0, 5, 2), 0, 9, "'group' must be slots of the index"),
-        (3, (0, 5, 2), 3, 2, "'group' must be slots of the index"),
+        ((1 << 18) + 1, (0, 5, 2), 3, 9, "'cells' must be from 0 to 262144; got 262145"),
+        (3, (0, 5, 0), 3, 9, "'group' must be at least 1, 'first' and 'count' not negative; got 0"),
+        (3, (-1, 5, 2), 3, 9, "'group' must be at least 1, .*; got 2, -1 and 5"),
+        (3, (0, 5, 2), 0, 9, "'stride' must be at least 'wanted', and that 1; got 9 and 0"),
+        (3, (0, 5, 2), 3, 2, "'stride' must be at least 'wanted', and that 1; got 2 and 3"),
     ],
 )
 def test_lists_that_cannot_be(
