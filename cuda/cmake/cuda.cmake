@@ -11,6 +11,11 @@ set(EMBEDCORE_CUDA AUTO CACHE STRING
 # translate for all others. Commas serve too: environment variables of scikit-build-core end at a semicolon.
 set(EC_CUDA_TARGETS 80-real 90 100-real 120-real CACHE STRING "CMAKE_CUDA_ARCHITECTURES of the kernels")
 string(REPLACE "," ";" EC_CUDA_TARGETS "${EC_CUDA_TARGETS}")
+# Devices of 9.0 and later would translate the code of older ones, in which nothing waits for the kernel
+# before (common/behind.cuh).
+if("${EC_CUDA_TARGETS}" MATCHES "(^|;)[5-8][0-9](-virtual)?(;|$)")
+  message(FATAL_ERROR "EC_CUDA_TARGETS must be 90 or newer, or end in -real; got ${EC_CUDA_TARGETS}")
+endif()
 
 # What pip installs lies in one folder, whose libraries nvcc looks for under another name.
 if(EMBEDCORE_CUDA STREQUAL "PIP")

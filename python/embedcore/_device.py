@@ -172,8 +172,12 @@ class Call:
         return copy
 
     def uploaded(self, array: NDArray[Any]) -> int:
-        """Return the address of such a copy, which is waited for, and takes no pinned memory."""
+        """Return the address of such a copy, which is waited for."""
         return self.kept(self._library.from_host(array, self.device))
+
+    def sort_rows(self, array: Any, rows: NDArray[np.int64]) -> None:
+        """Bring all rows of an array on the device into this order."""
+        self._library.sort_rows(array, rows)
 
     def sent(self, array: NDArray[Any]) -> int:
         """Return the address of such a copy."""

@@ -84,6 +84,9 @@ class Library(Protocol):
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
         """Return some rows of `array`, in this order."""
 
+    def sort_rows(self, array: Any, rows: NDArray[np.int64]) -> None:
+        """Bring all rows of `array` (n, d) into this order, with memory for some columns more."""
+
     def joined(self, arrays: Sequence[Any]) -> Any:
         """Return arrays of one dtype one after the other, as a new array."""
 
@@ -95,6 +98,7 @@ class Library(Protocol):
 # through pinned memory of so many, two by turns: the device copies one while threads of the host
 # copy the other. Otherwise one thread would copy all.
 _PART = 1 << 25
+_SORTED_PARTS = 8  # of the columns, of which one is held twice while rows are sorted
 
 
 class Torch:
@@ -170,12 +174,13 @@ class Torch:
             pinned.copy_(given[part])
             to[part].copy_(pinned, non_blocking=True)
             done.record(torch.cuda.current_stream(place))
+        torch.cuda.current_stream(place).synchronize()  # what is next may be on another
         return target
 
     def staged(self, array: NDArray[Any], device: int) -> Any:
         torch = sys.modules["torch"]
         kind = getattr(torch, array.dtype.name)
-        pinned = torch.empty(array.shape, dtype=kind, pin_memory=True)
+        pinned = torch.empty(array.shape, dtype=kind, device="cpu", pin_memory=True)
         pinned.numpy()[...] = array
         # The copy leaves an event with the pinned memory, which is not handed out before that.
         return pinned.to(torch.device("cuda", device), non_blocking=True)
@@ -192,6 +197,9 @@ class Torch:
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
         return array[self.from_host(rows, array.device.index)]
 
+    def sort_rows(self, array: Any, rows: NDArray[np.int64]) -> None:
+        _sort_rows(array, self.from_host(rows, array.device.index))
+
     def joined(self, arrays: Sequence[Any]) -> Any:
         return sys.modules["torch"].cat(list(arrays))
 
@@ -202,11 +210,19 @@ class Torch:
 def _in_parts(torch: Any, flat: Any) -> Iterator[tuple[slice, Any, Any]]:
     """Yield parts of a flat tensor, pinned memory for each, and an event, both by turns."""
     step = _PART // flat.element_size()
-    pinned = [torch.empty(min(step, len(flat)), dtype=flat.dtype, pin_memory=True) for _ in "ab"]
+    kind = {"dtype": flat.dtype, "device": "cpu", "pin_memory": True}
+    pinned = [torch.empty(min(step, len(flat)), **kind) for _ in "ab"]
     events = [torch.cuda.Event(), torch.cuda.Event()]
     for i, first in enumerate(range(0, len(flat), step)):
         part = slice(first, min(first + step, len(flat)))
         yield part, pinned[i % 2][: part.stop - first], events[i % 2]
+
+
+def _sort_rows(array: Any, order: Any) -> None:
+    step = -(-array.shape[1] // _SORTED_PARTS)
+    for first in range(0, array.shape[1], step):
+        columns = slice(first, first + step)
+        array[:, columns] = array[:, columns][order]
 
 
 def _land(target: Any, pinned: Any, done: Any) -> None:
@@ -284,6 +300,10 @@ class CuPy:
     def take(self, array: Any, rows: NDArray[np.int64]) -> Any:
         with self.on(array.device.id):
             return array[self.from_host(rows, array.device.id)]
+
+    def sort_rows(self, array: Any, rows: NDArray[np.int64]) -> None:
+        with self.on(array.device.id):
+            _sort_rows(array, self.from_host(rows, array.device.id))
 
     def joined(self, arrays: Sequence[Any]) -> Any:
         with self.on(arrays[0].device.id):

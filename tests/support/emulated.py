@@ -134,6 +134,9 @@ class EmulatedLibrary:
     def take(self, array: EmulatedArray, rows: Array) -> EmulatedArray:
         return EmulatedArray(array.memory[rows])
 
+    def sort_rows(self, array: EmulatedArray, rows: Array) -> None:
+        array.memory[...] = array.memory[rows]
+
     def joined(self, arrays: Sequence[EmulatedArray]) -> EmulatedArray:
         return EmulatedArray(np.concatenate([array.memory for array in arrays]))
 

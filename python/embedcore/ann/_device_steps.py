@@ -93,8 +93,8 @@ class _DeviceSteps:
             if to.size:
                 copy_to_host(take_rows(codes, places), to.view(np.int64).reshape(len(places), -1))
         del self._heads, self._tails, self._squares
-        self._rows = take_rows(self._rows, places)
-        del self._call  # and the rows as they were
+        self._call.sort_rows(self._rows, places)  # in place: there may be no room for two of it
+        del self._call  # and what else it keeps
 
     def begin_links(
         self, inverse_norms: Floats, start: NDArray[np.uint32], centroids: Floats,

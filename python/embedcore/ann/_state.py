@@ -9,6 +9,7 @@ and everything that is kept by slot moves along.
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -230,9 +231,14 @@ def built(state: State, threads: int, monitor: Monitor, steps: BuildSteps | None
     if not np.isfinite(sample).all():  # which no call adds; the build finds what the sample lacks
         raise ValueError("ann.Index: its vectors are damaged; a row is not finite or too long.")
     basis = basis_of(sample, unit=options.metric == "cosine", seed=options.seed)
-    vectors, order = state.vectors.build(
-        basis.axes, basis.mean, basis.head_bytes, threads, options.seed, monitor, steps
-    )
+    try:
+        vectors, order = state.vectors.build(
+            basis.axes, basis.mean, basis.head_bytes, threads, options.seed, monitor, steps
+        )
+    except BaseException as error:
+        # Frames of steps have arrays over memory that the build gives back, and rows on the device.
+        traceback.clear_frames(error.__traceback__)
+        raise
     if not options.keep_vectors:
         vectors = vectors.drop_raw()
     return state.taken(vectors, order, threads)
