@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "ann/near_rows.h"
-#include "check.h"
-#include "numbers.h"
+#include "native/check.h"
+#include "native/numbers.h"
 
 using namespace ec::cuda::ann;
 

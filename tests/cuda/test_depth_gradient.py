@@ -32,6 +32,9 @@ class _TorchOnEmulation(Torch):
         dtype = str(array.dtype).removeprefix("torch.")
         return Layout(array.data_ptr(), tuple(array.shape), array.stride(), dtype, 0)
 
+    def device_of(self, array: Any) -> int:
+        return 0
+
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         # On a boundary of 256 bytes, as the allocator of a GPU, and of whatever was there before.
         kind = getattr(torch, dtype)
