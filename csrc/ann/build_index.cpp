@@ -93,7 +93,7 @@ class IndexBuild {
   IndexBuild(const IndexData& old, const BuildRequest& request)
       : old_(old),
         request_(request),
-        steps_(request.basis == nullptr ? nullptr : request.steps),
+        steps_(request.steps),
         next_(std::make_shared<IndexData>(old)),
         index_(*next_) {
     options_.threads = request.threads;

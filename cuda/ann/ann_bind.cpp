@@ -50,17 +50,8 @@ struct Index {
   ec_cuda_ann_index given = {};
 };
 
-// Starts kernels by call(place, error).
-template <class Call>
-void start(const char* where, const ecpy::PlaceNumbers& numbers, Call&& call) {
-  const ec_cuda_place place = ecpy::place_of(numbers);
-  ec_error error = {};
-  const ec_status status = ecpy::start_released([&] { return call(&place, &error); });
-  ecpy::check_status(where, status, error);
-}
-
 void encode(const char* where, const ecpy::PlaceNumbers& place, const Index& index) {
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_encode(at, &index.given, error);
   });
 }
@@ -71,14 +62,14 @@ void evaluate(const char* where, const ecpy::PlaceNumbers& place, const std::arr
   const auto at = [&](size_t i) { return ecpy::pointer_of<const int64_t>(arrays[i]); };
   const ec_cuda_ann_programs given = {
       at(0), at(1), at(2), at(3), programs, rows, ecpy::pointer_of<const uint32_t>(arrays[4])};
-  start(where, place, [&](const ec_cuda_place* on, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* on, ec_error* error) {
     return ec_cuda_ann_evaluate(on, &given, ecpy::pointer_of<uint32_t>(bits), error);
   });
 }
 
 void mark_mask(const char* where, const ecpy::PlaceNumbers& place, const Part& mask, const Part& order,
                int64_t rows, uintptr_t bits) {
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_mark_mask(at, start_of<const uint8_t>(mask), std::get<1>(mask),
                                  start_of<const uint32_t>(order), std::get<1>(order), rows,
                                  ecpy::pointer_of<uint32_t>(bits), error);
@@ -88,7 +79,7 @@ void mark_mask(const char* where, const ecpy::PlaceNumbers& place, const Part& m
 // known: addresses of ids and of slots, and how many there are.
 void mark_ids(const char* where, const ecpy::PlaceNumbers& place, const Part& ids,
               const std::tuple<uintptr_t, uintptr_t, int64_t>& known, int64_t rows, uintptr_t bits) {
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_mark_ids(at, start_of<const int64_t>(ids), std::get<1>(ids),
                                 ecpy::pointer_of<const int64_t>(std::get<0>(known)),
                                 ecpy::pointer_of<const uint32_t>(std::get<1>(known)), std::get<2>(known),
@@ -99,7 +90,7 @@ void mark_ids(const char* where, const ecpy::PlaceNumbers& place, const Part& id
 // sources: addresses of the bits of so many filters.
 void gather(const char* where, const ecpy::PlaceNumbers& place, const Part& sources, int64_t rows,
             uintptr_t bits) {
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_gather(at, start_of<const uint32_t* const>(sources), std::get<1>(sources), rows,
                               ecpy::pointer_of<uint32_t>(bits), error);
   });
@@ -110,7 +101,7 @@ void list(const char* where, const ecpy::PlaceNumbers& place, const Part& bits, 
           const Part& slots, uintptr_t counts, const py::object& allocate) {
   const int64_t filters = std::get<1>(bits), words = filters * ec_cuda_ann_filter_words(rows);
   void* workspace = ecpy::allocated(allocate, words / 256 * 8);
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_list(at, start_of<const uint32_t>(bits), filters, rows, start_of<uint32_t>(slots),
                             std::get<1>(slots), ecpy::pointer_of<int64_t>(counts), workspace, error);
   });
@@ -166,7 +157,7 @@ void search(const char* where, const ecpy::PlaceNumbers& place_numbers, const In
   ecpy::check_status(
       where, ec_cuda_ann_search_workspace(&place, &index.given, &queries, &options, &bytes, &error), error);
   void* workspace = ecpy::allocated(allocate, bytes);
-  start(where, place_numbers, [&](const ec_cuda_place* at, ec_error* failure) {
+  ecpy::start(where, place_numbers, [&](const ec_cuda_place* at, ec_error* failure) {
     return ec_cuda_ann_search(at, &index.given, &queries, &options, workspace,
                               ecpy::pointer_of<int64_t>(results[0]), ecpy::pointer_of<float>(results[1]),
                               ecpy::pointer_of<int64_t>(results[2]), failure);
@@ -191,7 +182,7 @@ void list_near(const char* where, const ecpy::PlaceNumbers& place, const Cells& 
                const std::array<int64_t, 3>& slots, int64_t wanted,
                const std::tuple<uintptr_t, int64_t, uintptr_t>& lists) {
   const ec_cuda_ann_cells given = cells_of(cells);
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_list_near(at, &given, slots[0], slots[1], slots[2], wanted,
                                  ecpy::pointer_of<uint32_t>(std::get<0>(lists)), std::get<1>(lists),
                                  ecpy::pointer_of<int64_t>(std::get<2>(lists)), error);
@@ -216,7 +207,7 @@ void choose_links(const char* where, const ecpy::PlaceNumbers& place, const Inde
   options.seed = seed;
   options.degree = degree;
   options.least = least;
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_choose_links(at, &index.given, &options, ecpy::pointer_of<uint32_t>(links), error);
   });
 }

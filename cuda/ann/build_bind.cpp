@@ -21,15 +21,6 @@ using Heads = std::tuple<int64_t, uintptr_t, uintptr_t>;
 // An address, and how many are there.
 using List = std::tuple<uintptr_t, int64_t>;
 
-// Starts kernels by call(place, error).
-template <class Call>
-void start(const char* where, const ecpy::PlaceNumbers& numbers, const Call& call) {
-  const ec_cuda_place place = ecpy::place_of(numbers);
-  ec_error error = {};
-  const ec_status status = ecpy::start_released([&] { return call(&place, &error); });
-  ecpy::check_status(where, status, error);
-}
-
 // Scratch memory of the size that measure(bytes, error) tells.
 template <class Measure>
 void* scratch(const char* where, const py::object& allocate, const Measure& measure) {
@@ -64,7 +55,7 @@ void make_byte_codes(const char* where, const ecpy::PlaceNumbers& place, const R
   void* workspace = scratch(where, allocate, [&](int64_t* bytes, ec_error* error) {
     return ec_cuda_ann_byte_codes_workspace(&rows, &codes, bytes, error);
   });
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_make_byte_codes(at, &rows, &codes, workspace, error);
   });
 }
@@ -82,7 +73,7 @@ void group(const char* where, const ecpy::PlaceNumbers& place, const Heads& give
   void* workspace = scratch(where, allocate, [&](int64_t* bytes, ec_error* error) {
     return ec_cuda_ann_group_workspace(&heads, &grouping, bytes, error);
   });
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_group(at, &heads, &grouping, workspace, error);
   });
 }
@@ -90,7 +81,7 @@ void group(const char* where, const ecpy::PlaceNumbers& place, const Heads& give
 void cell_means(const char* where, const ecpy::PlaceNumbers& place, const Heads& given, const List& cell_of,
                 const List& means) {
   const ec_cuda_ann_heads heads = heads_of(given);
-  start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
+  ecpy::start(where, place, [&](const ec_cuda_place* at, ec_error* error) {
     return ec_cuda_ann_cell_means(at, &heads, ecpy::pointer_of<const uint32_t>(std::get<0>(cell_of)),
                                   std::get<1>(cell_of), std::get<1>(means),
                                   ecpy::pointer_of<uint8_t>(std::get<0>(means)), error);

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "capi/embedcore_cuda.h"
+#include "python/raise.h"
 
 namespace ecpy {
 
@@ -36,6 +37,15 @@ template <class Call>
 ec_status start_released(Call&& call) {
   const pybind11::gil_scoped_release released;
   return call();
+}
+
+// Starts kernels by call(place, error).
+template <class Call>
+void start(const char* where, const PlaceNumbers& numbers, Call&& call) {
+  const ec_cuda_place place = place_of(numbers);
+  ec_error error = {};
+  const ec_status status = start_released([&] { return call(&place, &error); });
+  check_status(where, status, error);
 }
 
 // Scratch memory by Python's allocate(bytes), which gives an address; it lives until the caller lets go.

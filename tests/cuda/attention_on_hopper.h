@@ -23,9 +23,11 @@ inline int64_t forward(Call& call, int multiprocessors, bool fits = true, int bl
   return static_cast<int64_t>(ec::emulation::copied_bytes() - before);
 }
 
-// Of all tokens that count.
-inline int64_t token_bytes(const Call& call) {
-  return attention_call::counted_tokens(call) * call.model.shape.key_columns * 2;
+// Whether so many bytes are those of all tokens that count, but for what lies beside a cut: tokens up to a
+// multiple of kEdge of each piece.
+inline bool has_read_once(const Call& call, int64_t bytes, int64_t pieces) {
+  const int64_t row = call.model.shape.key_columns * 2, least = attention_call::counted_tokens(call) * row;
+  return bytes >= least && bytes <= least + pieces * (kEdge - 1) * row;
 }
 
 }  // namespace attention_on_hopper

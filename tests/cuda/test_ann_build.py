@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from embedcore import _device, ann
-from embedcore.ann import _device_build, _device_cells, _device_steps
+from embedcore.ann import _device_cells, _device_links, _device_steps
 from support.ann import DTYPES, check, clustered, early_builds, make_world
 
 METRICS = ("cosine", "ip", "l2")
@@ -50,7 +50,7 @@ def chosen_lists(monkeypatch: pytest.MonkeyPatch, scanned: int) -> list[tuple[An
     """Let few rows of the cells around be looked at, and watch which."""
     monkeypatch.setattr(_device_cells, "SCANNED", scanned)
     monkeypatch.setattr(_device_cells, "GROUP", 128)
-    monkeypatch.setattr(_device_build, "_BATCH", 256)  # so that there are several
+    monkeypatch.setattr(_device_links, "_BATCH", 256)  # so that there are several
     seen = []
 
     class Watched(_device_cells.Cells):
@@ -224,9 +224,9 @@ def test_devices_that_there_are_not() -> None:
 
 
 def choose_instead(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_device_build.Links, "begin", lambda _: None)
+    monkeypatch.setattr(_device_links.Links, "begin", lambda _: None)
     monkeypatch.setattr(
-        _device_build.Links, "finish", lambda _, links: np.copyto(links, chosen.reshape(-1))
+        _device_links.Links, "finish", lambda _, links: np.copyto(links, chosen.reshape(-1))
     )
 
 

@@ -12,7 +12,7 @@ import embedcore
 import numpy as np
 import pytest
 from embedcore import _device, ann
-from embedcore.ann import _device_build, _device_steps
+from embedcore.ann import _device_links, _device_steps
 from support import emulated
 from support.ann import DTYPES, as_dtype, clustered, early_builds, make_world
 
@@ -51,8 +51,8 @@ def assert_same(here: Any, there: Any) -> None:
 def no_links(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choose none on the device, which takes the emulation longer than all else."""
 
-    monkeypatch.setattr(_device_build.Links, "begin", lambda _: None)
-    monkeypatch.setattr(_device_build.Links, "finish", lambda _, links: links.fill(0xFFFFFFFF))
+    monkeypatch.setattr(_device_links.Links, "begin", lambda _: None)
+    monkeypatch.setattr(_device_links.Links, "finish", lambda _, links: links.fill(0xFFFFFFFF))
 
 
 # Heads alone, heads and tails, and tails of a part of the axes.

@@ -10,7 +10,6 @@
 namespace ec::cuda {
 
 constexpr int kHalfDrained = 8;  // columns of a panel, of a warp
-constexpr int kHalfBlocks = 2;
 
 // What a block shares beside the ring and the factor, which lie before it: on kSwizzleBytes. Each array
 // that the other block stores to has a barrier that counts its bytes.
@@ -155,14 +154,7 @@ class HalfPool : public PanelSums<T, kRows, kOwn, kHalfBlocks, kHalfDrained> {
 
   // From the largest numbers of this thread's heads to the references of all, in both blocks alike.
   __device__ void raise_references(const float (&f)[kWeighed]) {
-#pragma unroll
-    for (int i = 0; i < kWeighed; ++i) {
-      float largest = f[i];
-#pragma unroll
-      for (int step = 4; step < kWarpSize; step *= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, step));
-      if (lane() < 4) shared_.tile.largest[warp()][Base::head_of_column(i)] = largest;
-    }
+    Base::put_largest(f, shared_.tile.largest[warp()]);
     sync();
     const int t = static_cast<int>(threadIdx.x);
     if (t == 0) arrive_and_expect(shared_.largest_there, sizeof shared_.largest);
@@ -208,19 +200,7 @@ class HalfPool : public PanelSums<T, kRows, kOwn, kHalfBlocks, kHalfDrained> {
       if (j < kRows) states[j].total = states[j].rounded_total = 0.0;
       return;
     }
-#pragma unroll
-    for (int i = 0; i < kWeighed; ++i) {
-      double total = static_cast<double>(totals_[i]),
-             rounded_total = static_cast<double>(rounded_totals_[i]);
-#pragma unroll
-      for (int step = 4; step < kWarpSize; step *= 2) {
-        total += __shfl_xor_sync(kAllLanes, total, step);
-        rounded_total += __shfl_xor_sync(kAllLanes, rounded_total, step);
-      }
-      if (lane() >= 4) continue;
-      shared_.sums[warp()][Base::head_of_column(i)][0] = total;
-      shared_.sums[warp()][Base::head_of_column(i)][1] = rounded_total;
-    }
+    Base::put_totals(totals_, rounded_totals_, shared_.sums[warp()]);
     sync();
     if (j == 0) arrive_and_expect(shared_.totals_there, sizeof shared_.totals);
     if (j < kRows) {

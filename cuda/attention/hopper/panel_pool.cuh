@@ -91,14 +91,7 @@ class PanelPool : public PanelSums<T, kRows, kOwn, 1, kDrained> {
 
   // From the largest numbers of this thread's heads to the references of all.
   __device__ void raise_references(const float (&f)[kWeighed]) const {
-#pragma unroll
-    for (int i = 0; i < kWeighed; ++i) {
-      float largest = f[i];
-#pragma unroll
-      for (int step = 4; step < kWarpSize; step *= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, step));
-      if (lane() < 4) shared_.largest[warp()][own_head(i)] = largest;
-    }
+    Base::put_largest(f, shared_.largest[warp()]);
     sync();
     if (threadIdx.x < kRows) {
       float largest = shared_.largest[0][threadIdx.x];
@@ -126,19 +119,7 @@ class PanelPool : public PanelSums<T, kRows, kOwn, 1, kDrained> {
 
   // Of a piece: of thread j, the states of head j. Requires: all have put.
   __device__ void sum_totals(HeadState* states) const {
-#pragma unroll
-    for (int i = 0; i < kWeighed; ++i) {
-      double total = static_cast<double>(totals_[i]),
-             rounded_total = static_cast<double>(rounded_totals_[i]);
-#pragma unroll
-      for (int step = 4; step < kWarpSize; step *= 2) {
-        total += __shfl_xor_sync(kAllLanes, total, step);
-        rounded_total += __shfl_xor_sync(kAllLanes, rounded_total, step);
-      }
-      if (lane() >= 4) continue;
-      shared_.tile.sums[warp()][own_head(i)][0] = total;
-      shared_.tile.sums[warp()][own_head(i)][1] = rounded_total;
-    }
+    Base::put_totals(totals_, rounded_totals_, shared_.tile.sums[warp()]);
     sync();
     if (threadIdx.x >= kRows) return;
     HeadState& state = states[threadIdx.x];

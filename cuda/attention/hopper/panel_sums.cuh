@@ -123,6 +123,36 @@ class PanelSums {
     }
   }
 
+  // Of each of the heads that lanes have, the largest over the tokens of a warp.
+  template <int kWeighed>
+  __device__ void put_largest(const float (&numbers)[kWeighed], float* of_heads) const {
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      float largest = numbers[i];
+#pragma unroll
+      for (int step = 4; step < kWarpSize; step *= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, step));
+      if (lane() < 4) of_heads[head_of_column(i)] = largest;
+    }
+  }
+  // And sums over them, of weights and of what they are rounded to.
+  template <int kWeighed>
+  __device__ void put_totals(const float (&totals)[kWeighed], const float (&rounded)[kWeighed],
+                             double (*of_heads)[2]) const {
+#pragma unroll
+    for (int i = 0; i < kWeighed; ++i) {
+      double total = static_cast<double>(totals[i]), rounded_total = static_cast<double>(rounded[i]);
+#pragma unroll
+      for (int step = 4; step < kWarpSize; step *= 2) {
+        total += __shfl_xor_sync(kAllLanes, total, step);
+        rounded_total += __shfl_xor_sync(kAllLanes, rounded_total, step);
+      }
+      if (lane() >= 4) continue;
+      of_heads[head_of_column(i)][0] = total;
+      of_heads[head_of_column(i)][1] = rounded_total;
+    }
+  }
+
   // Before the sums are added to, where references move.
   __device__ void shrink_sums(const HeadState* states) {
     float times[kRows / 4];

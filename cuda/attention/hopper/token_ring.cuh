@@ -14,7 +14,7 @@ constexpr int kEdgeTokens = 8;  // in which a tile that is not full is copied
 constexpr int kMostSlots = 26;  // of the ring
 constexpr int kPanelBytes = kPanelNumbers * static_cast<int>(sizeof(BFloat));
 constexpr int kPoolers = 2;     // warpgroups
-constexpr int kMostBlocks = 2;  // of a cluster
+constexpr int kHalfBlocks = 2;  // of a cluster, that have half of the columns each
 constexpr int kPoolerWarps = kGroupThreads / kWarpSize;
 constexpr int kHopperThreads = kAttentionThreads + kGroupThreads;  // a warp of the last brings
 constexpr int kPoolerBarrier = 1;                                  // of all that pool
@@ -32,7 +32,7 @@ struct HopperForward {
   }
 
   ForwardCall call;
-  int panels[kMostBlocks];  // of the columns: of each block, one after the other
+  int panels[kHalfBlocks];  // of the columns: of each block, one after the other
   int slots;
   TileMap tiles, edges;  // of the keys, kTileTokens and kEdgeTokens at a time
 };

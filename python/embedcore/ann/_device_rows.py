@@ -19,6 +19,8 @@ from ._vectors import DTYPES, METRICS, Floats, widened
 _MOST_LINKED = 1 << 31  # slots that walks can name
 _CODE_STEP = 32  # columns of codes, as the C ABI says
 _CODES = 4  # the number of codes, beside those of the dtypes
+# What rows of each dtype are to array libraries, not all of which have bfloat16.
+STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16", "int8": "int8"}
 _COLUMN_PARTS = ("codes", "offsets", "keys", "nulls")
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._device import Call, call_for, copy_to_host, on_host, take_rows
-from ._device_build import STORED, Links
 from ._device_cells import Cells
-from ._device_rows import device_number
+from ._device_links import Links
+from ._device_rows import STORED, device_number
 from ._state import BuildSteps, Options
 from ._vectors import DTYPES, METRICS, Floats
 

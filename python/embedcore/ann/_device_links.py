@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from .._device import DTYPES, call_for, copy_to_host, take_rows
 from ._device_cells import Cells
 from ._device_costs import SCAN, TILE
-from ._device_rows import Given, Memory, encoded
+from ._device_rows import STORED, Given, Memory, encoded
 from ._state import Options
 from ._vectors import Floats
 
 NEIGHBOURS = 80  # that are weighed, as in build/neighbours.h
 _DEGREE, _LEAST = 32, 16  # as in index_data.h and build/prune.h
 _BATCH = 64 * TILE  # rows whose links are chosen together
-
-# What rows of each dtype are to array libraries, not all of which have bfloat16.
-STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16", "int8": "int8"}
 
 
 class Links:
